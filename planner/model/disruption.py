@@ -1,0 +1,239 @@
+"""What may be disrupted: which pods are pinned, which nodes must stay, how a workload's pods can be moved.
+
+The optimizer plans by these rules, the verifier checks by them, the rescheduler acts by them: each refusal is a
+reason that a person can read.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from planner import labels as keys
+from planner.model.cluster import DisruptionBudget, Node, Pod, Snapshot, Workload
+from planner.model.machines import Catalogue
+from planner.model.scheduling import Taint
+
+_FOREIGN_TAINTS = (
+    "ToBeDeletedByClusterAutoscaler",
+    "DeletionCandidateOfClusterAutoscaler",
+    "karpenter.sh/disrupted",
+    "karpenter.sh/unregistered",
+    "cloud.google.com/impending-node-termination",
+)
+_GO_DURATION = re.compile(r"^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+$")
+
+NodeRole = Literal["removable", "kept", "frozen"]
+
+
+@dataclass(frozen=True, slots=True)
+class DisruptionRules:
+    """The user's word on disruption.
+
+    `unavailability_ceiling` is the largest fraction of a workload's replicas that may be unavailable at once
+    (rounded down); `pin_local_storage` pins pods with emptyDir volumes on disk.
+    """
+
+    unavailability_ceiling: float = 0.5
+    pin_local_storage: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mobility:
+    """How the pods of a workload may be moved: by roll-out, by eviction of at most `evictable` at once, or not."""
+
+    rollout: bool
+    evictable: int
+    reason: str
+
+    @property
+    def movable(self) -> bool:
+        return self.rollout or self.evictable > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """The rules applied to one snapshot.
+
+    `pins`: reason by "namespace/name" of each pod that has a node and must stay there. `roles`: for each node
+    whether it may be removed, is kept (and may receive pods), or is frozen (keeps its pods, receives none);
+    `role_reasons` says why a node is not removable. `mobility`: by workload key.
+    """
+
+    pins: Mapping[str, str] = field(default_factory=dict)
+    roles: Mapping[str, NodeRole] = field(default_factory=dict)
+    role_reasons: Mapping[str, str] = field(default_factory=dict)
+    mobility: Mapping[str, Mobility] = field(default_factory=dict)
+
+
+def pod_key(pod: Pod) -> str:
+    """Return "namespace/name", which names a pod within one snapshot."""
+    return f"{pod.namespace}/{pod.name}"
+
+
+def planned_pods(snapshot: Snapshot) -> tuple[Pod, ...]:
+    """Return the pods that a plan is about: live, and not bound to their node's life (DaemonSet, mirror)."""
+    return tuple(p for p in snapshot.pods if p.live and not p.stays_with_node)
+
+
+def foreign_taints(node: Node) -> tuple[Taint, ...]:
+    """Return the node's taints without Kinema's own mark."""
+    return tuple(t for t in node.taints if t.key != keys.EXPIRING)
+
+
+def assess(snapshot: Snapshot, catalogue: Catalogue, rules: DisruptionRules) -> Assessment:
+    """Say what may be moved and removed in this snapshot, each refusal with its reason."""
+    pods = planned_pods(snapshot)
+    workloads = {w.key: w for w in snapshot.workloads}
+    covering = {w: tuple(b for b in snapshot.budgets if b.covers(p)) for w, p in _samples(pods).items()}
+    slack = {b.namespace + "/" + b.name: budget_slack(b, pods) for b in snapshot.budgets}
+    mobility = {
+        key: _mobility(workloads[key], [(b, slack[b.namespace + "/" + b.name]) for b in covering[key]], rules)
+        for key in covering
+        if key in workloads
+    }
+    roles: dict[str, NodeRole] = {}
+    reasons: dict[str, str] = {}
+    for node in snapshot.nodes:
+        if reason := _frozen_reason(node, catalogue):
+            roles[node.name], reasons[node.name] = "frozen", reason
+        elif reason := _kept_reason(node, catalogue):
+            roles[node.name], reasons[node.name] = "kept", reason
+        else:
+            roles[node.name] = "removable"
+    pins: dict[str, str] = {}
+    for pod in pods:
+        if pod.node is None:
+            continue
+        workload = workloads.get(pod.workload)
+        reason = _pod_reason(pod, workload, rules)
+        if not reason and not mobility[pod.workload].movable:
+            reason = mobility[pod.workload].reason
+        if not reason and roles.get(pod.node) == "frozen":
+            reason = f"its node {reasons[pod.node]}"
+        if reason:
+            pins[pod_key(pod)] = reason
+            if roles.get(pod.node) == "removable":
+                roles[pod.node] = "kept"
+                reasons[pod.node] = f"holds the pinned pod {pod_key(pod)}: {reason}"
+    return Assessment(pins, roles, reasons, mobility)
+
+
+def with_held(assessment: Assessment, snapshot: Snapshot, held: Mapping[str, str]) -> Assessment:
+    """Return the assessment with the pods of these workloads pinned too, each for the given reason."""
+    pins, roles, reasons = dict(assessment.pins), dict(assessment.roles), dict(assessment.role_reasons)
+    for pod in planned_pods(snapshot):
+        if pod.node is None or pod.workload not in held:
+            continue
+        pins.setdefault(pod_key(pod), held[pod.workload])
+        if roles.get(pod.node) == "removable":
+            roles[pod.node] = "kept"
+            reasons[pod.node] = f"holds the pinned pod {pod_key(pod)}: {held[pod.workload]}"
+    return replace(assessment, pins=pins, roles=roles, role_reasons=reasons)
+
+
+def budget_slack(budget: DisruptionBudget, pods: tuple[Pod, ...]) -> int:
+    """Return how many of the budget's pods may be unavailable at once: covered pods - desired healthy."""
+    return max(0, sum(budget.covers(p) for p in pods) - budget.desired_healthy)
+
+
+def _samples(pods: tuple[Pod, ...]) -> dict[str, Pod]:
+    """Return one pod of each workload; all have the labels of one template."""
+    return {pod.workload: pod for pod in reversed(pods)}
+
+
+def _frozen_reason(node: Node, catalogue: Catalogue) -> str:
+    if node.deleting:
+        return "is being deleted"
+    if not node.ready:
+        return "is not ready"
+    if node.unschedulable:
+        return "is cordoned"
+    for taint in node.taints:
+        if taint.key in _FOREIGN_TAINTS:
+            return f"carries the taint {taint.key}"
+    if catalogue.managed_pools is not None and node.pool not in catalogue.managed_pools:
+        return f"belongs to the pool {node.pool!r}, which Kinema was not given"
+    return ""
+
+
+def _kept_reason(node: Node, catalogue: Catalogue) -> str:
+    if catalogue.price(node) is None:
+        return f"has the machine type {node.machine_type!r} ({node.capacity_type}), which has no price"
+    for key in (
+        keys.DO_NOT_DISRUPT,
+        "karpenter.sh/do-not-disrupt",
+        "cluster-autoscaler.kubernetes.io/scale-down-disabled",
+    ):
+        if node.annotations.get(key) == "true":
+            return f'is annotated {key}: "true"'
+    return ""
+
+
+def _pod_reason(pod: Pod, workload: Workload | None, rules: DisruptionRules) -> str:
+    if pod.unmodelled:
+        return "not modelled yet: " + ", ".join(pod.unmodelled)
+    if pod.kind == "Pod":
+        return "has no controller that would recreate it"
+    if pod.kind not in ("Deployment", "ReplicaSet", "StatefulSet"):
+        return f"belongs to a {pod.kind}, which is never moved"
+    for annotations in (pod.annotations, workload.annotations if workload else {}):
+        if reason := _opted_out(annotations):
+            return reason
+    if rules.pin_local_storage and pod.local_storage:
+        return "has an emptyDir volume, and the settings pin those"
+    return ""
+
+
+def _opted_out(annotations: Mapping[str, str]) -> str:
+    if annotations.get(keys.DO_NOT_DISRUPT) == "true":
+        return f'is annotated {keys.DO_NOT_DISRUPT}: "true"'
+    karpenter = annotations.get("karpenter.sh/do-not-disrupt", "")
+    if karpenter == "true" or _GO_DURATION.match(karpenter):
+        return f'is annotated karpenter.sh/do-not-disrupt: "{karpenter}"'
+    if annotations.get("cluster-autoscaler.kubernetes.io/safe-to-evict") == "false":
+        return 'is annotated cluster-autoscaler.kubernetes.io/safe-to-evict: "false"'
+    return ""
+
+
+def _mobility(
+    workload: Workload, budgets: list[tuple[DisruptionBudget, int]], rules: DisruptionRules
+) -> Mobility:
+    """Resolve the workload's own strategy, its budgets and the ceiling of unavailability.
+
+    Rolling updates are not limited by budgets, so one that is looser than a budget or the ceiling is not used.
+    """
+    ceiling = math.floor(rules.unavailability_ceiling * workload.replicas + 1e-9)
+    slack = min((s for _, s in budgets), default=workload.replicas)
+    limit = min(ceiling, slack)
+    rolling = workload.kind == "Deployment" and workload.update == "RollingUpdate"
+    by_strategy = workload.max_unavailable if rolling else 1
+    evictable = min(by_strategy, limit) if len(budgets) <= 1 else 0
+    rollout = (
+        rolling
+        and workload.known
+        and workload.max_surge >= 1
+        and workload.max_unavailable <= limit
+        and not workload.paused
+        and workload.owner is None
+    )
+    if rollout or evictable:
+        return Mobility(rollout, evictable, "")
+    if len(budgets) > 1:
+        names = ", ".join(sorted(b.name for b, _ in budgets))
+        why = f"several disruption budgets cover it ({names}), so the Eviction API refuses"
+    elif slack == 0:
+        why = f"the disruption budget {budgets[0][0].name} allows no disruption"
+    elif ceiling == 0:
+        why = (
+            f"{workload.replicas} replicas without surge would be unavailable while they move "
+            f"(ceiling of unavailability {rules.unavailability_ceiling:g})"
+        )
+    elif workload.owner is not None:
+        why = f"{workload.owner} owns it and would revert a roll-out, and its strategy allows no unavailable pod"
+    else:
+        why = "its strategy allows neither a surge nor an unavailable pod"
+    return Mobility(False, 0, why)

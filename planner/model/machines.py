@@ -1,0 +1,79 @@
+"""What the cloud sells: machine types with prices, and the node pools in which they can be booted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from planner.model.cluster import CapacityType, Node
+from planner.model.resources import Resources
+from planner.model.scheduling import Taint
+
+
+@dataclass(frozen=True, slots=True)
+class MachineType:
+    """A machine type with what its node can allocate; prices in nanodollars (1e-9 USD) per hour.
+
+    `zones` is empty where the table does not restrict them; a price is None where it is not sold so.
+    """
+
+    name: str
+    allocatable: Resources
+    price_nanousd_per_hour: int | None
+    spot_price_nanousd_per_hour: int | None = None
+    zones: tuple[str, ...] = ()
+    arch: str = "amd64"
+
+    def price(self, capacity_type: CapacityType) -> int | None:
+        """Return the price of this capacity type in nanodollars per hour, None where there is none."""
+        return self.spot_price_nanousd_per_hour if capacity_type == "spot" else self.price_nanousd_per_hour
+
+
+@dataclass(frozen=True, slots=True)
+class Offering:
+    """A kind of node that can be booted: a machine type in one pool, zone and capacity type.
+
+    `minimum` and `maximum` bound the nodes of the pool in this zone, existing ones included; a maximum of
+    None is no limit. `labels` and `taints` are those of a node fresh from the pool, the zone's included.
+    """
+
+    pool: str
+    zone: str
+    machine_type: str
+    capacity_type: CapacityType
+    price_nanousd_per_hour: int
+    allocatable: Resources
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+    minimum: int = 0
+    maximum: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Everything that can be bought, and what the nodes that exist cost.
+
+    `managed_pools` names the pools that Kinema was given; None means every node whose machine type has a
+    price (no pools were named).
+    """
+
+    machines: Mapping[str, MachineType]
+    offerings: tuple[Offering, ...]
+    managed_pools: frozenset[str] | None = None
+
+    def price(self, node: Node) -> int | None:
+        """Return what an existing node costs in nanodollars per hour, None where the table has no price."""
+        machine = self.machines.get(node.machine_type)
+        return None if machine is None else machine.price(node.capacity_type)
+
+    def pool_of(self, node: Node) -> str:
+        """Return the pool of an existing node: its label, or its machine type where no pools were named."""
+        return node.pool if self.managed_pools is not None else node.machine_type
+
+    def limits(self) -> dict[tuple[str, str], tuple[int, int | None]]:
+        """Return (minimum, maximum) of the nodes of each (pool, zone), where it restricts anything."""
+        return {
+            (o.pool, o.zone): (o.minimum, o.maximum)
+            for o in self.offerings
+            if o.minimum or o.maximum is not None
+        }

@@ -1,0 +1,352 @@
+"""Every knob: meaning, unit, default and why; read from a YAML file and environment variables, checked at start.
+
+The environment variable of a setting is KINEMA_, its group and its name in capitals: `optimizer.solver` is
+KINEMA_OPTIMIZER_SOLVER. The environment wins over the file. Durations are seconds, or text such as 15m.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from planner.errors import BadSettings
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclass(frozen=True, slots=True)
+class StabilitySettings:
+    """When the observer lets an iteration begin."""
+
+    pending_grace_seconds: float = 300.0
+    """How long pods that nothing can hold block an iteration. 5 min: another autoscaler may be at work; after
+    that the plan places them itself."""
+
+    autoscaler_threshold: float = 1.1
+    """An autoscaler whose metric is above this multiple of its target blocks. 1.1 is the tolerance of the
+    HorizontalPodAutoscaler itself: above it, it is about to scale."""
+
+    def __post_init__(self) -> None:
+        _check(self.pending_grace_seconds >= 0, "stability.pending_grace_seconds", "0 or more")
+        _check(self.autoscaler_threshold > 0, "stability.autoscaler_threshold", "above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class PredictorSettings:
+    """Whether and how requests follow the measured usage."""
+
+    kind: Literal["none", "regression"] = "none"
+    """"none" plans with the requests as they are: the safe start. "regression" fits a line to the usage."""
+
+    prometheus_url: str = ""
+    """The base URL of Prometheus' HTTP API, such as http://prometheus.monitoring:9090; needed by "regression"."""
+
+    window_seconds: float = 86400.0
+    """How much history is read. A day holds one daily cycle, so the line is not a slope of the morning."""
+
+    step_seconds: float = 300.0
+    """Resolution of the history. 5 min: 288 samples a day, far below Prometheus' limit of 11,000 a series."""
+
+    horizon_seconds: float = 3600.0
+    """How far ahead the requests must hold. 1 h is longer than an iteration with boots and roll-outs."""
+
+    margin: float = 0.15
+    """Share added to the forecast. 0.15 is what the VPA recommender adds (its default safety margin)."""
+
+    adjustment_threshold: float = 0.1
+    """Requests change only by more than this share: each change rolls the workload."""
+
+    def __post_init__(self) -> None:
+        _check(self.kind == "none" or bool(self.prometheus_url), "predictor.prometheus_url", "set, for regression")
+        for name in ("window_seconds", "step_seconds", "horizon_seconds"):
+            _check(getattr(self, name) > 0, f"predictor.{name}", "above 0")
+        _check(self.step_seconds <= self.window_seconds, "predictor.step_seconds", "at most window_seconds")
+        _check(0 <= self.margin <= 10, "predictor.margin", "between 0 and 10")
+        _check(0 <= self.adjustment_threshold < 1, "predictor.adjustment_threshold", "between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerSettings:
+    """What is minimised, and with what effort."""
+
+    solver: str = "HIGHS"
+    """A mixed-integer solver of cvxpy: HIGHS (default, the fastest free one) or GLPK_MI; others if installed."""
+
+    time_limit_seconds: float = 60.0
+    """When the best plan so far is taken. A minute is little beside the boots that follow."""
+
+    memory_limit_bytes: int = 2 * 1024**3
+    """Address space of the solver's process beyond what its libraries map; a runaway solve must not end the planner."""
+
+    target_gap: float = 0.0005
+    """The solve ends when (value - bound) / value is below this. 0.0005: half a dollar in a thousand."""
+
+    payback_hours: int = 24
+    """Over how many hours a move must pay for itself: clusters change daily."""
+
+    move_cost_usd: float = 0.001
+    """What recreating one pod costs, once. Small: it breaks ties towards standing still."""
+
+    boot_overlap_seconds: float = 900.0
+    """How long a removed node still runs beside its replacement, for the price of change. 15 min: boot, roll, drain."""
+
+    def __post_init__(self) -> None:
+        _check(self.solver.isidentifier(), "optimizer.solver", "a solver's name such as HIGHS or GLPK_MI")
+        _check(self.time_limit_seconds > 0, "optimizer.time_limit_seconds", "above 0")
+        _check(self.memory_limit_bytes >= 2**28, "optimizer.memory_limit_bytes", "at least 268435456 (256 MiB)")
+        _check(0 <= self.target_gap < 1, "optimizer.target_gap", "between 0 and 1")
+        _check(self.payback_hours >= 1, "optimizer.payback_hours", "1 or more")
+        _check(0 <= self.move_cost_usd <= 1000, "optimizer.move_cost_usd", "between 0 and 1000")
+        _check(0 <= self.boot_overlap_seconds <= 86400, "optimizer.boot_overlap_seconds", "between 0 and one day")
+
+    @property
+    def move_cost_nanousd(self) -> int:
+        return round(self.move_cost_usd * 10**9)
+
+    @property
+    def boot_overlap_minutes(self) -> int:
+        return round(self.boot_overlap_seconds / 60)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorSettings:
+    """When a plan is worth carrying out."""
+
+    churn_limit: float = 0.1
+    """A plan is dropped when this share of pods and nodes changed while it was made: it is for another cluster."""
+
+    saving_threshold: float = 0.1
+    """A plan must save more than this share of the present cost: a move is work and risk for every workload."""
+
+    def __post_init__(self) -> None:
+        _check(0 < self.churn_limit <= 1, "processor.churn_limit", "above 0, at most 1")
+        _check(0 <= self.saving_threshold < 1, "processor.saving_threshold", "between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True)
+class MoveSettings:
+    """How a plan is carried out."""
+
+    steering: Literal["extender", "scheduler", "affinity"] = "scheduler"
+    """What puts pods where the plan wants them: "extender" beside the cluster's own scheduler, "scheduler" a
+    second kube-scheduler that workloads name (managed control planes), "affinity" preferred node affinity."""
+
+    scheduler_name: str = "kinema-scheduler"
+    """The schedulerName of the second kube-scheduler."""
+
+    extender_url: str = ""
+    """Where the extender can be asked whether it is ready; empty: it is not asked."""
+
+    publish_placement: bool = True
+    """Whether nodes carry the placement annotation; without it labels alone steer (any planned node will do)."""
+
+    unavailability_ceiling: float = 0.5
+    """The largest share of a workload's replicas that may be unavailable at once, rounded down, even where its
+    strategy and budgets allow more."""
+
+    pin_local_storage: bool = False
+    """Whether pods with emptyDir volumes stay; their data is lost in a move, as in any restart."""
+
+    boot_timeout_seconds: float = 900.0
+    """When machines that are not Ready by then are given up, and the plan with them."""
+
+    iteration_timeout_seconds: float = 7200.0
+    """When an iteration that has not ended is given up: marks are taken back, unused machines deleted."""
+
+    poll_seconds: float = 5.0
+    """Pause between two looks at the cluster while something is under way."""
+
+    plan_ttl_seconds: float = 86400.0
+    """How long after acceptance the placement steers; after it the extender ignores it."""
+
+    def __post_init__(self) -> None:
+        _check(0 < self.unavailability_ceiling <= 1, "move.unavailability_ceiling", "above 0, at most 1")
+        for name in ("boot_timeout_seconds", "iteration_timeout_seconds", "poll_seconds", "plan_ttl_seconds"):
+            _check(getattr(self, name) > 0, f"move.{name}", "above 0")
+        _check(bool(self.scheduler_name), "move.scheduler_name", "not empty")
+
+
+@dataclass(frozen=True, slots=True)
+class CloudSettings:
+    """Where the nodes come from."""
+
+    provider: Literal["gcp", "none"] = "none"
+    """The cloud's controller; "none" only plans (with a table of machine types)."""
+
+    project: str = ""
+    """The Google Cloud project's id."""
+
+    location: str = ""
+    """The cluster's zone or region."""
+
+    cluster: str = ""
+    """The GKE cluster's name."""
+
+    pools: tuple[str, ...] = ()
+    """The node pools that Kinema may change. Never all by default: what it was not given it does not touch."""
+
+    machines: str = ""
+    """A CSV file of machine types with prices that replaces the built-in catalogue."""
+
+    compute_endpoint: str = ""
+    """Another address of the Compute Engine API, such as a private endpoint; http:// means without credentials."""
+
+    container_endpoint: str = ""
+    """Another address of the Kubernetes Engine API (host:port, plaintext without credentials)."""
+
+    def __post_init__(self) -> None:
+        if self.provider == "gcp":
+            for name in ("project", "location", "cluster"):
+                _check(bool(getattr(self, name)), f"cloud.{name}", "set, for provider gcp")
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderSettings:
+    """Which of several planners acts."""
+
+    namespace: str = "kube-system"
+    """Where the Lease and the plan's ConfigMap are."""
+
+    lease_name: str = "kinema-planner"
+    """The Lease's name; RBAC names it too."""
+
+    identity: str = ""
+    """Who this planner is; empty: the host's name and a random part."""
+
+    duration_seconds: float = 15.0
+    """How long a Lease lasts without renewal. 15 s is what the control plane's own components use."""
+
+    def __post_init__(self) -> None:
+        _check(self.duration_seconds >= 1, "leader.duration_seconds", "1 or more")
+        _check(bool(self.namespace) and bool(self.lease_name), "leader.namespace and leader.lease_name", "not empty")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that a user can set."""
+
+    mode: Literal["recommend", "apply"] = "recommend"
+    """"recommend" plans and reports and changes nothing; "apply" acts. Trust is earned first."""
+
+    interval_seconds: float = 900.0
+    """Pause between two iterations. 15 min: an iteration with boots takes about as long."""
+
+    kubeconfig: str = ""
+    """Path of a kubeconfig; empty: the Pod's ServiceAccount, else $KUBECONFIG, else ~/.kube/config."""
+
+    metrics_port: int = 9090
+    """Port of `kinema run`'s own metrics on all addresses; 0 switches them off."""
+
+    stability: StabilitySettings = field(default_factory=StabilitySettings)
+    predictor: PredictorSettings = field(default_factory=PredictorSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    processor: ProcessorSettings = field(default_factory=ProcessorSettings)
+    move: MoveSettings = field(default_factory=MoveSettings)
+    cloud: CloudSettings = field(default_factory=CloudSettings)
+    leader: LeaderSettings = field(default_factory=LeaderSettings)
+
+    def __post_init__(self) -> None:
+        _check(self.interval_seconds > 0, "interval_seconds", "above 0")
+        _check(0 <= self.metrics_port <= 65535, "metrics_port", "between 0 and 65535")
+
+
+def load_settings(path: str | None, environ: Mapping[str, str]) -> Settings:
+    """Read the YAML file (None: no file) and the environment into checked settings.
+
+    Raises:
+        BadSettings: the file cannot be read, a name is unknown, or a value is wrong; names file and setting.
+    """
+    origin = path or "the environment"
+    document: Any = {}
+    if path is not None:
+        try:
+            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadSettings(f"{path}: cannot be read: {error}") from None
+        except yaml.YAMLError as error:
+            raise BadSettings(f"{path}: is no YAML: {' '.join(str(error).split())}") from None
+        document = {} if document is None else document
+        if not isinstance(document, dict):
+            raise BadSettings(f"{path}: must be a mapping of settings, not {type(document).__name__}")
+    merged = _with_environment(document, environ)
+    _prepare(merged, Settings, origin, "")
+    try:
+        return msgspec.convert(merged, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadSettings(f"{origin}: {error}") from None
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """Return the effective settings as plain values, in the shape of the file."""
+    return dataclasses.asdict(settings)
+
+
+def _check(holds: bool, name: str, right: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {right}")
+
+
+def _with_environment(document: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    merged: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in document.items()}
+    for item in dataclasses.fields(Settings):
+        prefix = f"KINEMA_{item.name.upper()}"
+        if (group := _group_type(Settings, item.name)) is not None:
+            for inner in dataclasses.fields(group):
+                if (text := environ.get(f"{prefix}_{inner.name.upper()}")) is not None:
+                    values = merged.setdefault(item.name, {})
+                    if isinstance(values, dict):
+                        values[inner.name] = _split(text) if inner.name == "pools" else text
+        elif (text := environ.get(prefix)) is not None:
+            merged[item.name] = text
+    return merged
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _prepare(values: Any, kind: type, origin: str, path: str) -> None:
+    """Refuse unknown names, and turn durations and numbers such as NaN into what the checks expect."""
+    if not isinstance(values, dict):
+        raise BadSettings(f"{origin}: {path.rstrip('.') or 'settings'} must be a mapping, not {values!r}")
+    known = {item.name for item in dataclasses.fields(kind)}
+    for name, value in values.items():
+        if name not in known:
+            raise BadSettings(f"{origin}: unknown setting {path}{name}; known: {', '.join(sorted(known))}")
+        if (group := _group_type(kind, name)) is not None:
+            _prepare(value, group, origin, f"{path}{name}.")
+        elif name.endswith("_seconds") and isinstance(value, str):
+            values[name] = _duration(value, origin, path + name)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise BadSettings(f"{origin}: {path}{name} must be a finite number, not {value}")
+
+
+def _group_type(kind: type, name: str) -> type | None:
+    for item in dataclasses.fields(kind):
+        factory = item.default_factory
+        if item.name == name and isinstance(factory, type) and dataclasses.is_dataclass(factory):
+            return factory
+    return None
+
+
+def _duration(text: str, origin: str, name: str) -> float:
+    """Read seconds, or a duration such as 1h30m."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        parts = _DURATION.findall(text)
+        if not parts or "".join(number + unit for number, unit in parts) != text:
+            raise BadSettings(f"{origin}: {name} must be seconds or a duration such as 15m, not {text!r}") from None
+        return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
+    if not math.isfinite(seconds):
+        raise BadSettings(f"{origin}: {name} must be a finite number, not {text!r}")
+    return seconds
