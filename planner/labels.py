@@ -91,9 +91,14 @@ def decode_placement(text: str) -> Placement:
     for index, item in enumerate(_field(body, "targets", list)):
         if not isinstance(item, dict):
             raise ValueError(f"{PLACEMENT}: targets[{index}] must be an object")
-        count = _field(item, "count", str)
-        if count not in ("all", "iteration"):
-            raise ValueError(f'{PLACEMENT}: targets[{index}].count must be "all" or "iteration", not {count!r}')
+        count: Count
+        match item.get("count"):
+            case "all":
+                count = "all"
+            case "iteration":
+                count = "iteration"
+            case other:
+                raise ValueError(f'{PLACEMENT}: targets[{index}].count must be "all" or "iteration", not {other!r}')
         want = _field(item, "want", int)
         if want < 0:
             raise ValueError(f"{PLACEMENT}: targets[{index}].want must not be negative, not {want}")

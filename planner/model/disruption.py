@@ -15,6 +15,7 @@ from typing import Literal
 from planner import labels as keys
 from planner.model.cluster import DisruptionBudget, Node, Pod, Snapshot, Workload
 from planner.model.machines import Catalogue
+from planner.model.resources import Resources
 from planner.model.scheduling import Taint
 
 _FOREIGN_TAINTS = (
@@ -104,16 +105,24 @@ def assess(snapshot: Snapshot, catalogue: Catalogue, rules: DisruptionRules) -> 
             roles[node.name], reasons[node.name] = "kept", reason
         else:
             roles[node.name] = "removable"
+    for name in _overdrawn(snapshot):
+        roles[name], reasons[name] = "frozen", "holds pods that request more than it can allocate"
+    nodes = {node.name: node for node in snapshot.nodes}
     pins: dict[str, str] = {}
     for pod in pods:
-        if pod.node is None:
+        if pod.node is None or pod.node not in nodes:
             continue
         workload = workloads.get(pod.workload)
         reason = _pod_reason(pod, workload, rules)
+        if not reason and pod.workload not in mobility:
+            reason = "its controller is not known"
         if not reason and not mobility[pod.workload].movable:
             reason = mobility[pod.workload].reason
         if not reason and roles.get(pod.node) == "frozen":
             reason = f"its node {reasons[pod.node]}"
+        node = nodes[pod.node]
+        if not reason and not pod.constraints.admit(node.labels, node.name, foreign_taints(node)):
+            reason = "runs on a node that its own constraints exclude"
         if reason:
             pins[pod_key(pod)] = reason
             if roles.get(pod.node) == "removable":
@@ -138,6 +147,15 @@ def with_held(assessment: Assessment, snapshot: Snapshot, held: Mapping[str, str
 def budget_slack(budget: DisruptionBudget, pods: tuple[Pod, ...]) -> int:
     """Return how many of the budget's pods may be unavailable at once: covered pods - desired healthy."""
     return max(0, sum(budget.covers(p) for p in pods) - budget.desired_healthy)
+
+
+def _overdrawn(snapshot: Snapshot) -> list[str]:
+    """Name the nodes whose pods (not finished, not being deleted) request more than the node can allocate."""
+    requested = {node.name: Resources() for node in snapshot.nodes}
+    for pod in snapshot.pods:
+        if pod.live and pod.node in requested:
+            requested[pod.node] = requested[pod.node] + pod.requests
+    return [node.name for node in snapshot.nodes if not requested[node.name].fits_in(node.allocatable)]
 
 
 def _samples(pods: tuple[Pod, ...]) -> dict[str, Pod]:
@@ -180,8 +198,8 @@ def _pod_reason(pod: Pod, workload: Workload | None, rules: DisruptionRules) -> 
         return "has no controller that would recreate it"
     if pod.kind not in ("Deployment", "ReplicaSet", "StatefulSet"):
         return f"belongs to a {pod.kind}, which is never moved"
-    for annotations in (pod.annotations, workload.annotations if workload else {}):
-        if reason := _opted_out(annotations):
+    for notes in (pod.annotations, workload.annotations if workload else {}):
+        if reason := _opted_out(notes):
             return reason
     if rules.pin_local_storage and pod.local_storage:
         return "has an emptyDir volume, and the settings pin those"

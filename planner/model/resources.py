@@ -25,7 +25,8 @@ class Resources:
     def from_amounts(cls, amounts: Mapping[str, int]) -> Resources:
         """Build from amounts keyed by field name; every other key is an extended resource."""
         extended = tuple(sorted((k, v) for k, v in amounts.items() if k not in _FIELDS and v))
-        return cls(*(amounts.get(field, 0) for field in _FIELDS), extended)
+        cpu, memory, pods, storage = (amounts.get(field, 0) for field in _FIELDS)
+        return cls(cpu, memory, pods, storage, extended)
 
     def amounts(self) -> dict[str, int]:
         """Return every amount by name, the four fields first (zeros too), then the extended resources."""

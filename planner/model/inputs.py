@@ -1,0 +1,73 @@
+"""Everything that a plan is made from, and checked against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from planner.model.cluster import Pod, Snapshot, Workload
+from planner.model.disruption import Assessment, DisruptionRules, assess, with_held
+from planner.model.forecast import Forecast
+from planner.model.machines import Catalogue
+from planner.model.resources import Resources
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePrices:
+    """What change costs: per moved pod, and per removed node for the time that it still runs.
+
+    Per hour: moves x `move_cost_nanousd` / `payback_hours`, and for each removed node that held movable pods
+    its price x `boot_overlap_minutes` / 60 / `payback_hours`.
+    """
+
+    payback_hours: int = 24
+    move_cost_nanousd: int = 1_000_000
+    boot_overlap_minutes: int = 15
+
+    @property
+    def move_nanousd_per_hour(self) -> int:
+        """The price of one move in nanodollars per hour, rounded down (so that a bound stays a bound)."""
+        return self.move_cost_nanousd // self.payback_hours
+
+    def moves_nanousd_per_hour(self, moves: int) -> int:
+        """The price of so many moves in nanodollars per hour, rounded down once."""
+        return moves * self.move_cost_nanousd // self.payback_hours
+
+    def overlap_nanousd_per_hour(self, price_nanousd_per_hour: int) -> int:
+        """The price of removing one node of this price, in nanodollars per hour, rounded down."""
+        return price_nanousd_per_hour * self.boot_overlap_minutes // (60 * self.payback_hours)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanningInputs:
+    """The values from which a plan follows.
+
+    `held` names workloads whose running pods stay where they are beyond what the rules pin, each with a reason
+    (no order of stages could move them). A bound must hold without it, for it is not part of the problem.
+    """
+
+    snapshot: Snapshot
+    catalogue: Catalogue
+    iteration: str
+    forecast: Forecast = field(default_factory=Forecast)
+    rules: DisruptionRules = field(default_factory=DisruptionRules)
+    prices: ChangePrices = field(default_factory=ChangePrices)
+    held: Mapping[str, str] = field(default_factory=dict)
+
+    def assessment(self) -> Assessment:
+        """Apply the rules of disruption, and `held`."""
+        found = assess(self.snapshot, self.catalogue, self.rules)
+        return with_held(found, self.snapshot, self.held) if self.held else found
+
+    def planned_requests(self, pod: Pod, workload: Workload | None) -> Resources:
+        """Return what the pod will request: its present requests, with the forecast's change of its containers."""
+        changes = self.forecast.requests.get(pod.workload)
+        if not changes or workload is None:
+            return pod.requests
+        total = pod.requests
+        for container in workload.containers:
+            if container.name in changes:
+                new, old = changes[container.name], container.requests
+                total = total + Resources(new.cpu_millicores, new.memory_bytes)
+                total = total - Resources(old.cpu_millicores, old.memory_bytes)
+        return total
