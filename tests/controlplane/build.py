@@ -55,9 +55,7 @@ def _version_flags() -> str:
         "gitTreeState": "clean",
     }
     settings = [
-        f"-X {package}.{key}={value}"
-        for package in (_VERSION, _CLIENT_VERSION)
-        for key, value in values.items()
+        f"-X {package}.{key}={value}" for package in (_VERSION, _CLIENT_VERSION) for key, value in values.items()
     ]
     return " ".join(["-s", "-w", *settings])
 
@@ -211,8 +209,7 @@ def _go(arguments: list[str], folder: Path) -> str:
             command,
             cwd=folder,
             env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             timeout=BUILD_TIMEOUT_SECONDS,
             check=True,
@@ -226,13 +223,14 @@ def _go(arguments: list[str], folder: Path) -> str:
 
 
 def _say(message: str) -> None:
-    print(f"controlplane: {message}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"controlplane: {message}\n")
+    sys.stderr.flush()
 
 
 def main() -> int:
     """Build what is missing and print the folder; exit code 1 with a reason where that is impossible."""
     try:
-        print(build().folder)
+        sys.stdout.write(f"{build().folder}\n")
     except BuildError as error:
         _say(str(error))
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import ctypes
 import http.client
 import json
@@ -60,14 +61,16 @@ CONTROLLERS: Final = (
 )
 
 _SYSTEM_NAMESPACES: Final = frozenset({"default", "kube-system", "kube-public", "kube-node-lease"})
-_POD_OWNERS: Final = (
+_WORKLOADS: Final = (
     ("apps/v1", "deployments"),
     ("apps/v1", "replicasets"),
     ("apps/v1", "statefulsets"),
     ("apps/v1", "daemonsets"),
     ("batch/v1", "jobs"),
+    ("policy/v1", "poddisruptionbudgets"),
 )
 _PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None)
 
 
 class ControlPlaneError(RuntimeError):
@@ -97,9 +100,7 @@ class FakeNode:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     taints: Sequence[Mapping[str, str]] = ()
-    allocatable: Mapping[str, str] = field(
-        default_factory=lambda: {"cpu": "3920m", "memory": "13256Mi", "pods": "110"}
-    )
+    allocatable: Mapping[str, str] = field(default_factory=lambda: {"cpu": "3920m", "memory": "13256Mi", "pods": "110"})
 
     def manifest(self) -> Json:
         """Return the Node object, with GKE's labels and provider id."""
@@ -148,10 +149,8 @@ class Process:
         """End the program and whatever it started: SIGTERM, then SIGKILL after the grace; safe to repeat."""
         if self.running() and grace_seconds > 0:
             os.killpg(self.popen.pid, signal.SIGTERM)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self.popen.wait(grace_seconds)
-            except subprocess.TimeoutExpired:
-                pass
         if self.running():
             os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
@@ -177,10 +176,10 @@ class ControlPlane:
         self.certificate_authority = folder / "certificates" / "apiserver.crt"
         self.admin_kubeconfig = folder / "admin.kubeconfig"
         self._tokens = {
-            user: secrets.token_hex(16)
-            for user in ("admin", "system:kube-scheduler", "system:kube-controller-manager")
+            user: secrets.token_hex(16) for user in ("admin", "system:kube-scheduler", "system:kube-controller-manager")
         }
         self._processes: list[Process] = []
+        self._schedulers: list[Process] = []
 
     def __enter__(self) -> Self:
         """Start everything but schedulers and return once all of it is healthy."""
@@ -202,10 +201,11 @@ class ControlPlane:
 
     def stop(self) -> None:
         """Kill every program at once: their data goes with the folder, so nobody needs a graceful end."""
-        for process in reversed(self._processes):
+        started = (*self._schedulers, *reversed(self._processes))
+        for process in started:
             if process.running():
                 os.killpg(process.popen.pid, signal.SIGKILL)
-        for process in self._processes:
+        for process in started:
             process.popen.wait()
 
     # Schedulers
@@ -220,12 +220,14 @@ class ControlPlane:
         asks for it. `kubeconfig` is its identity (`kubeconfig_for(…)`), by default system:kube-scheduler.
         """
         if isinstance(configuration, Path):
-            configuration = yaml.safe_load(configuration.read_text())
+            wanted: Mapping[str, Any] = yaml.safe_load(configuration.read_text())
+        else:
+            wanted = configuration or {}
         config: Json = {
             "apiVersion": "kubescheduler.config.k8s.io/v1",
             "kind": "KubeSchedulerConfiguration",
             "leaderElection": {"leaderElect": False},
-            **(configuration or {}),
+            **wanted,
         }
         identity = kubeconfig or self._static_kubeconfig("system:kube-scheduler")
         config["clientConnection"] = {
@@ -239,13 +241,14 @@ class ControlPlane:
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(config))
         port = _free_port()
-        process = self._launch(
+        process = self._spawn(
             name,
             "kube-scheduler",
             f"--config={path}",
             f"--bind-address={LOOPBACK}",
             f"--secure-port={port}",
         )
+        self._schedulers.append(process)
         self._healthy(process, f"https://{LOOPBACK}:{port}/readyz")
         return process
 
@@ -361,42 +364,47 @@ class ControlPlane:
     def create_namespace(self, name: str) -> str:
         """Create a namespace and return its name once pods may be created in it.
 
-        ServiceAccount admission refuses pods with 403 until the controller made the `default` account.
+        A namespace of the same name that `clear` deleted takes five seconds to go; ServiceAccount admission
+        refuses pods with 403 until the controller made the `default` account. Both are waited for.
         """
-        self.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
-        self.eventually(
-            lambda: [
-                account
-                for account in self.items(f"/api/v1/namespaces/{name}/serviceaccounts")
-                if account["metadata"]["name"] == "default"
-            ],
-            f"the default ServiceAccount of {name}",
-        )
+
+        def created() -> bool:
+            try:
+                self.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+            except ApiError as error:
+                terminating = self._namespaces().get(name) == "Terminating"
+                if error.status == 409 and (terminating or name not in self._namespaces()):
+                    return False
+                raise
+            return True
+
+        def default_account() -> bool:
+            accounts = self.items(f"/api/v1/namespaces/{name}/serviceaccounts")
+            return any(account["metadata"]["name"] == "default" for account in accounts)
+
+        self.eventually(created, f"an older namespace {name} to be gone")
+        self.eventually(default_account, f"the default ServiceAccount of {name}")
         return name
 
     def clear(self) -> None:
-        """Delete every namespace but the system's, every pod and node, and wait until they are gone.
+        """Delete every workload, pod, budget and node, and every namespace but the system's.
 
-        What else stands in the system namespaces (manifests, ServiceAccounts, Leases) stays.
+        What else stands in the system namespaces (ServiceAccounts, roles, ConfigMaps, Leases) stays. The
+        namespaces are empty on return; the objects themselves go five seconds later, by their controller.
         """
-        namespaces = self._test_namespaces()
-        # A namespace that still holds pods when it is deleted is looked at again only after five seconds or
-        # more, so its content goes first: owners, then pods, without the grace that no kubelet would end.
-        for namespace in namespaces:
-            for owners in _POD_OWNERS:
-                self.request("DELETE", f"/apis/{owners[0]}/namespaces/{namespace}/{owners[1]}")
+        for namespace in self._namespaces():
+            for version, resource in _WORKLOADS:
+                self.request("DELETE", f"/apis/{version}/namespaces/{namespace}/{resource}")
         self.eventually(self._delete_pods, "every pod to be gone")
-        for namespace in namespaces:
-            self.request("DELETE", f"/api/v1/namespaces/{namespace}")
+        for name, phase in self._namespaces().items():
+            if name not in _SYSTEM_NAMESPACES and phase != "Terminating":
+                self.request("DELETE", f"/api/v1/namespaces/{name}")
         self.request("DELETE", "/api/v1/nodes")
-        self.eventually(
-            lambda: not self._test_namespaces() and not self.items("/api/v1/nodes"),
-            "every node and every namespace of the test to be gone",
-        )
+        self.eventually(lambda: not self.items("/api/v1/nodes"), "every node to be gone")
 
-    def _test_namespaces(self) -> list[str]:
-        names = (item["metadata"]["name"] for item in self.items("/api/v1/namespaces"))
-        return [name for name in names if name not in _SYSTEM_NAMESPACES]
+    def _namespaces(self) -> dict[str, str]:
+        """Return the phase of every namespace by its name."""
+        return {item["metadata"]["name"]: item["status"]["phase"] for item in self.items("/api/v1/namespaces")}
 
     def _delete_pods(self) -> bool:
         """Delete every pod at once, also where its node is gone; True when none was left."""
@@ -418,7 +426,6 @@ class ControlPlane:
         manager_port, kwok_port = _free_port(), _free_port()
         manager = self._launch(
             "kube-controller-manager",
-            "kube-controller-manager",
             f"--kubeconfig={self._static_kubeconfig('system:kube-controller-manager')}",
             f"--bind-address={LOOPBACK}",
             f"--secure-port={manager_port}",
@@ -430,7 +437,6 @@ class ControlPlane:
             "--kube-api-burst=1000",
         )
         kwok = self._launch(
-            "kwok",
             "kwok",
             f"--kubeconfig={self.admin_kubeconfig}",
             f"--server-address={LOOPBACK}:{kwok_port}",
@@ -444,7 +450,6 @@ class ControlPlane:
     def _start_etcd(self) -> str:
         client, peer = f"http://{LOOPBACK}:{_free_port()}", f"http://{LOOPBACK}:{_free_port()}"
         self._launch(
-            "etcd",
             "etcd",
             "--name=test",
             f"--data-dir={self.folder / 'etcd'}",
@@ -467,7 +472,6 @@ class ControlPlane:
         tokens = "".join(f'{self._tokens[user]},{user},{user},"{group}"\n' for user, group in users.items())
         return self._launch(
             "kube-apiserver",
-            "kube-apiserver",
             f"--etcd-servers={etcd}",
             f"--bind-address={LOOPBACK}",
             f"--advertise-address={LOOPBACK}",
@@ -485,16 +489,17 @@ class ControlPlane:
             "--max-mutating-requests-inflight=1000",
         )
 
-    def _launch(self, name: str, program: str, *arguments: str) -> Process:
-        log = self.logs / f"{name}.log"
-        with log.open("wb") as output:
-            process = Process(name, self._popen(program, arguments, output), log)
+    def _launch(self, program: str, *arguments: str) -> Process:
+        process = self._spawn(program, program, *arguments)
         self._processes.append(process)
         return process
 
-    def _popen(
-        self, program: str, arguments: Sequence[str], output: IO[bytes]
-    ) -> subprocess.Popen[bytes]:
+    def _spawn(self, name: str, program: str, *arguments: str) -> Process:
+        log = self.logs / f"{name}.log"
+        with log.open("wb") as output:
+            return Process(name, self._popen(program, arguments, output), log)
+
+    def _popen(self, program: str, arguments: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [str(self._binaries.path(program)), *arguments],
             stdin=subprocess.DEVNULL,
@@ -503,15 +508,16 @@ class ControlPlane:
             cwd=self.folder,
             # An own group keeps a person's Ctrl-C away from the programs: the context manager ends them.
             process_group=0,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            # The call between fork and exec is one system call and takes no lock that a thread could hold.
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
         )
 
     def _healthy(self, process: Process, url: str, token: str | None = None) -> None:
-        """Wait until the URL answers 200, and fail early where the program, or one before it, has ended."""
+        """Wait until the URL answers 200, and fail early where the program, or one it needs, has ended."""
 
         def answer() -> bool:
-            for started in self._processes:
-                if not started.running() and started.popen.returncode != -signal.SIGTERM:
+            for started in (*self._processes, process):
+                if not started.running():
                     raise ControlPlaneError(f"{started.name} ended:\n{started.log_tail()}")
             return _answers_200(url, token)
 
@@ -521,7 +527,7 @@ class ControlPlane:
             raise ControlPlaneError(f"{error}\n{process.log_tail()}") from None
 
     def _unused_name(self, name: str) -> str:
-        taken = {process.name for process in self._processes}
+        taken = {process.name for process in self._schedulers}
         numbered = (f"{name}-{number}" for number in range(2, len(taken) + 3))
         return next(candidate for candidate in (name, *numbered) if candidate not in taken)
 
@@ -601,4 +607,4 @@ def _signing_key() -> str:
 
 
 def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
