@@ -89,13 +89,7 @@ def assess(snapshot: Snapshot, catalogue: Catalogue, rules: DisruptionRules) -> 
     """Say what may be moved and removed in this snapshot, each refusal with its reason."""
     pods = planned_pods(snapshot)
     workloads = {w.key: w for w in snapshot.workloads}
-    covering = {w: tuple(b for b in snapshot.budgets if b.covers(p)) for w, p in _samples(pods).items()}
-    slack = {b.namespace + "/" + b.name: budget_slack(b, pods) for b in snapshot.budgets}
-    mobility = {
-        key: _mobility(workloads[key], [(b, slack[b.namespace + "/" + b.name]) for b in covering[key]], rules)
-        for key in covering
-        if key in workloads
-    }
+    mobility = mobilities(snapshot, rules)
     roles: dict[str, NodeRole] = {}
     reasons: dict[str, str] = {}
     for node in snapshot.nodes:
@@ -113,7 +107,7 @@ def assess(snapshot: Snapshot, catalogue: Catalogue, rules: DisruptionRules) -> 
         if pod.node is None or pod.node not in nodes:
             continue
         workload = workloads.get(pod.workload)
-        reason = _pod_reason(pod, workload, rules)
+        reason = pin_reason(pod, workload, rules)
         if not reason and pod.workload not in mobility:
             reason = "its controller is not known"
         if not reason and not mobility[pod.workload].movable:
@@ -129,6 +123,18 @@ def assess(snapshot: Snapshot, catalogue: Catalogue, rules: DisruptionRules) -> 
                 roles[pod.node] = "kept"
                 reasons[pod.node] = f"holds the pinned pod {pod_key(pod)}: {reason}"
     return Assessment(pins, roles, reasons, mobility)
+
+
+def mobilities(snapshot: Snapshot, rules: DisruptionRules) -> dict[str, Mobility]:
+    """Say for each workload that has planned pods how they may be moved."""
+    pods = planned_pods(snapshot)
+    samples = {pod.workload: pod for pod in reversed(pods)}  # one pod of each: all have their template's labels
+    slack = [(budget, budget_slack(budget, pods)) for budget in snapshot.budgets]
+    return {
+        workload.key: _mobility(workload, [item for item in slack if item[0].covers(samples[workload.key])], rules)
+        for workload in snapshot.workloads
+        if workload.key in samples
+    }
 
 
 def with_held(assessment: Assessment, snapshot: Snapshot, held: Mapping[str, str]) -> Assessment:
@@ -156,11 +162,6 @@ def _overdrawn(snapshot: Snapshot) -> list[str]:
         if pod.live and pod.node in requested:
             requested[pod.node] = requested[pod.node] + pod.requests
     return [node.name for node in snapshot.nodes if not requested[node.name].fits_in(node.allocatable)]
-
-
-def _samples(pods: tuple[Pod, ...]) -> dict[str, Pod]:
-    """Return one pod of each workload; all have the labels of one template."""
-    return {pod.workload: pod for pod in reversed(pods)}
 
 
 def _frozen_reason(node: Node, catalogue: Catalogue) -> str:
@@ -191,7 +192,8 @@ def _kept_reason(node: Node, catalogue: Catalogue) -> str:
     return ""
 
 
-def _pod_reason(pod: Pod, workload: Workload | None, rules: DisruptionRules) -> str:
+def pin_reason(pod: Pod, workload: Workload | None, rules: DisruptionRules) -> str:
+    """Return why this pod stays where it runs, whatever its workload may do; "" where nothing pins it."""
     if pod.unmodelled:
         return "not modelled yet: " + ", ".join(pod.unmodelled)
     if pod.kind == "Pod":

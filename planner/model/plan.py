@@ -17,7 +17,8 @@ Status = Literal["optimal", "feasible"]
 class PlannedNode:
     """One node of the plan; `pods` counts by workload key what it holds in the end, without DaemonSets.
 
-    A node whose machine type has no price is kept: its price is None and `reason` says why.
+    A node whose machine type has no price is kept: its price is None and `reason` says why. A frozen node keeps
+    its pods, receives none and is not touched.
     """
 
     name: str
@@ -31,6 +32,7 @@ class PlannedNode:
     pods: Mapping[str, int]
     pod_names: tuple[str, ...] = ()
     reason: str = ""
+    frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
