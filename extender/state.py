@@ -1,0 +1,494 @@
+"""What the extender knows: nodes, pods and owners from the watches, reservations from its own answers.
+
+Every question of steering is answered from an index. A change marks its node; marked nodes are recounted
+before the next answer, so a request costs what changed since the last one, not the size of the cluster.
+Nothing here waits, reads or writes: the lock is held for microseconds.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from extender.objects import (
+    Node,
+    Owner,
+    PodObject,
+    ReplicaSet,
+    belongs_to_node,
+    controller,
+    is_live,
+    requests_of,
+)
+from extender.steering import Candidates, Knowledge, Pod, Verdict, allow, matches, score
+from planner.labels import Placement, Target, decode_placement
+
+_Key = TypeVar("_Key")
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The two clocks: wall time for the expiry of plans, monotonic time for ages; both in seconds."""
+
+    wall: Callable[[], float]
+    monotonic: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Workload:
+    """An owner of pods, by the uid of the ReplicaSet through which it was found."""
+
+    replicaset_uid: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A live pod that the watch has shown; `node` is empty while it is unbound."""
+
+    pod: Pod
+    node: str
+    is_overhead: bool
+    replicaset: tuple[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Reservation:
+    """A place that an answer gave away and that the watch has not confirmed yet."""
+
+    pod: Pod
+    node: str
+    made_at: float
+
+
+@dataclass(slots=True)
+class _Node:
+    """A node, the pods on it, and what they leave of its placement.
+
+    `settled` are the pods that were there when the iteration's placement was first seen: the plan knew
+    them, so they take nothing from its headroom. None until that moment.
+    """
+
+    text: str = ""
+    placement: Placement | None = None
+    settled: Set[str] | None = None
+    pods: dict[str, _Known] = field(default_factory=dict)
+    reserved: dict[str, Pod] = field(default_factory=dict)
+    open: tuple[tuple[Target, int], ...] = ()
+    taken: Counter[str] = field(default_factory=Counter)
+
+
+class State(Knowledge):
+    """Indexes over the cluster, safe to use from the watches' threads and the requests' threads."""
+
+    def __init__(self, clock: Clock, reservation_seconds: float) -> None:
+        self._clock = clock
+        self._reservation_seconds = reservation_seconds
+        self._lock = threading.RLock()
+        self._whole = False
+        self._nodes: dict[str, _Node] = {}
+        self._known: dict[str, _Known] = {}
+        self._replicasets: dict[tuple[str, str], _Workload] = {}
+        self._pods_of_replicaset: dict[tuple[str, str], set[str]] = {}
+        self._reservations: dict[str, _Reservation] = {}
+        self._optimal: set[str] = set()
+        self._expiring: set[str] = set()
+        self._published: set[str] = set()
+        self._unfilled: set[str] = set()
+        self._targeted: dict[str, set[str]] = {}
+        self._open: dict[str, set[str]] = {}
+        self._marked: set[str] = set()
+        self._next_expiry = float("inf")
+        self._open_targets = 0
+
+    # Changes, from the watches.
+
+    def put_node(self, seen: Node) -> str | None:
+        """Take in a node; returns why its placement cannot be read, if so."""
+        name, labels, annotations = seen.metadata.name, seen.metadata.labels, seen.metadata.annotations
+        text = (annotations.placement if annotations else None) or ""
+        with self._lock:
+            self._mark_member(self._optimal, name, labels is not None and labels.optimal is not None)
+            self._mark_member(self._expiring, name, labels is not None and labels.expiring is not None)
+            node = self._nodes.setdefault(name, _Node())
+            if text == node.text:
+                return None
+            complaint = None
+            try:
+                placement = decode_placement(text) if text else None
+            except ValueError as error:
+                placement, complaint = None, f"node {name}: {error}"
+            self._place(name, node, placement)
+            node.text = text
+            return complaint
+
+    def drop_node(self, name: str) -> None:
+        """Forget a node that is gone; its pods follow by their own events."""
+        with self._lock:
+            self._mark_member(self._optimal, name, False)
+            self._mark_member(self._expiring, name, False)
+            node = self._nodes.get(name)
+            if node is not None:
+                self._place(name, node, None)
+                node.text = ""
+                self._tidy(name)
+
+    def replace_nodes(self, seen: Sequence[Node]) -> list[str]:
+        """Take in a whole list; returns why placements cannot be read."""
+        with self._lock:
+            for name in set(self._nodes) - {node.metadata.name for node in seen}:
+                self.drop_node(name)
+            return [complaint for node in seen if (complaint := self.put_node(node)) is not None]
+
+    def put_pod(self, seen: PodObject) -> None:
+        """Take in a pod; one that is being deleted or has finished counts as gone."""
+        uid = seen.metadata.uid
+        with self._lock:
+            if not is_live(seen):
+                self.drop_pod(uid)
+                return
+            before = self._known.get(uid)
+            pod = self._identify(seen)
+            if pod is None:
+                # Its ReplicaSet is not known (yet, or no longer): the pod keeps what was known of it.
+                pod = before.pod if before else _pod(seen, _Workload("", "", ""))
+            owner = controller(seen.metadata.owner_references)
+            of_replicaset = owner is not None and owner.kind == "ReplicaSet"
+            key = (seen.metadata.namespace, owner.name) if owner is not None and of_replicaset else None
+            now = _Known(pod, seen.spec.node_name or "", belongs_to_node(seen.metadata), key)
+            if now == before:
+                return
+            if before is not None:
+                self._unlink(before)
+            self._link(now)
+            if now.node:
+                self._release(uid)
+
+    def drop_pod(self, uid: str) -> None:
+        """Forget a pod that is gone, and the place reserved for it."""
+        with self._lock:
+            self._release(uid)
+            known = self._known.pop(uid, None)
+            if known is not None:
+                self._unlink(known)
+
+    def replace_pods(self, seen: Sequence[PodObject]) -> None:
+        """Take in a whole list; reservations of pods that it does not show yet stay until they age out."""
+        with self._lock:
+            for uid in set(self._known) - {pod.metadata.uid for pod in seen}:
+                self.drop_pod(uid)
+            for pod in seen:
+                self.put_pod(pod)
+
+    def put_replicaset(self, seen: ReplicaSet) -> None:
+        """Take in a ReplicaSet's owner, and give it to the pods that came before it."""
+        metadata = seen.metadata
+        key = (metadata.namespace, metadata.name)
+        owner = controller(metadata.owner_references)
+        if owner is None:
+            owner = Owner("ReplicaSet", metadata.name, metadata.uid)
+        workload = _Workload(metadata.uid, f"{metadata.namespace}/{owner.kind}/{owner.name}", owner.uid)
+        with self._lock:
+            if self._replicasets.get(key) == workload:
+                return
+            self._replicasets[key] = workload
+            for uid in tuple(self._pods_of_replicaset.get(key, ())):
+                known = self._known[uid]
+                pod = replace(known.pod, workload=workload.name, workload_uid=workload.uid)
+                self._unlink(known)
+                self._link(replace(known, pod=pod))
+
+    def drop_replicaset(self, namespace: str, name: str) -> None:
+        """Forget a ReplicaSet; pods that still stand keep the workload that was found through it."""
+        with self._lock:
+            self._replicasets.pop((namespace, name), None)
+
+    def replace_replicasets(self, seen: Sequence[ReplicaSet]) -> None:
+        """Take in a whole list."""
+        with self._lock:
+            shown = {(item.metadata.namespace, item.metadata.name) for item in seen}
+            for namespace, name in set(self._replicasets) - shown:
+                self.drop_replicaset(namespace, name)
+            for item in seen:
+                self.put_replicaset(item)
+
+    def settle(self) -> None:
+        """Note that every list has been read whole: the pods that stand now are those that the plan knew."""
+        with self._lock:
+            if self._whole:
+                return
+            self._whole = True
+            for name, node in self._nodes.items():
+                if node.placement is not None:
+                    node.settled = frozenset(node.pods)
+                    self._marked.add(name)
+
+    # Answers, for the requests.
+
+    def filter(self, seen: PodObject, candidates: Candidates) -> Verdict | None:
+        """Answer a filter request and reserve the place when the answer is one node.
+
+        None: the pod's owner is not known yet. Raises what `candidates` raises, and ValueError for a
+        quantity that is none; nothing is reserved then.
+        """
+        with self._lock:
+            pod = self._identify(seen)
+            if pod is None:
+                return None
+            earlier = self._release(pod.uid)
+            self._recount()
+            verdict = allow(pod, candidates, self, earlier)
+            if verdict.allowed is not None and len(verdict.allowed) == 1:
+                self._reserve(pod, verdict.allowed[0])
+            return verdict
+
+    def prioritize(self, seen: PodObject, names: Sequence[str]) -> list[int] | None:
+        """Answer a prioritize request; None where the pod's owner is not known yet."""
+        with self._lock:
+            pod = self._identify(seen)
+            if pod is None:
+                return None
+            self._recount()
+            return score(pod, names, self)
+
+    def reservations(self) -> int:
+        """Return how many places are reserved."""
+        with self._lock:
+            self._recount()
+            return len(self._reservations)
+
+    def open_targets(self) -> int:
+        """Return how many pods the plans still wait for, over all nodes."""
+        with self._lock:
+            self._recount()
+            return self._open_targets
+
+    # Knowledge for steering; asked while the lock is held.
+
+    @property
+    def optimal(self) -> Set[str]:
+        """Nodes that carry the label of a plan."""
+        return self._optimal
+
+    @property
+    def expiring(self) -> Set[str]:
+        """Nodes that will be removed."""
+        return self._expiring
+
+    @property
+    def published(self) -> Set[str]:
+        """Nodes whose placement counts."""
+        return self._published
+
+    @property
+    def unfilled(self) -> Set[str]:
+        """Nodes with open targets."""
+        return self._unfilled
+
+    def in_plan(self, pod: Pod) -> bool:
+        """Tell whether any placement names the pod's workload."""
+        return any(
+            target.workload == pod.workload and _same_uid(target, pod)
+            for name in self._targeted.get(pod.workload, ())
+            for target in self._targets(name)
+        )
+
+    def open_places(self, pod: Pod) -> Mapping[str, int]:
+        """Return the open places for the pod by node."""
+        places = {}
+        for name in self._open.get(pod.workload, ()):
+            node = self._nodes[name]
+            placement = node.placement
+            if placement is None:
+                continue
+            count = sum(left for target, left in node.open if matches(target, placement, pod))
+            if count:
+                places[name] = count
+        return places
+
+    def holds(self, node: str, pod: Pod) -> bool:
+        """Tell whether what is left of the headroom holds the pod.
+
+        A resource that the headroom does not name is left to the scheduler's own filter.
+        """
+        state = self._nodes[node]
+        if state.placement is None:
+            return False
+        return all(
+            amount <= headroom - state.taken[key]
+            for key, headroom in state.placement.headroom.items()
+            if (amount := pod.requests.get(key, 0)) > 0
+        )
+
+    # Bookkeeping; the lock is held.
+
+    def _targets(self, name: str) -> tuple[Target, ...]:
+        placement = self._nodes[name].placement
+        return placement.targets if placement is not None else ()
+
+    def _identify(self, seen: PodObject) -> Pod | None:
+        metadata = seen.metadata
+        owner = controller(metadata.owner_references)
+        if owner is None:
+            return _pod(seen, _Workload("", f"{metadata.namespace}/Pod/{metadata.name}", metadata.uid))
+        if owner.kind != "ReplicaSet":
+            return _pod(seen, _Workload("", f"{metadata.namespace}/{owner.kind}/{owner.name}", owner.uid))
+        workload = self._replicasets.get((metadata.namespace, owner.name))
+        if workload is not None and (not owner.uid or workload.replicaset_uid == owner.uid):
+            return _pod(seen, workload)
+        # A new ReplicaSet's first pods can be faster than its own watch event. The Deployment controller
+        # names it "<deployment>-<pod-template-hash>", so the Deployment's name needs no waiting.
+        template_hash = metadata.labels.template_hash if metadata.labels else None
+        if template_hash and owner.name.endswith(f"-{template_hash}"):
+            deployment = owner.name.removesuffix(f"-{template_hash}")
+            return _pod(seen, _Workload("", f"{metadata.namespace}/Deployment/{deployment}", ""))
+        return None
+
+    def _place(self, name: str, node: _Node, placement: Placement | None) -> None:
+        """Give a node another placement."""
+        for target in self._targets(name):
+            _discard(self._targeted, target.workload, name)
+        for target in placement.targets if placement is not None else ():
+            self._targeted.setdefault(target.workload, set()).add(name)
+        before = node.placement.iteration if node.placement is not None else None
+        if placement is None:
+            node.settled = None
+        elif placement.iteration != before and self._whole:
+            node.settled = frozenset(node.pods)
+        # Targets that were open go with the old placement, before it is forgotten.
+        self._close(name, node)
+        node.placement = placement
+        self._marked.add(name)
+
+    def _mark_member(self, members: set[str], name: str, is_member: bool) -> None:
+        if (name in members) == is_member:
+            return
+        (members.add if is_member else members.discard)(name)
+        self._marked.add(name)
+
+    def _link(self, known: _Known) -> None:
+        self._known[known.pod.uid] = known
+        if known.replicaset is not None:
+            self._pods_of_replicaset.setdefault(known.replicaset, set()).add(known.pod.uid)
+        if known.node:
+            self._nodes.setdefault(known.node, _Node()).pods[known.pod.uid] = known
+            self._marked.add(known.node)
+
+    def _unlink(self, known: _Known) -> None:
+        if known.replicaset is not None:
+            _discard(self._pods_of_replicaset, known.replicaset, known.pod.uid)
+        if known.node:
+            self._nodes[known.node].pods.pop(known.pod.uid, None)
+            self._marked.add(known.node)
+            self._tidy(known.node)
+
+    def _reserve(self, pod: Pod, name: str) -> None:
+        known = self._known.get(pod.uid)
+        if known is not None and known.node:
+            return
+        self._reservations[pod.uid] = _Reservation(pod, name, self._clock.monotonic())
+        self._nodes.setdefault(name, _Node()).reserved[pod.uid] = pod
+        self._marked.add(name)
+
+    def _release(self, uid: str) -> str | None:
+        """End a reservation; returns the node that it was for."""
+        reservation = self._reservations.pop(uid, None)
+        if reservation is None:
+            return None
+        self._nodes[reservation.node].reserved.pop(uid, None)
+        self._marked.add(reservation.node)
+        self._tidy(reservation.node)
+        return reservation.node
+
+    def _tidy(self, name: str) -> None:
+        """Drop a node that nothing is known of any more."""
+        node = self._nodes[name]
+        if name in self._optimal or name in self._expiring or node.text or node.pods or node.reserved:
+            return
+        self._recount_node(name, node)
+        self._marked.discard(name)
+        del self._nodes[name]
+
+    def _recount(self) -> None:
+        """Bring every marked node up to date, after old reservations and expired placements were let go."""
+        oldest = self._clock.monotonic() - self._reservation_seconds
+        # Reservations stand in the order of their making.
+        while self._reservations:
+            uid, reservation = next(iter(self._reservations.items()))
+            if reservation.made_at > oldest:
+                break
+            self._release(uid)
+        if self._clock.wall() > self._next_expiry:
+            self._next_expiry = float("inf")
+            self._marked.update(name for name, node in self._nodes.items() if node.placement is not None)
+        for name in self._marked:
+            node = self._nodes.get(name)
+            if node is not None:
+                self._recount_node(name, node)
+        self._marked.clear()
+
+    def _recount_node(self, name: str, node: _Node) -> None:
+        self._close(name, node)
+        node.taken = Counter()
+        placement = node.placement
+        # Whoever will be removed receives nobody, whatever an older iteration wrote on it.
+        if placement is None or placement.expires < self._clock.wall() or name in self._expiring:
+            self._published.discard(name)
+            return
+        self._published.add(name)
+        self._next_expiry = min(self._next_expiry, placement.expires)
+        left = {index: target.want for index, target in enumerate(placement.targets)}
+        for pod in _standing(node):
+            self._count(node, placement, left, pod)
+        node.open = tuple((placement.targets[index], places) for index, places in left.items() if places > 0)
+        for target, places in node.open:
+            self._open.setdefault(target.workload, set()).add(name)
+            self._open_targets += places
+        if node.open:
+            self._unfilled.add(name)
+
+    def _count(self, node: _Node, placement: Placement, left: dict[int, int], pod: Pod) -> None:
+        """Count a pod against the targets, or else against the headroom unless the plan knew it."""
+        wanted = False
+        for index, target in enumerate(placement.targets):
+            if matches(target, placement, pod):
+                wanted = wanted or left[index] > 0
+                left[index] -= 1
+        if not wanted and (node.settled is None or pod.uid not in node.settled):
+            node.taken.update(pod.requests)
+
+    def _close(self, name: str, node: _Node) -> None:
+        """Take the node's open targets out of the indexes."""
+        for target, places in node.open:
+            _discard(self._open, target.workload, name)
+            self._open_targets -= places
+        node.open = ()
+        self._unfilled.discard(name)
+
+
+def _pod(seen: PodObject, workload: _Workload) -> Pod:
+    metadata = seen.metadata
+    iteration = (metadata.annotations.iteration if metadata.annotations else None) or ""
+    return Pod(metadata.uid, workload.name, workload.uid, iteration, requests_of(seen.spec))
+
+
+def _standing(node: _Node) -> Iterable[Pod]:
+    """Return the pods that count on the node: live ones and reservations, none that is part of the node."""
+    yield from (known.pod for known in node.pods.values() if not known.is_overhead)
+    yield from node.reserved.values()
+
+
+def _same_uid(target: Target, pod: Pod) -> bool:
+    return not target.uid or not pod.workload_uid or target.uid == pod.workload_uid
+
+
+def _discard(index: dict[_Key, set[str]], key: _Key, member: str) -> None:
+    members = index.get(key)
+    if members is not None:
+        members.discard(member)
+        if not members:
+            del index[key]

@@ -1,0 +1,204 @@
+"""The messages of a scheduler, extender/v1, and our answers; the only JSON of the requests.
+
+Go writes the keys in capitals and reads them in any case; keys that start in lower case are read here too.
+An answer takes the form of its request: names for names, whole nodes for whole nodes. Candidates are decoded
+only when a rule looks at them, since most answers need one name or send everything back.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from extender.objects import PodObject
+from extender.steering import EXPIRING_REFUSAL, Knowledge, Verdict
+
+REASONS_LIMIT: Final = 100
+"""Refused nodes that get a reason; the event that shows them only counts equal reasons, and 5,000 of them
+would cost more than the rest of the answer."""
+
+_PLAIN_NAME: Final = re.compile(rb'"([^"]*)"')
+
+_FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class BadRequest(ValueError):
+    """The body is no extender/v1 message; the text says why."""
+
+
+class _Arguments(msgspec.Struct):
+    pod: PodObject | None = msgspec.field(default=None, name="Pod")
+    nodes: msgspec.Raw | None = msgspec.field(default=None, name="Nodes")
+    node_names: msgspec.Raw | None = msgspec.field(default=None, name="NodeNames")
+    lower_pod: PodObject | None = msgspec.field(default=None, name="pod")
+    lower_nodes: msgspec.Raw | None = msgspec.field(default=None, name="nodes")
+    lower_node_names: msgspec.Raw | None = msgspec.field(default=None, name="nodeNames")
+    lowest_node_names: msgspec.Raw | None = msgspec.field(default=None, name="nodenames")
+
+
+class _ItemMetadata(msgspec.Struct):
+    name: str
+
+
+class _Item(msgspec.Struct):
+    metadata: _ItemMetadata
+
+
+class _NodeList(msgspec.Struct):
+    items: list[msgspec.Raw] | None = None
+
+
+class _HostPriority(msgspec.Struct):
+    host: str = msgspec.field(name="Host")
+    score: int = msgspec.field(name="Score")
+
+
+_arguments = msgspec.json.Decoder(_Arguments)
+_name_list = msgspec.json.Decoder(list[str])
+_node_list = msgspec.json.Decoder(_NodeList)
+_item = msgspec.json.Decoder(_Item)
+
+
+class NameCandidates:
+    """Candidates of a names-only request, as the bytes that came."""
+
+    def __init__(self, raw: bytes) -> None:
+        if not raw.startswith(b"["):
+            raise BadRequest("NodeNames must be a list of strings")
+        self._raw = raw
+        # Without a backslash every quoted name in the bytes is a whole string, so it can be searched for.
+        self._names: tuple[str, ...] | None = self._decode() if b"\\" in raw else None
+
+    def __contains__(self, name: str, /) -> bool:
+        """Search the undecoded bytes, several times faster than decoding thousands of names."""
+        if self._names is not None:
+            return name in self._names
+        return f'"{name}"'.encode() in self._raw
+
+    def names(self) -> Sequence[str]:
+        """Return every offered name."""
+        if self._names is None:
+            self._names = self._decode()
+        return self._names
+
+    def sample(self, limit: int) -> list[str]:
+        """Return about the first `limit` names, without decoding the rest."""
+        if self._names is not None:
+            return list(self._names[:limit])
+        found = itertools.islice(_PLAIN_NAME.finditer(self._raw), limit)
+        return [match[1].decode(errors="replace") for match in found]
+
+    def answer(self, allowed: Sequence[str] | None) -> dict[str, object]:
+        """Return the part of the answer that names the allowed nodes, all of them for None."""
+        return {"NodeNames": msgspec.Raw(self._raw) if allowed is None else allowed}
+
+    def _decode(self) -> tuple[str, ...]:
+        try:
+            return tuple(_name_list.decode(self._raw))
+        except _FAULTS as error:
+            raise BadRequest(f"NodeNames must be a list of strings: {error}") from None
+
+
+class ObjectCandidates:
+    """Candidates of a request with whole nodes; they are sent back as the bytes that came."""
+
+    def __init__(self, raw: bytes) -> None:
+        if not raw.startswith(b"{"):
+            raise BadRequest("Nodes must be an object with items")
+        self._raw = raw
+        self._items: dict[str, msgspec.Raw] | None = None
+
+    def __contains__(self, name: str, /) -> bool:
+        """Look the name up among the nodes."""
+        return name in self._decoded()
+
+    def names(self) -> Sequence[str]:
+        """Return every offered node's name."""
+        return tuple(self._decoded())
+
+    def sample(self, limit: int) -> list[str]:
+        """Return the first `limit` names."""
+        return list(itertools.islice(self._decoded(), limit))
+
+    def answer(self, allowed: Sequence[str] | None) -> dict[str, object]:
+        """Return the part of the answer that lists the allowed nodes, all of them for None."""
+        if allowed is None:
+            return {"Nodes": msgspec.Raw(self._raw)}
+        items = self._decoded()
+        return {"Nodes": {"items": [items[name] for name in allowed]}}
+
+    def _decoded(self) -> dict[str, msgspec.Raw]:
+        if self._items is None:
+            try:
+                items = _node_list.decode(self._raw).items or ()
+                self._items = {_item.decode(item).metadata.name: item for item in items}
+            except _FAULTS as error:
+                raise BadRequest(f"Nodes must be a list of nodes with names: {error}") from None
+        return self._items
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A filter or prioritize request: the pod, None where none was sent, and the nodes it may choose from."""
+
+    pod: PodObject | None
+    candidates: NameCandidates | ObjectCandidates
+
+
+def read_request(body: bytes) -> Request:
+    """Read the arguments of filter and prioritize.
+
+    Raises:
+        BadRequest: the body is no such message.
+    """
+    try:
+        sent = _arguments.decode(body)
+    except _FAULTS as error:
+        raise BadRequest(f"the body is no extender/v1 ExtenderArgs: {error}") from None
+    pod = sent.pod if sent.pod is not None else sent.lower_pod
+    names = _given(sent.node_names, sent.lower_node_names, sent.lowest_node_names)
+    if names is not None:
+        return Request(pod, NameCandidates(names))
+    nodes = _given(sent.nodes, sent.lower_nodes)
+    if nodes is not None:
+        return Request(pod, ObjectCandidates(nodes))
+    raise BadRequest("neither Nodes nor NodeNames is set")
+
+
+def write_everything(request: Request) -> bytes:
+    """Answer a filter request with every node that it offered, undecoded."""
+    return msgspec.json.encode(request.candidates.answer(None))
+
+
+def write_verdict(request: Request, verdict: Verdict, known: Knowledge) -> bytes:
+    """Answer a filter request with the allowed nodes, and a reason for the refused ones."""
+    if verdict.allowed is None:
+        return write_everything(request)
+    answer = request.candidates.answer(verdict.allowed)
+    allowed = set(verdict.allowed)
+    answer["FailedNodes"] = {
+        name: EXPIRING_REFUSAL if name in known.expiring else verdict.refusal
+        for name in request.candidates.sample(REASONS_LIMIT + len(allowed))
+        if name not in allowed
+    }
+    return msgspec.json.encode(answer)
+
+
+def write_scores(names: Sequence[str], scores: Sequence[int]) -> bytes:
+    """Answer a prioritize request: a bare array of hosts and integer scores."""
+    return msgspec.json.encode([_HostPriority(*pair) for pair in zip(names, scores, strict=True)])
+
+
+def write_error(reason: str) -> bytes:
+    """Answer a request that cannot be answered; the scheduler shows the text."""
+    return msgspec.json.encode({"Error": reason})
+
+
+def _given(*values: msgspec.Raw | None) -> bytes | None:
+    """Return the first value that is neither absent nor null."""
+    return next((bytes(value) for value in values if value is not None and bytes(value) != b"null"), None)
