@@ -31,14 +31,17 @@ class BadRequest(ValueError):
     """The body is no extender/v1 message; the text says why."""
 
 
+_ABSENT: Final = msgspec.Raw()
+
+
 class _Arguments(msgspec.Struct):
     pod: PodObject | None = msgspec.field(default=None, name="Pod")
-    nodes: msgspec.Raw | None = msgspec.field(default=None, name="Nodes")
-    node_names: msgspec.Raw | None = msgspec.field(default=None, name="NodeNames")
+    nodes: msgspec.Raw = msgspec.field(default=_ABSENT, name="Nodes")
+    node_names: msgspec.Raw = msgspec.field(default=_ABSENT, name="NodeNames")
     lower_pod: PodObject | None = msgspec.field(default=None, name="pod")
-    lower_nodes: msgspec.Raw | None = msgspec.field(default=None, name="nodes")
-    lower_node_names: msgspec.Raw | None = msgspec.field(default=None, name="nodeNames")
-    lowest_node_names: msgspec.Raw | None = msgspec.field(default=None, name="nodenames")
+    lower_nodes: msgspec.Raw = msgspec.field(default=_ABSENT, name="nodes")
+    lower_node_names: msgspec.Raw = msgspec.field(default=_ABSENT, name="nodeNames")
+    lowest_node_names: msgspec.Raw = msgspec.field(default=_ABSENT, name="nodenames")
 
 
 class _ItemMetadata(msgspec.Struct):
@@ -199,6 +202,6 @@ def write_error(reason: str) -> bytes:
     return msgspec.json.encode({"Error": reason})
 
 
-def _given(*values: msgspec.Raw | None) -> bytes | None:
+def _given(*values: msgspec.Raw) -> bytes | None:
     """Return the first value that is neither absent nor null."""
-    return next((bytes(value) for value in values if value is not None and bytes(value) != b"null"), None)
+    return next((raw for value in values if (raw := bytes(value)) not in (b"", b"null")), None)
