@@ -122,7 +122,7 @@ def assess(snapshot: Snapshot, catalogue: Catalogue, rules: DisruptionRules) -> 
             if roles.get(pod.node) == "removable":
                 roles[pod.node] = "kept"
                 reasons[pod.node] = f"holds the pinned pod {pod_key(pod)}: {reason}"
-    return Assessment(pins, roles, reasons, mobility)
+    return _without_partial_rollouts(Assessment(pins, roles, reasons, mobility), snapshot)
 
 
 def mobilities(snapshot: Snapshot, rules: DisruptionRules) -> dict[str, Mobility]:
@@ -148,6 +148,21 @@ def with_held(assessment: Assessment, snapshot: Snapshot, held: Mapping[str, str
             roles[pod.node] = "kept"
             reasons[pod.node] = f"holds the pinned pod {pod_key(pod)}: {held[pod.workload]}"
     return replace(assessment, pins=pins, roles=roles, role_reasons=reasons)
+
+
+def _without_partial_rollouts(found: Assessment, snapshot: Snapshot) -> Assessment:
+    """Forbid the roll-out of each workload of which some pods are pinned, for it would replace those as well.
+
+    Where its pods cannot be evicted either, the others are pinned too.
+    """
+    running = [pod for pod in planned_pods(snapshot) if pod.node in found.roles]
+    partly = {pod.workload for pod in running if pod_key(pod) in found.pins} & set(found.mobility)
+    why = "its roll-out would also replace pods that must stay"
+    mobility = dict(found.mobility)
+    for key in partly:
+        mobility[key] = replace(mobility[key], rollout=False, reason=mobility[key].reason or why)
+    stuck = {key: why for key in sorted(partly) if not mobility[key].movable}
+    return with_held(replace(found, mobility=mobility), snapshot, stuck)
 
 
 def budget_slack(budget: DisruptionBudget, pods: tuple[Pod, ...]) -> int:
