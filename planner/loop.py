@@ -1,0 +1,220 @@
+"""The calls of one iteration, read top to bottom, and the loop around them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from planner.errors import KinemaError, SolverError
+from planner.execution import Executor
+from planner.kube.reader import read_snapshot
+from planner.leadership import Leadership
+from planner.metrics import Metrics
+from planner.model.cluster import Snapshot
+from planner.model.inputs import ChangePrices, PlanningInputs
+from planner.model.plan import Decision, Plan, PlanRecord, SavePlan, Step, Wait
+from planner.observer import instabilities
+from planner.ports import Cloud, Clock, Kubernetes, Usage
+from planner.predictor import predict
+from planner.processor import decide
+from planner.rescheduler import divergence, next_steps, rehearse, rules_of, unsteered
+from planner.settings import Settings
+from planner.solving import Progress, solve
+
+_log = logging.getLogger(__name__)
+
+MOST_REHEARSALS = 5
+"""How often a plan is made again with the workloads held that no order of stages could move."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why no iteration began."""
+
+    reasons: tuple[str, ...]
+
+
+Report = Waiting | Plan | Decision | Step | Progress
+"""Everything that a watcher of the loop is told: progress of the solve, the plan, the decision, each step done."""
+
+Outcome = Literal["not-leader", "waiting", "recommended", "dropped", "carried-out", "abandoned", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """The doors to everything outside, and who is told.
+
+    `steering_problem` returns why the chosen steering is not there, "" where it is; `stopping` says whether the
+    process was asked to end.
+    """
+
+    kubernetes: Kubernetes
+    cloud: Cloud
+    usage: Usage
+    clock: Clock
+    leadership: Leadership
+    metrics: Metrics
+    report: Callable[[Report], None]
+    steering_problem: Callable[[], str] = lambda: ""
+    stopping: Callable[[], bool] = lambda: False
+
+    def snapshot(self) -> Snapshot:
+        """Read the whole cluster and the cloud's machines, or raise."""
+        return read_snapshot(self.kubernetes, self.cloud, self.clock)
+
+
+def iterate(edges: Edges, settings: Settings) -> Outcome:
+    """Run one iteration: observe, predict, optimize, decide, carry out.
+
+    Raises:
+        Outside: an outside system failed; nothing half-done is lost, the next call carries on.
+    """
+    if not edges.leadership.ensure():
+        return "not-leader"
+    snapshot = edges.snapshot()
+    record = snapshot.record
+    if record is not None and record.phase != "done":
+        if settings.mode == "apply":
+            return carry_on(edges, record, settings)
+        reason = f"plan {record.plan.iteration} is unfinished, and recommend mode changes nothing"
+        return _wait(edges, (reason,))
+    if reasons := instabilities(snapshot, settings.stability):
+        return _wait(edges, reasons)
+    with edges.metrics.stage("predict"):
+        forecast = predict(snapshot, edges.usage.read(snapshot), settings.predictor)
+    inputs = PlanningInputs(
+        snapshot=snapshot,
+        catalogue=edges.cloud.catalogue(),
+        iteration=f"i{int(snapshot.taken_at):x}",
+        forecast=forecast,
+        rules=rules_of(settings.move),
+        prices=change_prices(settings),
+    )
+    with edges.metrics.stage("optimize"):
+        plan = make_plan(inputs, settings, edges.report)
+    edges.metrics.observe_plan(plan)
+    edges.report(plan)
+    current = edges.snapshot()
+    decision = decide(plan, snapshot, current, settings.processor)
+    edges.report(decision)
+    if not decision.accepted:
+        return "dropped"
+    if settings.mode == "recommend":
+        seen = PlanRecord(plan, "done", edges.clock.now(), mode="recommend", reason="recommended")
+        _executor(edges, settings).execute((SavePlan(seen),))
+        return "recommended"
+    if problem := edges.steering_problem():
+        return _wait(edges, (problem,))
+    for name in unsteered(plan, current, settings.move):
+        _log.warning("its pods are not steered: %s", name)
+    accepted = PlanRecord(plan, "carrying-out", edges.clock.now())
+    if not _executor(edges, settings).execute((SavePlan(accepted),)):
+        return "not-leader"
+    return carry_on(edges, accepted, settings)
+
+
+def carry_on(edges: Edges, record: PlanRecord, settings: Settings) -> Outcome:
+    """Do what is next until nothing is left; resumes anywhere, since what is next follows from the snapshot."""
+    executor = _executor(edges, settings)
+    while True:
+        if edges.stopping():
+            return "interrupted"
+        if not edges.leadership.ensure():
+            return "not-leader"
+        snapshot = edges.snapshot()
+        # The cluster's memory is the truth; another planner may have ended or abandoned the plan meanwhile.
+        record = snapshot.record or record
+        edges.metrics.observe_divergence(divergence(record.plan, snapshot))
+        steps = next_steps(record, snapshot, edges.clock.now(), settings.move)
+        if not steps:
+            return "carried-out" if record.reason == "carried out" else "abandoned"
+        done = executor.execute(steps)
+        for step in done:
+            edges.report(step)
+            edges.metrics.observe_step(step)
+        if not done or all(isinstance(step, Wait) for step in done):
+            edges.clock.sleep(settings.move.poll_seconds)
+
+
+def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Report], None]) -> Plan:
+    """Return the cheapest plan that can be carried out stage by stage.
+
+    A workload that no order of stages can move is held where it is and the plan made again. The bound of the
+    first solve stays: holding a workload is our choice, not part of the problem.
+
+    Raises:
+        SolverError: the solver failed, or no plan passed the rehearsal.
+    """
+    held: dict[str, str] = dict(inputs.held)
+    first: Plan | None = None
+    for _ in range(MOST_REHEARSALS):
+        plan = solve(replace(inputs, held=held), settings.optimizer, report)
+        first = first or plan
+        plan = _with_bound_of(plan, first)
+        stuck = rehearse(plan, inputs.snapshot, inputs.catalogue, settings.move)
+        if not stuck:
+            return plan
+        held.update(_new_holds(stuck, held))
+    raise SolverError(f"no plan could be carried out in stages: {', '.join(sorted(held))}")
+
+
+def run(edges: Edges, settings: Settings, *, once: bool) -> Outcome:
+    """Iterate until asked to stop; after a failure outside wait for the next turn, and say so.
+
+    Raises:
+        Outside: with `once`, what failed.
+    """
+    while True:
+        try:
+            outcome: Outcome = iterate(edges, settings)
+            edges.metrics.observe_outcome(outcome, edges.clock.now())
+            _log.info("iteration ended: %s", outcome)
+        except KinemaError as error:
+            edges.metrics.observe_outcome("failed", edges.clock.now())
+            if once:
+                raise
+            _log.error("iteration failed: %s", error)  # noqa: TRY400  one line for a person, no traceback
+            outcome = "interrupted"
+        if once or edges.stopping():
+            return outcome
+        idle = settings.leader.duration_seconds / 3 if outcome == "not-leader" else settings.interval_seconds
+        edges.clock.sleep(idle)
+
+
+def change_prices(settings: Settings) -> ChangePrices:
+    """Return what change costs by the settings."""
+    effort = settings.optimizer
+    return ChangePrices(effort.payback_hours, effort.move_cost_nanousd, effort.boot_overlap_minutes)
+
+
+def _wait(edges: Edges, reasons: tuple[str, ...]) -> Outcome:
+    edges.report(Waiting(reasons))
+    edges.metrics.observe_waiting(reasons)
+    return "waiting"
+
+
+def _executor(edges: Edges, settings: Settings) -> Executor:
+    return Executor(
+        edges.kubernetes,
+        edges.cloud,
+        edges.leadership.confirm,
+        settings.leader.namespace,
+        affinity=settings.move.steering == "affinity",
+    )
+
+
+def _new_holds(stuck: Mapping[str, str], held: Mapping[str, str]) -> dict[str, str]:
+    return {key: f"no order of stages could move it: {why}" for key, why in stuck.items() if key not in held}
+
+
+def _with_bound_of(plan: Plan, first: Plan) -> Plan:
+    bound = first.objective.lower_bound_nanousd_per_hour
+    status = "optimal" if plan is first and plan.objective.status == "optimal" else "feasible"
+    objective = replace(
+        plan.objective,
+        lower_bound_nanousd_per_hour=bound,
+        status="optimal" if plan.objective.value_nanousd_per_hour == bound else status,
+    )
+    return replace(plan, objective=objective, certificate=first.certificate)
