@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Final
 
 import msgspec
@@ -37,6 +38,8 @@ _UNITS: Final = {
     "Pi": Decimal(2**50),
     "Ei": Decimal(2**60),
 }
+
+_QUANTITY: Final = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)([numkMGTPE]?|[KMGTPE]i)")
 
 _LARGEST: Final = Decimal(2**63 - 1)
 """Kubernetes caps quantities here; it also keeps an exponent of millions from becoming an integer."""
@@ -257,13 +260,11 @@ def quantity(text: str) -> Decimal:
     Raises:
         ValueError: it is no quantity.
     """
-    number = text.rstrip("numkKMGTPEi")
-    unit = text[len(number) :]
-    try:
-        value = Decimal(number) * _UNITS[unit]
-    except (InvalidOperation, KeyError):
-        raise ValueError(f"{text!r} is no Kubernetes quantity such as 100m or 1Gi") from None
-    if not value.is_finite() or abs(value) > _LARGEST:
+    parts = _QUANTITY.fullmatch(text)
+    if parts is None:
+        raise ValueError(f"{text!r} is no Kubernetes quantity such as 100m or 1Gi")
+    value = Decimal(parts[1]) * _UNITS[parts[2]]
+    if abs(value) > _LARGEST:
         raise ValueError(f"{text!r} is beyond every quantity that Kubernetes knows")
     return value
 
