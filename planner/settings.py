@@ -231,6 +231,24 @@ class LeaderSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WebSettings:
+    """The planner's HTTP face: webhook, health and metrics."""
+
+    bind: str = "0.0.0.0:8080"
+    """Address and port that gunicorn listens on. All addresses: probes, Prometheus and the webhook's caller
+    come from outside the pod; a NetworkPolicy says who may."""
+
+    cache_seconds: float = 3.0
+    """How long a reading of the cluster is answered from. 3 s: far below the 30 s between two reviews of a
+    caller, and a burst of reviews, one a pool, makes one reading."""
+
+    def __post_init__(self) -> None:
+        host, _, port = self.bind.rpartition(":")
+        _check(bool(host) and port.isdecimal() and int(port) <= 65535, "web.bind", "host:port, such as 0.0.0.0:8080")
+        _check(0 < self.cache_seconds <= 60, "web.cache_seconds", "above 0, at most 60")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that a user can set."""
 
@@ -253,6 +271,7 @@ class Settings:
     move: MoveSettings = field(default_factory=MoveSettings)
     cloud: CloudSettings = field(default_factory=CloudSettings)
     leader: LeaderSettings = field(default_factory=LeaderSettings)
+    web: WebSettings = field(default_factory=WebSettings)
 
     def __post_init__(self) -> None:
         _check(self.interval_seconds > 0, "interval_seconds", "above 0")
