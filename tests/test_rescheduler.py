@@ -1,0 +1,361 @@
+"""What is next follows from plan and snapshot alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from planner import labels as keys
+from planner.model.cluster import DisruptionBudget, Instance, Node, Snapshot, Workload
+from planner.model.plan import (
+    BootNodes,
+    DeleteInstances,
+    DeleteNode,
+    EvictPod,
+    MarkNode,
+    Objective,
+    Plan,
+    PlannedNode,
+    PlannedWorkload,
+    PlanRecord,
+    RollOut,
+    SavePlan,
+    Strategy,
+    Wait,
+)
+from planner.model.resources import Resources
+from planner.model.scheduling import LabelSelector, Requirement, Taint
+from planner.rescheduler import divergence, next_steps, rehearse
+from planner.settings import MoveSettings
+
+from tests.building import catalogue, daemonset, daemonset_pod, deployment, node, offering, pods_of, resources, snapshot
+
+SETTINGS = MoveSettings(boot_timeout_seconds=600, iteration_timeout_seconds=3600, plan_ttl_seconds=86400)
+ACCEPTED_AT = 1000.0
+IT = "it-1"
+
+
+def planned_node(name: str, state: Any, pods: Mapping[str, int] | None = None, **fields: Any) -> PlannedNode:
+    return PlannedNode(
+        name, state, "pool-a", "m4", "zone-a", "on-demand", 10**8, resources(4000, 16, 110), pods or {}, **fields
+    )
+
+
+def moved(workload: Workload, moves: int, strategy: Strategy = "rollout", **fields: Any) -> PlannedWorkload:
+    requests = workload.requests
+    return PlannedWorkload(workload.uid, workload.replicas, requests, requests, strategy, moves, **fields)
+
+
+def record_of(nodes: list[PlannedNode], workloads: Mapping[str, PlannedWorkload], **fields: Any) -> PlanRecord:
+    objective = Objective("cost", 0, 0, 0, 0, "feasible", 24, 0, 0)
+    plan = Plan(IT, objective, 0, 0, tuple(nodes), workloads)
+    return PlanRecord(plan, fields.pop("phase", "carrying-out"), ACCEPTED_AT, **fields)
+
+
+def pool_node(name: str, **fields: Any) -> Node:
+    return node(name, pool="pool-a", **fields)
+
+
+def marked(found: Node, record: PlanRecord, cluster: Snapshot) -> Node:
+    """Return the node as it is after its mark was written."""
+    for step in next_steps(record, cluster, ACCEPTED_AT, SETTINGS):
+        if isinstance(step, MarkNode) and step.node == found.name:
+            labels = {k: v for k, v in {**found.labels, **step.labels}.items() if v is not None}
+            notes = {k: v for k, v in {**found.annotations, **step.annotations}.items() if v is not None}
+            taints = tuple(t for t in found.taints if t.key != keys.EXPIRING)
+            if step.taint_value is not None:
+                taints += (Taint(keys.EXPIRING, step.taint_value, step.taint_effect),)
+            return replace(found, labels=labels, annotations=notes, taints=taints)
+    return found
+
+
+def all_marked(record: PlanRecord, cluster: Snapshot) -> Snapshot:
+    return replace(cluster, nodes=tuple(marked(n, record, cluster) for n in cluster.nodes))
+
+
+def running(*names: str) -> tuple[Instance, ...]:
+    return tuple(Instance(name, "pool-a", "zone-a", "running") for name in names)
+
+
+WEB = deployment("web", 2)
+KEEP_OLD_BOOT_NEW = record_of(
+    [planned_node("old", "remove"), planned_node("new", "boot", {WEB.key: 2})], {WEB.key: moved(WEB, 2)}
+)
+
+
+def test_missing_machines_are_booted_at_once_in_each_pool_and_zone() -> None:
+    nodes = [
+        planned_node("b-1", "boot"),
+        planned_node("b-2", "boot"),
+        replace(planned_node("b-3", "boot"), zone="zone-b"),
+    ]
+    cluster = snapshot(instances=running("b-2"))
+    steps = next_steps(record_of(nodes, {}), cluster, ACCEPTED_AT, SETTINGS)
+    assert steps == (BootNodes("pool-a", "zone-a", ("b-1",), IT), BootNodes("pool-a", "zone-b", ("b-3",), IT))
+
+
+@pytest.mark.parametrize(
+    "starting",
+    [
+        {"ready": False},
+        {"taints": (Taint("node.kubernetes.io/not-ready", "", "NoSchedule"),)},
+        {"taints": (Taint("startup-taint.cluster-autoscaler.kubernetes.io/gpu", "", "NoSchedule"),)},
+    ],
+)
+def test_nothing_is_marked_while_a_new_node_is_still_starting(starting: dict[str, Any]) -> None:
+    cluster = snapshot([pool_node("old"), pool_node("new", **starting)], instances=running("old", "new"))
+    assert next_steps(KEEP_OLD_BOOT_NEW, cluster, ACCEPTED_AT, SETTINGS) == (
+        Wait(("1 of 1 new nodes are still booting",)),
+    )
+
+
+def test_a_ready_node_without_its_pools_label_is_not_used() -> None:
+    cluster = snapshot([pool_node("old"), node("new", pool="other")], instances=running("old", "new"))
+    assert isinstance(next_steps(KEEP_OLD_BOOT_NEW, cluster, ACCEPTED_AT, SETTINGS)[0], Wait)
+
+
+def test_planned_nodes_get_their_placement_and_expiring_ones_a_soft_taint() -> None:
+    agent = daemonset("agent", cpu=100, memory_gib=1)
+    cluster = snapshot([pool_node("old"), pool_node("new")], [WEB], pods_of(WEB, {"old": 2}), daemonsets=(agent,))
+    new, old = (marked(n, KEEP_OLD_BOOT_NEW, cluster) for n in (cluster.nodes[1], cluster.nodes[0]))
+    placement = keys.decode_placement(new.annotations[keys.PLACEMENT])
+    assert new.labels[keys.OPTIMAL] == IT
+    assert placement.targets == (keys.Target(WEB.key, WEB.uid, 2, "iteration"),)
+    # 4000 allocatable - 100 of the agent - 2 x 500 = 2900 millicores; 16 - 1 - 2 x 1 = 13 GiB; 110 - 1 - 2 pods.
+    assert placement.headroom["cpu_millicores"] == 2900
+    assert placement.headroom["memory_bytes"] == 13 * 1024**3
+    assert placement.headroom["pods"] == 107
+    assert placement.expires == ACCEPTED_AT + 86400
+    assert old.labels[keys.EXPIRING] == IT
+    assert old.taints == (Taint(keys.EXPIRING, IT, "PreferNoSchedule"),)
+
+
+def test_marks_of_an_older_iteration_are_cleared_even_on_nodes_outside_of_the_plan() -> None:
+    stale = pool_node(
+        "stranger",
+        labels={keys.EXPIRING: "it-0"},
+        annotations={keys.PLACEMENT: "{}"},
+        taints=(Taint(keys.EXPIRING, "it-0", "NoSchedule"),),
+    )
+    cluster = snapshot([stale, pool_node("old"), pool_node("new")], instances=running("old", "new"))
+    cleared = marked(stale, KEEP_OLD_BOOT_NEW, cluster)
+    assert keys.EXPIRING not in cleared.labels
+    assert keys.PLACEMENT not in cleared.annotations
+    assert cleared.taints == ()
+
+
+def test_a_frozen_node_is_not_touched() -> None:
+    record = record_of([planned_node("other", "keep", frozen=True)], {})
+    steps = next_steps(record, snapshot([node("other")], instances=()), ACCEPTED_AT, SETTINGS)
+    assert [type(step) for step in steps] == [SavePlan]
+
+
+def test_a_roll_out_starts_only_where_its_new_pods_fit_beside_the_old_ones() -> None:
+    # The node has 4000 millicores: two old pods of 1500 leave 1000, two new ones want 3000.
+    web = deployment("web", 2, cpu=1500)
+    record = record_of([planned_node("n", "keep", {web.key: 2})], {web.key: moved(web, 2)})
+    tight = snapshot([pool_node("n")], [web], pods_of(web, {"n": 2}), instances=running("n"))
+    [step] = next_steps(record, all_marked(record, tight), ACCEPTED_AT, SETTINGS)
+    assert step == Wait((f"{web.key}: its new pods do not fit beside the old ones on n",))
+    small = deployment("web", 2, cpu=1000)  # 4000 - 2000 leaves 2000 = 2 x 1000
+    record = record_of([planned_node("n", "keep", {small.key: 2})], {small.key: moved(small, 2)})
+    roomy = snapshot([pool_node("n")], [small], pods_of(small, {"n": 2}), instances=running("n"))
+    [step] = next_steps(record, all_marked(record, roomy), ACCEPTED_AT, SETTINGS)
+    assert step == RollOut(small.key, small.uid, IT)
+
+
+def test_room_promised_to_a_running_roll_out_is_not_given_twice() -> None:
+    # The new node has 4000 millicores; a (2 x 1500 to come) leaves 1000, so b with 1500 has to wait.
+    a, b = deployment("a", 2, cpu=1500), deployment("b", 1, cpu=1500)
+    a = replace(a, template_annotations={keys.ITERATION: IT})
+    record = record_of(
+        [planned_node("old", "remove"), planned_node("new", "boot", {a.key: 2, b.key: 1})],
+        {a.key: moved(a, 2), b.key: moved(b, 1)},
+    )
+    pods = pods_of(a, {"old": 2}) + pods_of(b, {"old": 1})
+    cluster = snapshot([pool_node("old"), pool_node("new")], [a, b], pods, instances=running("old", "new"))
+    [step] = next_steps(record, all_marked(record, cluster), ACCEPTED_AT, SETTINGS)
+    assert isinstance(step, Wait)
+    assert step.reasons == (
+        f"{a.key}: 0 of 2 pods rolled out",
+        f"{b.key}: its new pods do not fit beside the old ones on new",
+    )
+
+
+def evicting(replicas: int, ready: int, **fields: Any) -> tuple[PlanRecord, Snapshot]:
+    store = deployment("store", replicas, kind="StatefulSet", **fields)
+    record = record_of(
+        [planned_node("old", "remove"), planned_node("new", "boot", {store.key: replicas})],
+        {store.key: moved(store, replicas, "evict")},
+    )
+    pods = [replace(p, ready=i < ready) for i, p in enumerate(pods_of(store, {"old": replicas}))]
+    cluster = snapshot([pool_node("old"), pool_node("new")], [store], pods, instances=running("old", "new"))
+    return record, all_marked(record, cluster)
+
+
+def test_a_stateful_set_is_evicted_one_pod_after_the_other() -> None:
+    record, cluster = evicting(replicas=3, ready=3)
+    [step] = next_steps(record, cluster, ACCEPTED_AT, SETTINGS)
+    assert isinstance(step, EvictPod)
+    assert (step.node, step.uid, step.reason) == ("old", f"uid-{step.name}", "the plan puts it on new")
+    record, cluster = evicting(replicas=3, ready=2)
+    assert all(isinstance(step, Wait) for step in next_steps(record, cluster, ACCEPTED_AT, SETTINGS))
+
+
+def test_a_disruption_budget_without_slack_stops_evictions() -> None:
+    record, cluster = evicting(replicas=3, ready=3)
+    selector = LabelSelector((Requirement("app", "In", ("store",)),))
+    budget = DisruptionBudget("default", "store", selector, desired_healthy=3, disruptions_allowed=0)
+    steps = next_steps(record, replace(cluster, budgets=(budget,)), ACCEPTED_AT, SETTINGS)
+    assert not any(isinstance(step, EvictPod) for step in steps)
+
+
+def test_a_pod_made_after_the_plan_is_not_evicted_again_where_steering_is_not_exact() -> None:
+    store = deployment("store", 2, kind="StatefulSet")
+    record = record_of(
+        [planned_node("a", "keep", {store.key: 2}), planned_node("b", "keep")], {store.key: moved(store, 1, "evict")}
+    )
+    pods = [replace(p, created_at=ACCEPTED_AT + 5) for p in pods_of(store, {"a": 1, "b": 1})]
+    cluster = snapshot([pool_node("a"), pool_node("b")], [store], pods, instances=running("a", "b"))
+    [step] = next_steps(record, all_marked(record, cluster), ACCEPTED_AT, SETTINGS)
+    assert isinstance(step, SavePlan)
+    assert step.record.phase == "done"
+
+
+def removal(**fields: Any) -> tuple[PlanRecord, Snapshot]:
+    """A node whose pods have all moved, with only a DaemonSet's pod left on it."""
+    agent = daemonset("agent")
+    record = record_of([planned_node("old", "remove"), planned_node("new", "keep")], {})
+    cluster = snapshot(
+        [pool_node("old"), pool_node("new")],
+        [],
+        [daemonset_pod(agent, "old"), *fields.pop("pods", [])],
+        instances=fields.pop("instances", running("old", "new")),
+    )
+    return record, all_marked(record, cluster)
+
+
+def test_an_empty_node_is_closed_then_its_machine_deleted_then_its_node() -> None:
+    record, cluster = removal()
+    [closing] = next_steps(record, cluster, ACCEPTED_AT, SETTINGS)
+    assert isinstance(closing, MarkNode)
+    assert closing.taint_effect == "NoSchedule"
+    closed_node = replace(cluster.nodes[0], taints=(Taint(keys.EXPIRING, IT, "NoSchedule"),))
+    closed = replace(cluster, nodes=(closed_node, cluster.nodes[1]))
+    assert next_steps(record, closed, ACCEPTED_AT, SETTINGS) == (
+        DeleteInstances("pool-a", "zone-a", ("old",), IT),
+    )
+    deleting = replace(closed, instances=(Instance("old", "pool-a", "zone-a", "deleting"), *running("new")))
+    assert next_steps(record, deleting, ACCEPTED_AT, SETTINGS) == (Wait(("the machine old is being deleted",)),)
+    gone = replace(closed, instances=running("new"))
+    assert next_steps(record, gone, ACCEPTED_AT, SETTINGS) == (DeleteNode("old", "uid-old"),)
+    [end] = next_steps(record, replace(gone, nodes=(cluster.nodes[1],)), ACCEPTED_AT, SETTINGS)
+    assert isinstance(end, SavePlan)
+    assert end.record.phase == "done"
+    assert next_steps(end.record, cluster, ACCEPTED_AT, SETTINGS) == ()
+
+
+def test_a_node_with_a_terminating_pod_is_not_deleted() -> None:
+    web = deployment("web", 1)
+    leaving = [replace(p, deleting=True) for p in pods_of(web, {"old": 1})]
+    record, cluster = removal(pods=leaving)
+    closed_node = replace(cluster.nodes[0], taints=(Taint(keys.EXPIRING, IT, "NoSchedule"),))
+    closed = replace(cluster, nodes=(closed_node, cluster.nodes[1]))
+    assert next_steps(record, closed, ACCEPTED_AT, SETTINGS) == (Wait(("old is being drained: 1 pods left",)),)
+
+
+def test_a_node_that_meanwhile_got_a_pod_that_nobody_may_move_is_spared() -> None:
+    job = deployment("batch", 1, kind="Job")
+    record, cluster = removal(pods=pods_of(job, {"old": 1}))
+    spared = cluster.nodes[0]
+    assert spared.labels.get(keys.OPTIMAL) == IT
+    assert keys.EXPIRING not in spared.labels
+    [end] = next_steps(record, cluster, ACCEPTED_AT, SETTINGS)
+    assert isinstance(end, SavePlan)
+
+
+def test_a_stockout_abandons_the_plan_takes_marks_back_and_deletes_what_was_booted() -> None:
+    failed = Instance("new", "pool-a", "zone-a", "failed", "ZONE_RESOURCE_POOL_EXHAUSTED")
+    cluster = snapshot([pool_node("old")], [WEB], pods_of(WEB, {"old": 2}), instances=(*running("old"), failed))
+    [saved] = next_steps(KEEP_OLD_BOOT_NEW, cluster, ACCEPTED_AT, SETTINGS)
+    assert isinstance(saved, SavePlan)
+    assert saved.record.phase == "abandoning"
+    assert saved.record.reason == "the cloud could not boot new in zone-a: ZONE_RESOURCE_POOL_EXHAUSTED"
+    steps = next_steps(saved.record, cluster, ACCEPTED_AT, SETTINGS)
+    assert steps == (DeleteInstances("pool-a", "zone-a", ("new",), IT),)
+    [end] = next_steps(saved.record, replace(cluster, instances=running("old")), ACCEPTED_AT, SETTINGS)
+    assert isinstance(end, SavePlan)
+    assert end.record.phase == "done"
+
+
+def test_a_machine_that_is_not_ready_in_time_abandons_the_plan() -> None:
+    cluster = snapshot([pool_node("old"), pool_node("new", ready=False)], instances=running("old", "new"))
+    [step] = next_steps(KEEP_OLD_BOOT_NEW, cluster, ACCEPTED_AT + 601, SETTINGS)
+    assert isinstance(step, SavePlan)
+    assert step.record.reason == "new not Ready after 600 s"
+
+
+def test_an_abandoned_plan_keeps_new_nodes_that_already_run_pods() -> None:
+    record = replace(KEEP_OLD_BOOT_NEW, phase="abandoning", reason="for a test")
+    cluster = snapshot(
+        [pool_node("old"), pool_node("new", labels={keys.OPTIMAL: IT})],
+        [WEB],
+        pods_of(WEB, {"new": 2}),
+        instances=running("old", "new"),
+    )
+    [step] = next_steps(record, cluster, ACCEPTED_AT, SETTINGS)
+    assert isinstance(step, MarkNode)
+    assert (step.node, step.labels, step.taint_value) == ("new", {keys.OPTIMAL: None}, None)
+
+
+def test_rehearsal_finds_the_order_in_which_everything_fits() -> None:
+    # b (3000) fits on "mid" only after a (3000) has left it for "new".
+    a, b = deployment("a", 1, cpu=3000), deployment("b", 1, cpu=3000)
+    offer = offering(pool="pool-a")
+    record = record_of(
+        [
+            planned_node("mid", "keep", {b.key: 1}),
+            planned_node("new", "boot", {a.key: 1}),
+            planned_node("old", "remove"),
+        ],
+        {a.key: moved(a, 1), b.key: moved(b, 1)},
+    )
+    pods = pods_of(a, {"mid": 1}) + pods_of(b, {"old": 1})
+    cluster = snapshot([pool_node("mid"), pool_node("old")], [a, b], pods)
+    assert rehearse(record.plan, cluster, catalogue(offer), SETTINGS) == {}
+
+
+def test_rehearsal_names_workloads_that_would_have_to_swap_places() -> None:
+    # Each of two nodes (4000) holds one pod of 3000, and the plan wants them exchanged: neither can begin.
+    a, b = deployment("a", 1, cpu=3000), deployment("b", 1, cpu=3000)
+    record = record_of(
+        [planned_node("x", "keep", {b.key: 1}), planned_node("y", "keep", {a.key: 1})],
+        {a.key: moved(a, 1), b.key: moved(b, 1)},
+    )
+    cluster = snapshot([pool_node("x"), pool_node("y")], [a, b], pods_of(a, {"x": 1}) + pods_of(b, {"y": 1}))
+    assert sorted(rehearse(record.plan, cluster, catalogue(), SETTINGS)) == [a.key, b.key]
+
+
+def test_rehearsal_counts_the_daemonsets_of_new_nodes() -> None:
+    # 4000 - 100 of the agent = 3900 is less than the 4000 that the pod wants.
+    a = deployment("a", 1, cpu=4000)
+    record = record_of(
+        [planned_node("old", "remove"), planned_node("new", "boot", {a.key: 1})], {a.key: moved(a, 1)}
+    )
+    cluster = snapshot([pool_node("old")], [a], pods_of(a, {"old": 1}), daemonsets=(daemonset("agent", cpu=100),))
+    assert list(rehearse(record.plan, cluster, catalogue(offering(pool="pool-a")), SETTINGS)) == [a.key]
+    assert rehearse(record.plan, replace(cluster, daemonsets=()), catalogue(offering(pool="pool-a")), SETTINGS) == {}
+
+
+def test_divergence_counts_pods_beyond_what_the_plan_wants_on_a_node() -> None:
+    pods = pods_of(WEB, {"new": 1, "old": 1})
+    assert divergence(KEEP_OLD_BOOT_NEW.plan, snapshot([], [WEB], pods)) == {"elsewhere": 1, "pending": 0}
+
+
+def test_resources_of_a_plan_are_never_negative_in_the_headroom() -> None:
+    fat = replace(daemonset("fat"), requests=Resources(cpu_millicores=9000, pods=1))
+    cluster = snapshot([pool_node("old"), pool_node("new")], [WEB], pods_of(WEB, {"old": 2}), daemonsets=(fat,))
+    new = marked(cluster.nodes[1], KEEP_OLD_BOOT_NEW, cluster)
+    assert keys.decode_placement(new.annotations[keys.PLACEMENT]).headroom["cpu_millicores"] == 0
