@@ -141,21 +141,24 @@ def carry_on(edges: Edges, record: PlanRecord, settings: Settings) -> Outcome:
 def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Report], None]) -> Plan:
     """Return the cheapest plan that can be carried out stage by stage.
 
-    A workload that no order of stages can move is held where it is and the plan made again. The bound of the
-    first solve stays: holding a workload is our choice, not part of the problem.
+    A workload that no order of stages can move is held where it is and the plan made again; the last try holds
+    every workload that still moves. The bound of the first solve stays: holding a workload is our choice, not
+    part of the problem.
 
     Raises:
         SolverError: the solver failed, or no plan passed the rehearsal.
     """
     held: dict[str, str] = dict(inputs.held)
     first: Plan | None = None
-    for _ in range(MOST_REHEARSALS):
+    for attempt in range(MOST_REHEARSALS):
         plan = solve(replace(inputs, held=held), settings.optimizer, report)
         first = first or plan
         plan = _with_bound_of(plan, first)
         stuck = rehearse(plan, inputs.snapshot, inputs.catalogue, settings.move)
         if not stuck:
             return plan
+        if attempt == MOST_REHEARSALS - 2:
+            stuck = {key: "others stood in its way" for key, w in plan.workloads.items() if w.moves} | stuck
         held.update(_new_holds(stuck, held))
     raise SolverError(f"no plan could be carried out in stages: {', '.join(sorted(held))}")
 
