@@ -211,13 +211,18 @@ class ControlPlane:
     # Schedulers
 
     def start_scheduler(
-        self, configuration: Mapping[str, Any] | Path | None = None, kubeconfig: Path | None = None
+        self,
+        configuration: Mapping[str, Any] | Path | None = None,
+        *,
+        extender_url: str | None = None,
+        kubeconfig: Path | None = None,
     ) -> Process:
         """Start a kube-scheduler and return once it is ready; several with different scheduler names may run.
 
         `configuration` is a KubeSchedulerConfiguration, as values or as a file; None is the default scheduler.
-        Its client connection is pointed at this control plane; leader election is off unless the configuration
-        asks for it. `kubeconfig` is its identity (`kubeconfig_for(…)`), by default system:kube-scheduler.
+        Its client connection is pointed at this control plane, and its extenders at `extender_url` where that
+        is given. Leader election is off unless the configuration asks for it. `kubeconfig` is the scheduler's
+        identity (see `kubeconfig_for`), by default system:kube-scheduler.
         """
         if isinstance(configuration, Path):
             wanted: Mapping[str, Any] = yaml.safe_load(configuration.read_text())
@@ -229,6 +234,10 @@ class ControlPlane:
             "leaderElection": {"leaderElect": False},
             **wanted,
         }
+        if extender_url is not None:
+            if not config.get("extenders"):
+                raise ValueError("the configuration has no extender that could be at the URL")
+            config["extenders"] = [{**item, "urlPrefix": extender_url} for item in config["extenders"]]
         identity = kubeconfig or self._static_kubeconfig("system:kube-scheduler")
         config["clientConnection"] = {
             "qps": 500,

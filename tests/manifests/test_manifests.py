@@ -1,0 +1,398 @@
+"""The manifests: accepted by a real API server, one in themselves, and with exactly the rights that are needed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from extender.nodes import Cache
+from extender.settings import ExtenderSettings
+from planner import labels, ports
+from planner.settings import load_settings
+from tests.controlplane.build import KUBERNETES_VERSION, Binaries
+from tests.controlplane.cluster import ApiError, ControlPlane, ControlPlaneError, FakeNode, Process
+
+pytestmark = pytest.mark.controlplane
+
+Manifest = dict[str, Any]
+
+ROOT: Final = Path(__file__).parents[2]
+MANIFESTS: Final = ROOT / "manifests"
+BASE: Final = MANIFESTS / "base"
+OVERLAYS: Final = ("base", "overlays/gke", "overlays/recommend-only")
+NAMESPACE: Final = "kube-system"
+NODE: Final = FakeNode(name="node-1")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Right:
+    """One verb on one resource, on every object or on the one of that name."""
+
+    verb: str
+    group: str
+    resource: str
+    name: str = ""
+
+
+def rights(verbs: str, group: str, resources: str, name: str = "") -> set[Right]:
+    return {Right(verb, group, resource, name) for verb in verbs.split() for resource in resources.split()}
+
+
+EXTENDER_RIGHTS: Final = rights("get list watch", "", "nodes pods") | rights("get list watch", "apps", "replicasets")
+
+WEB_RIGHTS: Final = rights("get list", "", "nodes")
+WEB_RIGHTS_IN_KUBE_SYSTEM: Final = rights("get", "", "configmaps", "kinema-plan")
+
+PLANNER_READS: Final = (
+    rights("get list watch", "", "nodes pods persistentvolumes persistentvolumeclaims")
+    | rights("get list watch", "apps", "deployments replicasets statefulsets daemonsets")
+    | rights("get list watch", "batch", "jobs")
+    | rights("get list watch", "autoscaling", "horizontalpodautoscalers")
+    | rights("get list watch", "policy", "poddisruptionbudgets")
+)
+PLANNER_REPORTS: Final = rights("create patch", "", "events")
+PLANNER_WRITES: Final = (
+    rights("patch delete", "", "nodes")
+    | rights("patch", "apps", "deployments statefulsets")
+    | rights("create", "", "pods/eviction")
+)
+PLANNER_RIGHTS_IN_KUBE_SYSTEM: Final = (
+    rights("create", "coordination.k8s.io", "leases")
+    | rights("get update", "coordination.k8s.io", "leases", "kinema-planner")
+    | rights("create", "", "configmaps")
+    | rights("get update patch delete", "", "configmaps", "kinema-plan")
+)
+
+
+@pytest.fixture
+def applied(control_plane: ControlPlane) -> ControlPlane:
+    """The control plane with manifests/base really applied, without nodes or scheduler."""
+    control_plane.apply(BASE)
+    return control_plane
+
+
+@pytest.fixture(params=OVERLAYS)
+def rendered(request: pytest.FixtureRequest, control_plane_binaries: Binaries) -> list[Manifest]:
+    """Every object of each kustomization in turn."""
+    return render(control_plane_binaries, request.param)
+
+
+@pytest.fixture
+def base(control_plane_binaries: Binaries) -> list[Manifest]:
+    """Every object of manifests/base."""
+    return render(control_plane_binaries, "base")
+
+
+def render(binaries: Binaries, folder: str) -> list[Manifest]:
+    command = [str(binaries.path("kubectl")), "kustomize", str(MANIFESTS / folder)]
+    text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return list(yaml.safe_load_all(text))
+
+
+def named(manifests: list[Manifest], kind: str, name: str) -> Manifest:
+    found = [item for item in manifests if item["kind"] == kind and item["metadata"]["name"] == name]
+    assert len(found) == 1, f"{kind} {name}: {len(found)} found"
+    return found[0]
+
+
+def pod_templates(manifests: list[Manifest]) -> dict[str, Manifest]:
+    found = {m["metadata"]["name"]: m["spec"]["template"] for m in manifests if m["kind"] == "Deployment"}
+    assert set(found) == {"kinema-planner", "kinema-web", "kinema-scheduler"}
+    return found
+
+
+def containers(manifests: list[Manifest]) -> dict[str, Manifest]:
+    templates = pod_templates(manifests).values()
+    found = {item["name"]: item for template in templates for item in template["spec"]["containers"]}
+    assert set(found) == {"planner", "web", "scheduler", "extender"}
+    return found
+
+
+def effective_rights(control_plane: ControlPlane, account: str, namespace: str) -> set[Right]:
+    """Return what the API server itself says that an account may do in a namespace."""
+    kubeconfig = control_plane.kubeconfig_for(NAMESPACE, account)
+    answer = control_plane.kubectl(
+        "create",
+        "--raw",
+        "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
+        "-f",
+        "-",
+        kubeconfig=kubeconfig,
+        standard_input=json.dumps({"spec": {"namespace": namespace}}),
+    )
+    status = json.loads(answer)["status"]
+    assert not status["incomplete"]
+    return {
+        Right(verb, group, resource, name)
+        for rule in status["resourceRules"]
+        for verb in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames", [""])
+    }
+
+
+def given_rights(control_plane: ControlPlane, account: str, namespace: str) -> set[Right]:
+    """Return the rights of an account without those that every ServiceAccount of Kubernetes has."""
+    everybody = effective_rights(control_plane, "default", namespace)
+    return effective_rights(control_plane, account, namespace) - everybody
+
+
+# What the API server says
+
+
+def test_every_kustomization_is_accepted_by_the_api_server(control_plane: ControlPlane) -> None:
+    for folder in OVERLAYS:
+        lines = control_plane.apply(MANIFESTS / folder, dry_run=True).splitlines()
+        assert len(lines) > 25
+        assert all(line.endswith("serverside-applied (server dry run)") for line in lines)
+
+
+def test_all_pods_run_where_the_manifests_are_applied(applied: ControlPlane, default_scheduler: Process) -> None:
+    applied.add_node(NODE, FakeNode(name="node-2"))
+
+    def running() -> list[str]:
+        pods = applied.items(f"/api/v1/namespaces/{NAMESPACE}/pods")
+        return sorted(pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") == "Running")
+
+    # 2 planners + 2 web workers + 2 schedulers
+    applied.eventually(lambda: len(running()) == 6, "six pods to run")
+
+
+def test_every_pod_passes_the_restricted_pod_security_standard(
+    control_plane: ControlPlane, base: list[Manifest]
+) -> None:
+    namespace = control_plane.create_namespace("restricted")
+    level = {"pod-security.kubernetes.io/enforce": "restricted"}
+    control_plane.request("PATCH", f"/api/v1/namespaces/{namespace}", {"metadata": {"labels": level}})
+
+    def admit(name: str, spec: Manifest) -> None:
+        body = {"metadata": {"name": name}, "spec": {**spec, "serviceAccountName": "default"}}
+        control_plane.request("POST", f"/api/v1/namespaces/{namespace}/pods?dryRun=All", body)
+
+    for name, template in pod_templates(base).items():
+        admit(name, template["spec"])
+    with pytest.raises(ApiError, match="violates PodSecurity"):
+        admit("careless", {"containers": [{"name": "main", "image": "app"}]})
+
+
+@pytest.mark.parametrize("namespace", [NAMESPACE, "default"])
+def test_the_extender_may_only_read_nodes_pods_and_replicasets(applied: ControlPlane, namespace: str) -> None:
+    assert given_rights(applied, "kinema-extender", namespace) == EXTENDER_RIGHTS
+
+
+def test_the_web_face_may_only_read_nodes_and_the_plan(applied: ControlPlane) -> None:
+    assert given_rights(applied, "kinema-web", "default") == WEB_RIGHTS
+    assert given_rights(applied, "kinema-web", NAMESPACE) == WEB_RIGHTS | WEB_RIGHTS_IN_KUBE_SYSTEM
+
+
+def test_the_planner_has_exactly_the_rights_of_its_work(applied: ControlPlane) -> None:
+    everywhere = PLANNER_READS | PLANNER_REPORTS | PLANNER_WRITES
+    assert given_rights(applied, "kinema-planner", "default") == everywhere
+    assert given_rights(applied, "kinema-planner", NAMESPACE) == everywhere | PLANNER_RIGHTS_IN_KUBE_SYSTEM
+
+
+def test_the_planner_may_write_nothing_of_others_where_it_only_recommends(
+    new_control_plane: ControlPlane,
+) -> None:
+    new_control_plane.apply(MANIFESTS / "overlays/recommend-only")
+    assert given_rights(new_control_plane, "kinema-planner", "default") == PLANNER_READS | PLANNER_REPORTS
+
+
+def test_the_planner_may_list_and_watch_everything_that_a_snapshot_is_made_of() -> None:
+    for resource in (*ports.SNAPSHOT_RESOURCES, ports.VOLUMES, ports.CLAIMS):
+        assert rights("get list watch", resource.group, resource.plural) <= PLANNER_READS
+
+
+def test_the_second_scheduler_has_the_rights_of_kubernetes_own_and_its_lease(applied: ControlPlane) -> None:
+    roles = ("system:kube-scheduler", "system:volume-scheduler")
+    own = {
+        Right(verb, group, resource, name)
+        for role in roles
+        for rule in applied.request("GET", f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{role}")["rules"]
+        for verb in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames", [""])
+    }
+    everywhere = given_rights(applied, "kinema-scheduler", "default")
+    assert everywhere == own - effective_rights(applied, "default", "default")
+    # The extender beside it runs under the same account.
+    assert everywhere >= EXTENDER_RIGHTS
+    here = given_rights(applied, "kinema-scheduler", NAMESPACE) - everywhere
+    assert here == rights("get update", "coordination.k8s.io", "leases", "kinema-scheduler") | rights(
+        "get list watch", "", "configmaps", "extension-apiserver-authentication"
+    )
+
+
+def test_only_the_planner_may_write_the_keys_of_the_contract(applied: ControlPlane) -> None:
+    applied.add_node(NODE)
+    placement = labels.encode_placement(labels.Placement("i-1", 0.0, (), {}))
+    marks = {
+        "metadata": {
+            "labels": {labels.OPTIMAL: "i-1", labels.EXPIRING: "i-1"},
+            "annotations": {labels.PLACEMENT: placement},
+        },
+        "spec": {"taints": [{"key": labels.EXPIRING, "value": "i-1", "effect": "PreferNoSchedule"}]},
+    }
+    roll_out = {"spec": {"template": {"metadata": {"annotations": {labels.ITERATION: "i-1"}}}}}
+
+    def patch(account: str, target: tuple[str, ...], change: Manifest) -> Manifest:
+        kubeconfig = applied.kubeconfig_for(NAMESPACE, account)
+        arguments = ("patch", *target, "-o", "json", "-p", json.dumps(change))
+        answer: Manifest = json.loads(applied.kubectl(*arguments, kubeconfig=kubeconfig))
+        return answer
+
+    workload = ("-n", NAMESPACE, "deployment", "kinema-web")
+    node = patch("kinema-planner", ("node", NODE.name), marks)
+    assert node["metadata"]["annotations"][labels.PLACEMENT] == placement
+    assert patch("kinema-planner", workload, roll_out)["metadata"]["name"] == "kinema-web"
+    for account in ("kinema-web", "kinema-extender"):
+        for target, change in ((("node", NODE.name), marks), (workload, roll_out)):
+            with pytest.raises(ControlPlaneError, match="Forbidden"):
+                patch(account, target, change)
+
+
+@pytest.fixture
+def extender_cache(applied: ControlPlane) -> Iterator[Cache]:
+    """The extender's cache, reading the cluster with the extender's own account."""
+    kubeconfig = applied.kubeconfig_for(NAMESPACE, "kinema-extender")
+    cache = Cache.connect(ExtenderSettings(kubeconfig=str(kubeconfig)))
+    cache.start()
+    yield cache
+    cache.close()
+
+
+def test_the_extender_reads_all_it_needs_with_its_own_account(applied: ControlPlane, extender_cache: Cache) -> None:
+    applied.eventually(extender_cache.is_ready, "the extender's cache to be whole")
+
+
+@pytest.fixture
+def second_scheduler(applied: ControlPlane) -> Iterator[Process]:
+    """The scheduler of the manifests under its own account; its extender is away."""
+    scheduler = applied.start_scheduler(
+        BASE / "scheduler-configuration.yaml",
+        # Nobody listens there: the extender is ignorable, so pods must be placed all the same.
+        extender_url="http://127.0.0.1:9",
+        kubeconfig=applied.kubeconfig_for(NAMESPACE, "kinema-scheduler"),
+    )
+    yield scheduler
+    scheduler.stop()
+
+
+def test_the_second_scheduler_places_pods_also_without_its_extender(
+    applied: ControlPlane, second_scheduler: Process
+) -> None:
+    applied.add_node(NODE)
+    namespace = applied.create_namespace("steered")
+    container = {"name": "main", "image": "registry.example/app:1"}
+    spec = {"schedulerName": "kinema-scheduler", "containers": [container]}
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    applied.request("POST", pods, {"metadata": {"name": "steered"}, "spec": spec})
+    applied.eventually(
+        lambda: applied.request("GET", f"{pods}/steered")["status"].get("phase") == "Running",
+        f"the pod to run; the scheduler's log is {second_scheduler.log}",
+    )
+    lease = applied.request("GET", f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/kinema-scheduler")
+    assert lease["spec"]["holderIdentity"]
+
+
+# What the files say to each other
+
+
+def test_no_rule_has_a_wildcard_or_touches_secrets(rendered: list[Manifest]) -> None:
+    rules = [rule for item in rendered if item["kind"] in ("Role", "ClusterRole") for rule in item["rules"]]
+    assert len(rules) >= 10
+    for rule in rules:
+        words = [word for key in ("verbs", "resources", "apiGroups") for word in rule[key]]
+        assert not [word for word in words if "*" in word or word == "secrets"]
+        assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
+
+
+def test_every_namespaced_object_is_in_kube_system(rendered: list[Manifest]) -> None:
+    cluster_wide = {"ClusterRole", "ClusterRoleBinding"}
+    namespaces = {item["metadata"].get("namespace") for item in rendered if item["kind"] not in cluster_wide}
+    assert namespaces == {NAMESPACE}
+
+
+def test_every_image_is_of_the_released_version(rendered: list[Manifest]) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    images = {name: container["image"] for name, container in containers(rendered).items()}
+    assert images.pop("scheduler") == f"registry.k8s.io/kube-scheduler:{KUBERNETES_VERSION}"
+    assert set(images.values()) == {f"ghcr.io/kinema/kinema:{version}"}
+
+
+def test_every_key_of_ours_is_one_of_the_contract() -> None:
+    ours = {labels.OPTIMAL, labels.EXPIRING, labels.PLACEMENT, labels.ITERATION, labels.DO_NOT_DISRUPT}
+    pattern = re.compile(rf"\b{re.escape(labels.GROUP)}/[a-z0-9-]+")
+    assert pattern.findall(f"a: {labels.DO_NOT_DISRUPT}: x") == [labels.DO_NOT_DISRUPT]
+    files = sorted(MANIFESTS.rglob("*.yaml"))
+    assert len(files) >= 10
+    for path in files:
+        assert set(pattern.findall(path.read_text())) <= ours, path
+
+
+@pytest.mark.parametrize("path", [BASE / "settings.yaml", MANIFESTS / "overlays/gke/settings.yaml"])
+def test_settings_are_valid_and_agree_with_the_rest(path: Path, base: list[Manifest]) -> None:
+    settings = load_settings(str(path), {})
+    assert settings.mode == "recommend"
+    assert settings.leader.namespace == NAMESPACE
+    leases = next(right for right in PLANNER_RIGHTS_IN_KUBE_SYSTEM if right.name and right.resource == "leases")
+    assert settings.leader.lease_name == leases.name
+    configuration = yaml.safe_load((BASE / "scheduler-configuration.yaml").read_text())
+    assert settings.move.scheduler_name == configuration["profiles"][0]["schedulerName"]
+    planner = containers(base)["planner"]
+    assert {"name": "metrics", "containerPort": settings.metrics_port} in planner["ports"]
+
+
+def test_the_extender_listens_where_the_scheduler_asks(base: list[Manifest]) -> None:
+    configuration = yaml.safe_load((BASE / "scheduler-configuration.yaml").read_text())
+    (extender,) = configuration["extenders"]
+    environment = {item["name"]: item["value"] for item in containers(base)["extender"]["env"]}
+    settings = ExtenderSettings.from_environment(environment)
+    assert extender["urlPrefix"] == f"http://{settings.bind}" == "http://127.0.0.1:8888"
+    assert (extender["filterVerb"], extender["prioritizeVerb"]) == ("filter", "prioritize")
+    assert extender["nodeCacheCapable"] is extender["ignorable"] is True
+    assert not {"preemptVerb", "bindVerb"} & extender.keys()
+    assert configuration["percentageOfNodesToScore"] == 100
+
+
+def test_the_service_reaches_the_port_that_gunicorn_binds(base: list[Manifest]) -> None:
+    web = containers(base)["web"]
+    service = named(base, "Service", "kinema-web")
+    template = pod_templates(base)["kinema-web"]
+    assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+    (port,) = service["spec"]["ports"]
+    assert (port["port"], port["targetPort"]) == (8080, web["ports"][0]["name"])
+    assert web["ports"] == [{"name": "http", "containerPort": 8080}]
+    assert "--bind=0.0.0.0:8080" in web["command"]
+
+
+def test_every_mounted_file_is_in_its_configmap(base: list[Manifest]) -> None:
+    for name, template in pod_templates(base).items():
+        (volume,) = [v["configMap"] for v in template["spec"]["volumes"] if "configMap" in v]
+        files = named(base, "ConfigMap", volume["name"])["data"]
+        text = json.dumps(template["spec"]["containers"])
+        used = set(re.findall(r"/etc/kinema/([\w.-]+)", text))
+        assert used == set(files), name
+
+
+def test_every_budget_and_policy_selects_pods_that_exist(rendered: list[Manifest]) -> None:
+    templates = [template["metadata"]["labels"] for template in pod_templates(rendered).values()]
+    selectors = {
+        f"{item['kind']}/{item['metadata']['name']}": item["spec"].get("podSelector") or item["spec"]["selector"]
+        for item in rendered
+        if item["kind"] in ("NetworkPolicy", "PodDisruptionBudget")
+    }
+    assert {"PodDisruptionBudget/kinema-planner", "NetworkPolicy/kinema-default-deny"} <= selectors.keys()
+    for name, selector in selectors.items():
+        assert any(selector["matchLabels"].items() <= labels_.items() for labels_ in templates), name
