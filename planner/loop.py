@@ -16,10 +16,10 @@ from planner.model.cluster import Snapshot
 from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.plan import Decision, Plan, PlanRecord, SavePlan, Step, Wait
 from planner.observer import instabilities
-from planner.ports import Cloud, Clock, Kubernetes, Usage
+from planner.ports import Clock, Cloud, Kubernetes, Usage
 from planner.predictor import predict
 from planner.processor import decide
-from planner.rescheduler import divergence, next_steps, rehearse, rules_of, unsteered
+from planner.rescheduler import CARRIED_OUT, divergence, next_steps, rehearse, rules_of, unsteered
 from planner.settings import Settings
 from planner.solving import Progress, solve
 
@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 MOST_REHEARSALS = 5
 """How often a plan is made again with the workloads held that no order of stages could move."""
+
+NANO = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def iterate(edges: Edges, settings: Settings) -> Outcome:
         return _wait(edges, (reason,))
     if reasons := instabilities(snapshot, settings.stability):
         return _wait(edges, reasons)
-    with edges.metrics.stage("predict"):
+    with edges.metrics.stage_seconds.labels("predict").time():
         forecast = predict(snapshot, edges.usage.read(snapshot), settings.predictor)
     inputs = PlanningInputs(
         snapshot=snapshot,
@@ -92,9 +94,9 @@ def iterate(edges: Edges, settings: Settings) -> Outcome:
         rules=rules_of(settings.move),
         prices=change_prices(settings),
     )
-    with edges.metrics.stage("optimize"):
+    with edges.metrics.stage_seconds.labels("optimize").time():
         plan = make_plan(inputs, settings, edges.report)
-    edges.metrics.observe_plan(plan)
+    _measure_plan(edges.metrics, plan)
     edges.report(plan)
     current = edges.snapshot()
     decision = decide(plan, snapshot, current, settings.processor)
@@ -126,14 +128,19 @@ def carry_on(edges: Edges, record: PlanRecord, settings: Settings) -> Outcome:
         snapshot = edges.snapshot()
         # The cluster's memory is the truth; another planner may have ended or abandoned the plan meanwhile.
         record = snapshot.record or record
-        edges.metrics.observe_divergence(divergence(record.plan, snapshot))
+        for reason, count in divergence(record.plan, snapshot).items():
+            edges.metrics.divergence.labels(reason).set(count)
         steps = next_steps(record, snapshot, edges.clock.now(), settings.move)
         if not steps:
-            return "carried-out" if record.reason == "carried out" else "abandoned"
+            if record.reason != CARRIED_OUT:
+                return "abandoned"
+            for workload in record.plan.workloads.values():
+                edges.metrics.pods_moved.labels(workload.strategy).inc(workload.moves)
+            return "carried-out"
         done = executor.execute(steps)
         for step in done:
             edges.report(step)
-            edges.metrics.observe_step(step)
+            edges.metrics.steps.labels(type(step).__name__).inc()
         if not done or all(isinstance(step, Wait) for step in done):
             edges.clock.sleep(settings.move.poll_seconds)
 
@@ -172,13 +179,15 @@ def run(edges: Edges, settings: Settings, *, once: bool) -> Outcome:
     while True:
         try:
             outcome: Outcome = iterate(edges, settings)
-            edges.metrics.observe_outcome(outcome, edges.clock.now())
+            edges.metrics.iterations.labels(outcome).inc()
+            edges.metrics.leader.set(outcome != "not-leader")
+            edges.metrics.last_success.set(edges.clock.now())
             _log.info("iteration ended: %s", outcome)
         except KinemaError as error:
-            edges.metrics.observe_outcome("failed", edges.clock.now())
+            edges.metrics.iterations.labels("failed").inc()
             if once:
                 raise
-            _log.error("iteration failed: %s", error)  # noqa: TRY400  one line for a person, no traceback
+            _log.error("iteration failed: %s", error)
             outcome = "interrupted"
         if once or edges.stopping():
             return outcome
@@ -194,8 +203,19 @@ def change_prices(settings: Settings) -> ChangePrices:
 
 def _wait(edges: Edges, reasons: tuple[str, ...]) -> Outcome:
     edges.report(Waiting(reasons))
-    edges.metrics.observe_waiting(reasons)
+    edges.metrics.waiting.clear()
+    for reason in reasons:
+        edges.metrics.waiting.labels(reason).set(1)
     return "waiting"
+
+
+def _measure_plan(metrics: Metrics, plan: Plan) -> None:
+    metrics.waiting.clear()
+    metrics.plan_value.set(plan.objective.value_nanousd_per_hour / NANO)
+    metrics.plan_bound.set(plan.objective.lower_bound_nanousd_per_hour / NANO)
+    metrics.plan_gap.set(plan.objective.relative_gap)
+    metrics.cost.labels("before").set(plan.current_cost_nanousd_per_hour / NANO)
+    metrics.cost.labels("after").set(plan.cost_nanousd_per_hour / NANO)
 
 
 def _executor(edges: Edges, settings: Settings) -> Executor:

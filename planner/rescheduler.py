@@ -31,6 +31,9 @@ from planner.model.plan import (
 from planner.model.resources import Resources
 from planner.settings import MoveSettings
 
+CARRIED_OUT = "carried out"
+"""The reason of a record whose plan was carried out to its end."""
+
 _NOT_YET_USABLE = (
     "node.kubernetes.io/",
     "node.cloudprovider.kubernetes.io/",
@@ -67,7 +70,7 @@ def next_steps(record: PlanRecord, snapshot: Snapshot, now: float, settings: Mov
     waiting = (*moves.waiting, *(reason for step in steps if isinstance(step, Wait) for reason in step.reasons))
     if waiting:
         return (Wait(waiting),)
-    return (SavePlan(replace(record, phase="done", reason="carried out")),)
+    return (SavePlan(replace(record, phase="done", reason=CARRIED_OUT)),)
 
 
 def rehearse(plan: Plan, snapshot: Snapshot, catalogue: Catalogue, settings: MoveSettings) -> dict[str, str]:
