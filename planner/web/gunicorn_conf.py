@@ -1,0 +1,29 @@
+"""How gunicorn serves the planner's HTTP face: `gunicorn -c python:planner.web.gunicorn_conf`.
+
+One worker with threads: the reading of the cluster and the counters are the process's own; more replicas are
+more pods.
+"""
+
+import os
+import sys
+
+from planner.errors import BadInput
+from planner.settings import load_settings
+
+try:
+    _settings = load_settings(os.environ.get("KINEMA_SETTINGS"), os.environ)
+except BadInput as _error:
+    print(f"kinema web: {_error}", file=sys.stderr)  # noqa: T201
+    sys.exit(2)
+
+wsgi_app = "planner.web.app:create_app()"
+bind = _settings.web.bind
+workers = 1
+worker_class = "gthread"
+threads = 8
+# Longer than the 30 s between two questions of a caller, so that its connection is kept.
+keepalive = 75
+graceful_timeout = 5
+# Shared memory: a heartbeat file on a slow or read-only disk can block the worker.
+worker_tmp_dir = "/dev/shm"
+control_socket_disable = True
