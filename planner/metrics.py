@@ -17,7 +17,7 @@ class Metrics:
         self.registry = CollectorRegistry() if registry is None else registry
         self.iterations = Counter(
             "kinema_iterations",
-            "Iterations that ended, by outcome (waiting, a decision's verdict, done, abandoned, failed)",
+            "Iterations that ended, by outcome: waiting, dropped, recommended, carried-out, abandoned, failed, …",
             ("outcome",),
             registry=self.registry,
         )

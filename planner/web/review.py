@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from planner.errors import BadInput
 from planner.model.plan import PlanRecord
+from planner.rescheduler import CARRIED_OUT
 from planner.settings import Settings
 
 Outcome = Literal["planned", "held", "advised", "no_plan", "unknown_pool", "unreadable"]
@@ -98,6 +99,8 @@ def _no_plan_reason(record: PlanRecord | None, settings: Settings, now: float) -
         return "there is no plan"
     if record.phase == "abandoning":
         return f"plan {record.plan.iteration} is being abandoned: {record.reason}"
+    if record.phase == "done" and record.mode == "apply" and record.reason != CARRIED_OUT:
+        return f"plan {record.plan.iteration} was abandoned: {record.reason}"
     if record.accepted_at + settings.move.plan_ttl_seconds < now:
         return (
             f"plan {record.plan.iteration} is older than {settings.move.plan_ttl_seconds:g} s (move.plan_ttl_seconds)"

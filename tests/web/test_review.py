@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from planner.errors import BadInput
 from planner.model.plan import PlanRecord
+from planner.rescheduler import CARRIED_OUT
 from planner.settings import Settings
 from planner.web.review import PoolRequest, Review, parse_request, review
 from tests.web.plans import NOW, record_of
@@ -95,8 +96,15 @@ def test_plan_counts_for_a_day_after_it_was_accepted(age_seconds: float, size: i
     assert answer(asked(present=2), record, 2).size == size
 
 
-def test_finished_plan_still_says_the_size() -> None:
-    assert answer(asked(present=2), record_of(keep=2, boot=3, phase="done"), 2).size == 5
+def test_plan_that_was_carried_out_still_says_the_size() -> None:
+    assert answer(asked(present=2), record_of(keep=2, boot=3, phase="done", reason=CARRIED_OUT), 2).size == 5
+
+
+def test_present_size_stays_after_the_plan_was_abandoned() -> None:
+    found = answer(asked(present=2), record_of(keep=2, boot=3, phase="done", reason="boots took too long"), 2)
+
+    assert (found.outcome, found.size) == ("no_plan", 2)
+    assert "boots took too long" in found.reason
 
 
 @pytest.mark.parametrize(("pool", "zone"), [("b", "z1"), ("a", "z2")])
