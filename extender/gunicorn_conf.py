@@ -7,10 +7,13 @@ the probes may come at once.
 import os
 import sys
 
+from extender.nodes import Cache
 from extender.settings import ExtenderSettings, SettingsError
 
 try:
     _settings = ExtenderSettings.from_environment(os.environ)
+    # Nothing is started here: the worker watches. But a wrong kubeconfig must end gunicorn before it forks.
+    Cache.connect(_settings)
 except SettingsError as _error:
     sys.stderr.write(f"kinema extender: {_error}\n")
     sys.exit(2)

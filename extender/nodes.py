@@ -17,6 +17,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 import urllib3
+import yaml
 from kubernetes.client.api_client import ApiClient
 from kubernetes.client.configuration import Configuration
 from kubernetes.client.exceptions import ApiException
@@ -307,7 +308,7 @@ def _resources(state: State) -> tuple[Resource[Any], ...]:
     # A server that does not know metadata-only answers sends whole objects: the metadata is the same.
     partial = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1,application/json"
     return (
-        Resource[Node](
+        Resource(
             "/api/v1/nodes",
             whole,
             msgspec.json.Decoder(Node).decode,
@@ -315,7 +316,7 @@ def _resources(state: State) -> tuple[Resource[Any], ...]:
             put_node,
             lambda node: state.drop_node(node.metadata.name),
         ),
-        Resource[PodObject](
+        Resource(
             "/api/v1/pods",
             whole,
             msgspec.json.Decoder(PodObject).decode,
@@ -323,7 +324,7 @@ def _resources(state: State) -> tuple[Resource[Any], ...]:
             state.put_pod,
             lambda pod: state.drop_pod(pod.metadata.uid),
         ),
-        Resource[ReplicaSet](
+        Resource(
             "/apis/apps/v1/replicasets",
             partial,
             msgspec.json.Decoder(ReplicaSet).decode,
@@ -347,9 +348,10 @@ def _client(settings: ExtenderSettings) -> ApiClient:
             load_kube_config(settings.kubeconfig, client_configuration=configuration, persist_config=False)
         else:
             load_incluster_config(client_configuration=configuration)
-    except (ConfigException, OSError) as error:
+    except (ConfigException, OSError, yaml.YAMLError, TypeError) as error:
+        # TypeError is what the client says to a file that is YAML but no mapping.
         source = f"EXTENDER_KUBECONFIG={settings.kubeconfig}" if settings.kubeconfig else "its ServiceAccount"
-        raise SettingsError(f"no access to the API server by {source}: {error}") from error
+        raise SettingsError(f"no access to the API server by {source}: {_brief(error)}") from error
     return ApiClient(configuration)
 
 

@@ -232,8 +232,7 @@ class State(Knowledge):
     def filter(self, seen: PodObject, candidates: Candidates) -> Verdict | None:
         """Answer a filter request and reserve the place when the answer is one node.
 
-        None: the pod's owner is not known yet. Raises what `candidates` raises, and ValueError for a
-        quantity that is none; nothing is reserved then.
+        None: the pod's owner is not known yet. Raises what `candidates` raises; nothing is reserved then.
         """
         with self._lock:
             pod = self._identify(seen)
@@ -473,7 +472,12 @@ class State(Knowledge):
 def _pod(seen: PodObject, workload: _Workload) -> Pod:
     metadata = seen.metadata
     iteration = (metadata.annotations.iteration if metadata.annotations else None) or ""
-    return Pod(metadata.uid, workload.name, workload.uid, iteration, requests_of(seen.spec))
+    try:
+        requests = requests_of(seen.spec)
+    except ValueError:
+        # No API server lets such a quantity in. The pod still counts as one of its workload.
+        requests = {"pods": 1}
+    return Pod(metadata.uid, workload.name, workload.uid, iteration, requests)
 
 
 def _standing(node: _Node) -> Iterable[Pod]:

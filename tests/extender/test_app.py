@@ -100,7 +100,6 @@ def test_a_pod_of_a_daemonset_gets_every_node_back_untouched() -> None:
         pytest.param(cache(planned()), None, "unknown_pod", id="no pod"),
         pytest.param(cache(planned()), {"metadata": {"name": "p"}}, "unknown_pod", id="pod without uid"),
         pytest.param(cache(planned()), pod("p", "ReplicaSet/x"), "unknown_owner", id="owner never seen"),
-        pytest.param(cache(planned()), pod("p", cpu="12x"), "bug", id="a quantity that is none"),
         pytest.param(cache(Broken(HandClock().clock(), 60)), pod("p"), "bug", id="a bug"),
     ],
 )

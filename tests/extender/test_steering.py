@@ -128,6 +128,12 @@ def test_an_owner_that_cannot_be_told_gives_no_verdict(clock: HandClock) -> None
     assert known.filter(msgspec.convert(stranger, PodObject), NameCandidates(b'["a"]')) is None
 
 
+def test_a_pod_with_a_quantity_that_is_none_is_still_one_of_its_workload(clock: HandClock) -> None:
+    known = state(clock, node("a", target(WEB, 2)), node("b"), pod("w", on="a", cpu="12x"))
+    assert ask(known, pod("p", cpu="12x"), "a", "b") == (Rule.PLANNED, ("a",))
+    assert known.open_targets() == 0
+
+
 def test_a_statefulset_is_its_own_workload(clock: HandClock) -> None:
     known = state(clock, node("a", target("shop/StatefulSet/db", 1, uid="shop-db")), node("b"))
     assert ask(known, pod("db-0", "StatefulSet/db"), "a", "b") == (Rule.PLANNED, ("a",))
