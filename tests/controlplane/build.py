@@ -14,7 +14,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,13 +132,13 @@ def build() -> Binaries:
             return binaries
         if reason := unavailable():
             raise BuildError(reason)
-        # A killed build leaves a folder of another name; only a complete one gets the final name.
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as temporary:
-            target = Path(temporary) / "programs"
-            target.mkdir()
-            _fill(target, assets)
-            shutil.rmtree(folder, ignore_errors=True)
-            target.rename(folder)
+        # Only a complete folder gets the final name; what a killed build left is removed by the next one.
+        unfinished = folder.with_name(f"{folder.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        _fill(unfinished, assets)
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
         return binaries
 
 
@@ -180,6 +179,10 @@ def _fill(target: Path, assets: dict[str, Path]) -> None:
             (target / name).symlink_to(assets[name])
         if missing:
             _build_module(module, missing, target)
+    _copy_stages(target)
+
+
+def _copy_stages(target: Path) -> None:
     kwok = Path(_go(["list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"], MODULES / "kwok").strip())
     stages = target / "stages"
     stages.mkdir()

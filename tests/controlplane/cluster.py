@@ -208,6 +208,11 @@ class ControlPlane:
         for process in started:
             process.popen.wait()
 
+    def process_ids(self) -> tuple[int, ...]:
+        """Return the ids of all programs that run."""
+        started = (*self._processes, *self._schedulers)
+        return tuple(process.popen.pid for process in started if process.running())
+
     # Schedulers
 
     def start_scheduler(
@@ -332,11 +337,15 @@ class ControlPlane:
             raise ControlPlaneError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
-    def apply(self, source: Path, *, dry_run: bool = False) -> str:
-        """Apply a manifest, a folder of manifests, or a kustomization; the server checks it either way."""
+    def apply(self, source: Path, *, namespace: str | None = None, dry_run: bool = False) -> str:
+        """Apply a manifest, a folder of manifests, or a kustomization; the server checks it either way.
+
+        `namespace` is where objects go that name none, as a kustomization would tell.
+        """
         flag = "-k" if (source / "kustomization.yaml").is_file() else "-f"
-        extra = ("--dry-run=server",) if dry_run else ()
-        return self.kubectl("apply", "--server-side", *extra, flag, str(source))
+        options = [f"--namespace={namespace}"] if namespace else []
+        options += ["--dry-run=server"] if dry_run else []
+        return self.kubectl("apply", "--server-side", *options, flag, str(source))
 
     def eventually(
         self, check: Callable[[], _T | None], what: str, timeout_seconds: float = WAIT_TIMEOUT_SECONDS

@@ -12,14 +12,19 @@ from tests.controlplane.build import Binaries, build, unavailable
 from tests.controlplane.cluster import ControlPlane, Process
 
 
-@pytest.fixture(scope="session")
-def control_plane_binaries() -> Binaries:
-    """The programs, built on first use; without Go the test is skipped, in CI (CI=true) it fails."""
+def require_binaries() -> Binaries:
+    """Return the programs, built on first use; without Go skip the test, or fail it in CI (CI=true)."""
     if reason := unavailable():
         if os.environ.get("CI", "").lower() in ("true", "1"):
             pytest.fail(reason)
         pytest.skip(reason)
     return build()
+
+
+@pytest.fixture(scope="session")
+def control_plane_binaries() -> Binaries:
+    """The programs of the control plane."""
+    return require_binaries()
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.controlplane.build import Binaries
 from tests.controlplane.cluster import ApiError, ControlPlane, ControlPlaneError, FakeNode, Process
 
 pytestmark = pytest.mark.controlplane
 
+ROOT = Path(__file__).parents[2]
 NODES = tuple(FakeNode(name=f"node-{number}") for number in range(3))
 
 
@@ -156,3 +162,43 @@ def test_nothing_runs_after_the_control_plane_is_stopped(new_control_plane: Cont
     assert not scheduler.running()
     with pytest.raises(ConnectionRefusedError):
         new_control_plane.request("GET", "/api/v1/nodes")
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from tests.controlplane.build import Binaries
+from tests.controlplane.cluster import ControlPlane
+
+with ControlPlane(Binaries(Path(sys.argv[1])), Path(sys.argv[2])) as running:
+    running.start_scheduler()
+    print(*running.process_ids(), flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends the children of a killed process")
+def test_a_killed_test_run_leaves_no_program_behind(control_plane_binaries: Binaries, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", PROGRAM, str(control_plane_binaries.folder), str(tmp_path)]
+    run = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert run.stdin is not None
+    assert run.stdout is not None
+    with run.stdin, run.stdout:
+        process_ids = run.stdout.readline().split()
+        # etcd, apiserver, controller manager, kwok, scheduler
+        assert len(process_ids) == 5
+        run.kill()
+        run.wait()
+    deadline = time.monotonic() + 30
+    while [pid for pid in process_ids if _is_alive(pid)]:
+        assert time.monotonic() < deadline, "programs of the control plane outlived the test run"
+        time.sleep(0.05)
+
+
+def _is_alive(process_id: str) -> bool:
+    """Tell whether a process runs; one that ended but was not waited for yet (state Z) does not."""
+    try:
+        status = Path(f"/proc/{process_id}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -374,7 +375,16 @@ def test_the_service_reaches_the_port_that_gunicorn_binds(base: list[Manifest]) 
     (port,) = service["spec"]["ports"]
     assert (port["port"], port["targetPort"]) == (8080, web["ports"][0]["name"])
     assert web["ports"] == [{"name": "http", "containerPort": 8080}]
-    assert "--bind=0.0.0.0:8080" in web["command"]
+    assert load_settings(str(BASE / "settings.yaml"), {}).web.bind == "0.0.0.0:8080"
+
+
+@pytest.mark.parametrize("name", ["web", "extender"])
+def test_gunicorn_finds_the_configuration_that_a_container_names(base: list[Manifest], name: str) -> None:
+    program, option, source = containers(base)[name]["command"]
+    assert (program, option) == ("gunicorn", "-c")
+    module = source.removeprefix("python:")
+    assert importlib.util.find_spec(module) is not None
+    assert module == {"web": "planner.web.gunicorn_conf", "extender": "extender.gunicorn_conf"}[name]
 
 
 def test_every_mounted_file_is_in_its_configmap(base: list[Manifest]) -> None:
