@@ -2,11 +2,11 @@
 # The tags are pinned; docs/operations.md says how to pin the digests as well.
 FROM python:3.13-slim-bookworm AS build
 WORKDIR /source
-COPY packaging packaging
+COPY tools tools
 COPY requirements.lock .
-RUN packaging/install packages /opt/kinema requirements.lock
+RUN tools/install packages /opt/kinema requirements.lock
 COPY . .
-RUN packaging/install project /opt/kinema
+RUN tools/install project /opt/kinema
 
 FROM python:3.13-slim-bookworm
 LABEL org.opencontainers.image.title="kinema" \

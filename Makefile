@@ -14,7 +14,7 @@ PYTHON = $$(for python in python3 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo "$$python" && exit; done; echo python3)
 
-.PHONY: help demo test lint bench soak demo-cluster lock clean
+.PHONY: help demo test lint bench soak demo-cluster docs lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -40,6 +40,9 @@ soak: $(VENV)/.development ## long runs: thousands of seeds
 demo-cluster: $(VENV)/.development ## the iteration, live on a real control plane; up for kubectl until Ctrl-C
 	@$(BIN)/python -m tests.controlplane.demo
 
+docs: $(VENV)/.development ## write docs/settings.md again
+	@$(BIN)/python -m tools.document_settings
+
 lock: ## pin every dependency again, with hashes (needs uv)
 	@for part in "requirements.lock" "requirements-dev.lock --group dev"; do \
 	$(UV) pip compile pyproject.toml --quiet --extra planner --extra gcp --universal --python-version 3.11 \
@@ -50,14 +53,14 @@ clean: ## remove what the other commands made in the clone
 	@rm -rf $(VENV) build dist kinema.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # The stamps: a second run finds them newer than the locks and installs nothing.
-$(VENV)/.runtime: requirements.lock pyproject.toml packaging/install
+$(VENV)/.runtime: requirements.lock pyproject.toml tools/install
 	@echo "Installing into $(VENV) (once, about a minute) …"
-	@PYTHON="$(PYTHON)" packaging/install packages $(VENV) requirements.lock
-	@packaging/install project $(VENV) -e
+	@PYTHON="$(PYTHON)" tools/install packages $(VENV) requirements.lock
+	@tools/install project $(VENV) -e
 	@touch $@
 
-$(VENV)/.development: requirements-dev.lock pyproject.toml packaging/install
+$(VENV)/.development: requirements-dev.lock pyproject.toml tools/install
 	@echo "Installing into $(VENV) (once, about a minute) …"
-	@PYTHON="$(PYTHON)" packaging/install packages $(VENV) requirements-dev.lock
-	@packaging/install project $(VENV) -e
+	@PYTHON="$(PYTHON)" tools/install packages $(VENV) requirements-dev.lock
+	@tools/install project $(VENV) -e
 	@touch $@
