@@ -1,0 +1,312 @@
+"""The lower bound of a plan, recomputed from its certificate's prices and the inputs.
+
+    bound = Σ prices of frozen nodes + Σ exit costs of removable nodes - m · Σ placed pending pods
+            + Σ count·π + Σ rhs·λ - Σ u·max(0, V - c)
+
+with m the price of a move and V the greatest value of one node of a class (docs/model.md). Every number but the
+prices π and λ is derived from the inputs; any π, λ >= 0 give a valid bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from planner.model.inputs import PlanningInputs
+from planner.model.plan import CertificateClass, CertificateGroup, CertificateRow, Plan
+from planner.verifier.facts import Facts, Group, Spot, adopted, gather, offering_key
+from planner.verifier.knapsack import Item, Range, greatest_value
+from planner.verifier.placement import check_placement
+
+_OPTIMAL_TOLERANCE_NANOUSD_PER_HOUR = 1000
+"""How far the bound of a plan called optimal may be below its value, for each node: prices π are rounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the check found.
+
+    `problems`: what is wrong, each as a sentence. `lower_bound_nanousd_per_hour`: what the certificate proves, None
+    where its groups, classes or rows are wrong. `undecided`: the classes whose knapsack was open at the time limit,
+    where the claim hangs on them; the bound given then is what was proven so far.
+    """
+
+    problems: tuple[str, ...]
+    value_nanousd_per_hour: int
+    lower_bound_nanousd_per_hour: int | None = None
+    undecided: tuple[str, ...] = ()
+
+    @property
+    def right(self) -> bool:
+        """Whether nothing is wrong and nothing is open."""
+        return not self.problems and not self.undecided
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A class as the inputs say it is: the cost c, the limit u, what one node adds to each row, its spot."""
+
+    spot: Spot
+    cost: int
+    limit: int
+    place: tuple[str, str]
+    kept_node: str | None = None
+    here: Mapping[int, int] = field(default_factory=dict)
+
+
+def verify(plan: Plan, inputs: PlanningInputs, time_limit_seconds: float, now: Callable[[], float]) -> Verdict:
+    """Check the placement, the objective and the certificate of a plan against its inputs.
+
+    `now` gives seconds; only differences count. The time limit covers the knapsacks, everything else is quick.
+    """
+    deadline = now() + time_limit_seconds
+    problems = list(check_placement(plan, inputs))
+    # `held` is no part of the problem that the bound is about: the bound must hold without it.
+    facts = gather(replace(adopted(plan, inputs), held={}))
+    value = plan.objective.value_nanousd_per_hour
+    counts, wrong = _match_groups(plan, facts)
+    columns = _columns(facts, counts)
+    wrong += _check_classes(plan.certificate.classes, columns)
+    wrong += _check_rows(plan.certificate.rows, facts)
+    problems += wrong
+    if wrong:
+        return Verdict(tuple(problems), value)
+    terms = _Terms(facts, counts, plan.certificate.rows)
+    ranges = _knapsacks(terms, columns, deadline, now)
+    proven = terms.constant - sum(c.limit * (ranges[i].upper - terms.floor(c)) for i, c in columns.items())
+    reachable = terms.constant - sum(c.limit * (ranges[i].lower - terms.floor(c)) for i, c in columns.items())
+    claimed = plan.objective.lower_bound_nanousd_per_hour
+    if claimed > reachable:
+        problems.append(
+            f"the lower bound {claimed} nanodollars per hour is not proven: the certificate gives "
+            f"{'' if proven == reachable else 'at most '}{reachable}"
+        )
+    nodes = len(plan.nodes)
+    if plan.objective.status == "optimal" and value - claimed > _OPTIMAL_TOLERANCE_NANOUSD_PER_HOUR * nodes:
+        problems.append(
+            f"the status is optimal, but the value {value} is {value - claimed} nanodollars per hour above the "
+            f"lower bound, more than {_OPTIMAL_TOLERANCE_NANOUSD_PER_HOUR} for each of the {nodes} nodes"
+        )
+    if proven > value:
+        problems.append(
+            f"the certificate proves {proven} nanodollars per hour, more than the plan's value {value}: "
+            "the plan breaks a constraint, or the certificate is about another cluster"
+        )
+    undecided = tuple(i for i, found in ranges.items() if not found.exact) if reachable >= claimed > proven else ()
+    return Verdict(tuple(problems), value, proven, undecided)
+
+
+def _match_groups(plan: Plan, facts: Facts) -> tuple[dict[int, tuple[int, int]], list[str]]:
+    """Return (count, π) of each group of the facts, by its index, from the certificate's groups; and what is wrong.
+
+    Groups are recognised by requests and workloads. Pods of one workload may be in several groups; then only
+    their sum is known from the plan's unplaced pods, and each group's own count must be within what it has.
+    """
+    left: list[CertificateGroup] = list(plan.certificate.groups)
+    problems = [
+        f"certificate group {g.id}: the price {g.price_nanousd_per_hour} must not be negative"
+        for g in left
+        if g.price_nanousd_per_hour < 0
+    ]
+    if len({g.id for g in left}) < len(left):
+        problems.append("certificate: two groups have the same id")
+    matched: dict[int, tuple[int, int]] = {}
+    membership: dict[str, int] = {}
+    for group in facts.groups:
+        for workload in group.workloads:
+            membership[workload] = membership.get(workload, 0) + 1
+    for index, group in enumerate(facts.groups):
+        present = group.running_count + group.pending_count
+        fewest, most = _placed_range(group, plan, facts, membership)
+        alike = [g for g in left if g.requests == group.key.requests and set(g.workloads) <= group.workloads]
+        alike.sort(key=lambda g: (set(g.workloads) != group.workloads, not fewest <= g.count <= most))
+        names = ", ".join(sorted(group.workloads))
+        if not alike:
+            if fewest:
+                problems.append(f"certificate: the group of the {present} pods of {names} is missing")
+            matched[index] = (0, 0)
+            continue
+        found = alike[0]
+        left.remove(found)
+        missing = _with_placed_pods(group, plan) - set(found.workloads)
+        if missing:
+            problems.append(f"certificate group {found.id}: {', '.join(sorted(missing))} is missing in it")
+        if not fewest <= found.count <= most:
+            right = str(fewest) if fewest == most else f"{fewest} to {most}"
+            problems.append(f"certificate group {found.id}: count is {found.count}, the inputs say {right}")
+        matched[index] = (found.count, max(0, found.price_nanousd_per_hour))
+    problems += [f"certificate group {g.id}: the inputs have no such pods" for g in left]
+    grouped = sum(group.running_count + group.pending_count for group in facts.groups)
+    unplaced = sum(facts.unplaced_of_groups(workload, plan) for workload in plan.unplaced)
+    total = sum(count for count, _ in matched.values())
+    if not problems and total != grouped - unplaced:
+        problems.append(f"certificate: its groups count {total} pods, the plan places {grouped - unplaced}")
+    return matched, problems
+
+
+def _placed_range(group: Group, plan: Plan, facts: Facts, membership: Mapping[str, int]) -> tuple[int, int]:
+    """Return how many pods of the group the plan places, at least and at most."""
+    fewest = most = group.running_count
+    for workload, pending in group.pending.items():
+        unplaced = min(pending, facts.unplaced_of_groups(workload, plan))
+        fewest += pending - unplaced
+        most += pending - (unplaced if membership[workload] == 1 else 0)
+    return fewest, most
+
+
+def _with_placed_pods(group: Group, plan: Plan) -> set[str]:
+    """Name the workloads of the group that surely have a placed pod in it: the pending ones that are all placed."""
+    return {w for w in group.pending if w not in plan.unplaced}
+
+
+def _columns(facts: Facts, counts: Mapping[int, tuple[int, int]]) -> dict[str, _Column]:
+    """Return every class by what names it: each node that is not frozen, each offering."""
+    found: dict[str, _Column] = {}
+    catalogue = facts.inputs.catalogue
+    for name, node in facts.nodes.items():
+        role = facts.role(name)
+        if role == "frozen":
+            continue
+        cost = facts.price_nanousd_per_hour(name)
+        cost -= facts.exit_cost_nanousd_per_hour(name) if role == "removable" else 0
+        here = {i: group.here[name] for i, group in enumerate(facts.groups) if name in group.here}
+        place = (catalogue.pool_of(node), node.zone)
+        found[_node_label(name)] = _Column(facts.spots[name], cost, 1, place, name if role == "kept" else None, here)
+    for key, (offering, spot) in facts.offers.items():
+        pods = sum(counts[i][0] for i, group in enumerate(facts.groups) if spot.takes(group.key))
+        limit = max(offering.minimum, pods)
+        if offering.maximum is not None:
+            limit = min(offering.maximum, limit)
+        place = (offering.pool, offering.zone)
+        found["/".join(key)] = _Column(spot, offering.price_nanousd_per_hour, limit, place)
+    return found
+
+
+def _node_label(name: str) -> str:
+    return f"node {name}"
+
+
+def _check_classes(claimed: Iterable[CertificateClass], columns: Mapping[str, _Column]) -> list[str]:
+    """Every class must be there, once, with the limit and the cost that the inputs give."""
+    problems: list[str] = []
+    seen: set[str] = set()
+    for kind in claimed:
+        label = "/".join(offering_key(kind)) if kind.node is None else _node_label(kind.node)
+        column = columns.get(label)
+        if column is None:
+            problems.append(f"certificate class {kind.id}: the inputs have no such kind of node ({label})")
+            continue
+        if label in seen:
+            problems.append(f"certificate class {kind.id}: {label} is there twice")
+        seen.add(label)
+        if kind.limit != column.limit:
+            problems.append(f"certificate class {kind.id}: limit is {kind.limit}, the inputs say {column.limit}")
+        if kind.cost_nanousd_per_hour != column.cost:
+            problems.append(
+                f"certificate class {kind.id}: cost is {kind.cost_nanousd_per_hour} nanodollars per hour, "
+                f"the inputs say {column.cost}"
+            )
+    problems += [
+        f"certificate: the class of {label} is missing, so nothing bounds what it could do"
+        for label in columns
+        if label not in seen
+    ]
+    return problems
+
+
+def _check_rows(rows: Iterable[CertificateRow], facts: Facts) -> list[str]:
+    """Each row must be a constraint of the inputs, with its right-hand side and a dual that is not negative."""
+    problems: list[str] = []
+    right: dict[tuple[str, str], int] = {}
+    for name in facts.nodes:
+        if facts.role(name) == "kept":
+            right[("kept", name)] = 1
+    for (pool, zone), (minimum, maximum) in facts.inputs.catalogue.limits().items():
+        frozen = sum(facts.role(name) == "frozen" for name in facts.existing(pool, zone))
+        right[("pool-minimum", f"{pool}/{zone}")] = minimum - frozen
+        if maximum is not None:
+            right[("pool-maximum", f"{pool}/{zone}")] = frozen - facts.most(pool, zone, maximum)
+    seen: set[tuple[str, str]] = set()
+    for row in rows:
+        label = f"certificate row {row.kind} {row.scope}"
+        if row.dual_nanousd_per_hour < 0:
+            problems.append(f"{label}: the dual {row.dual_nanousd_per_hour} must not be negative")
+        if (row.kind, row.scope) not in right:
+            problems.append(f"{label}: the inputs have no such constraint")
+        elif row.rhs != right[(row.kind, row.scope)]:
+            problems.append(f"{label}: rhs is {row.rhs}, the inputs say {right[(row.kind, row.scope)]}")
+        if (row.kind, row.scope) in seen:
+            problems.append(f"{label} is there twice")
+        seen.add((row.kind, row.scope))
+    return problems
+
+
+class _Terms:
+    """The parts of the bound that need no knapsack, and what one node of a class is worth before any pod."""
+
+    def __init__(self, facts: Facts, counts: Mapping[int, tuple[int, int]], rows: Iterable[CertificateRow]) -> None:
+        self.facts = facts
+        self.counts = counts
+        self.rows = [row for row in rows if row.dual_nanousd_per_hour]
+        self.move = facts.inputs.prices.move_nanousd_per_hour
+        self.names = sorted({name for group in facts.groups for name in group.key.requests.amounts()})
+        self.constant = self._constant()
+
+    def _constant(self) -> int:
+        total = 0
+        for name in self.facts.nodes:
+            match self.facts.role(name):
+                case "frozen":
+                    total += self.facts.price_nanousd_per_hour(name)
+                case "removable":
+                    total += self.facts.exit_cost_nanousd_per_hour(name)
+        for index, group in enumerate(self.facts.groups):
+            count, price = self.counts[index]
+            total += count * price - self.move * (count - group.running_count)
+        return total + sum(row.rhs * row.dual_nanousd_per_hour for row in self.rows)
+
+    def floor(self, column: _Column) -> int:
+        """Return c - Σ λ·coefficient: what the pods on one node must be worth to lower the bound."""
+        worth = 0
+        for row in self.rows:
+            applies = row.scope == (column.kept_node if row.kind == "kept" else "/".join(column.place))
+            if applies:
+                worth += -row.dual_nanousd_per_hour if row.kind == "pool-maximum" else row.dual_nanousd_per_hour
+        return column.cost - worth
+
+    def items(self, column: _Column) -> tuple[tuple[Item, ...], tuple[int, ...]]:
+        """Return the knapsack of one node: pods that are there already are worth π, arriving ones π - m."""
+        room = column.spot.room.amounts()
+        found: list[Item] = []
+        for index, group in enumerate(self.facts.groups):
+            count, price = self.counts[index]
+            if not count or not price or not column.spot.takes(group.key):
+                continue
+            amounts = group.key.requests.amounts()
+            weights = tuple(amounts.get(name, 0) for name in self.names)
+            staying = min(count, column.here.get(index, 0))
+            if staying:
+                found.append(Item(price, weights, staying))
+            found.append(Item(price - self.move, weights, count - staying))
+        return tuple(found), tuple(room.get(name, 0) for name in self.names)
+
+
+def _knapsacks(
+    terms: _Terms, columns: Mapping[str, _Column], deadline: float, now: Callable[[], float]
+) -> dict[str, Range]:
+    """Return max(floor, V) of every class; equal ones are solved once. Time is shared by those still to come."""
+    questions = {label: (*terms.items(column), terms.floor(column)) for label, column in columns.items()}
+    answers: dict[object, Range] = {}
+    waiting = len(set(questions.values()))
+    for question in questions.values():
+        if question in answers:
+            continue
+        items, room, floor = question
+        until = now() + max(0.0, deadline - now()) / waiting
+        waiting -= 1
+        answers[question] = greatest_value(items, room, floor, _expiry(until, now))
+    return {label: answers[question] for label, question in questions.items()}
+
+
+def _expiry(until: float, now: Callable[[], float]) -> Callable[[], bool]:
+    return lambda: now() >= until

@@ -1,0 +1,283 @@
+"""The exact bounded knapsack with several resources, in whole numbers, by dynamic programming over contents.
+
+States that another one dominates are dropped, and so are those whose upper bound does not beat what is known. The
+bound is Dantzig's on one surrogate constraint, a non-negative combination of all resources: every solution
+of the knapsack satisfies it, so its fractional optimum is never too low (Glover 1975,
+https://doi.org/10.1287/opre.23.3.434; Pisinger 1997, https://doi.org/10.1287/opre.45.5.758).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+_SURROGATE_SCALE = 1 << 40
+_STATES_LIMIT = 1_000_000
+_CHECK_EVERY = 4096
+_GRIDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """At most `count` equal things: what one is worth, and what it takes of each resource (>= 0)."""
+
+    price: int
+    weights: tuple[int, ...]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """lower <= max(floor, greatest value) <= upper; equal where the search was finished."""
+
+    lower: int
+    upper: int
+
+    @property
+    def exact(self) -> bool:
+        return self.lower == self.upper
+
+
+def greatest_value(items: Sequence[Item], capacity: Sequence[int], floor: int, expired: Callable[[], bool]) -> Range:
+    """Return max(floor, max Σ price·x over whole x, 0 <= x <= count, Σ weights·x <= capacity where weights are).
+
+    A resource of which the chosen items take nothing may be overdrawn (as `Resources.fits_in` says).
+    `expired` is asked now and then; once it says so, the range found so far is returned.
+    """
+    least = max(floor, 0)
+    useful = _fitting(items, capacity)
+    limiting = _limiting(useful, capacity)
+    if not limiting:
+        value = max(least, sum(item.price * item.count for item in useful))
+        return Range(value, value)
+    # Cheap bounds first: at good prices most kinds of nodes are decided by one of them.
+    small, room = _scaled(useful, capacity, limiting)
+    if _root_bound(small, room, [1] * len(room)) <= least:
+        return Range(least, least)
+    small = _without_dominated(small, room)
+    shares = _best_shares(small, room)
+    if _root_bound(small, room, shares) <= least:
+        return Range(least, least)
+    ordered = _Ordered(small, room, _multipliers(shares, room))
+    return _search(ordered, max(least, _greedy(small, room)), expired)
+
+
+def _fitting(items: Sequence[Item], capacity: Sequence[int]) -> list[Item]:
+    """Drop what is worth nothing or does not fit, and lower the counts to what fits."""
+    found: list[Item] = []
+    for item in items:
+        if item.price <= 0:
+            continue
+        fits = min((c // w for w, c in zip(item.weights, capacity, strict=True) if w), default=item.count)
+        if (count := min(item.count, fits)) > 0:
+            found.append(Item(item.price, item.weights, count))
+    return found
+
+
+def _scaled(items: list[Item], capacity: Sequence[int], limiting: list[int]) -> tuple[list[Item], list[int]]:
+    """Keep the limiting resources alone, in units of the greatest common divisor of what the items take.
+
+    Sums of multiples of the divisor never use the rest of the capacity.
+    """
+    divisors = [math.gcd(*(item.weights[r] for item in items)) for r in limiting]
+    units = list(zip(limiting, divisors, strict=True))
+    small = [Item(item.price, tuple(item.weights[r] // d for r, d in units), item.count) for item in items]
+    return small, [capacity[r] // d for r, d in units]
+
+
+def _without_dominated(items: list[Item], capacity: Sequence[int]) -> list[Item]:
+    """Drop an item where there is always an unused one that is worth as much and takes no more.
+
+    If a solution uses the item beside n dominating ones, n + 1 things that take at least the dominating items'
+    least weight fit, so n < fits; with `fits` dominating things in stock one of them is unused.
+    """
+    ordered = sorted(items, key=lambda item: (-item.price, item.weights))
+    kept: list[Item] = []
+    for item in ordered:
+        better = [k for k in kept if all(a <= b for a, b in zip(k.weights, item.weights, strict=True))]
+        stock = sum(k.count for k in better)
+        fits = min(
+            (
+                c // least
+                for r, c in enumerate(capacity)
+                if (least := min((k.weights[r] for k in better), default=0)) > 0
+            ),
+            default=stock + 1,
+        )
+        if stock < fits:
+            kept.append(item)
+    return kept
+
+
+def _limiting(items: list[Item], capacity: Sequence[int]) -> list[int]:
+    """Name the resources that can limit: not all items together fit, and no other resource implies the limit."""
+    totals = [sum(item.weights[r] * item.count for item in items) for r in range(len(capacity))]
+    candidates = [r for r, total in enumerate(totals) if 0 < total > capacity[r]]
+    kept: list[int] = []
+    for r in candidates:
+        implied = any(
+            all(item.weights[r] * capacity[s] <= item.weights[s] * capacity[r] for item in items)
+            for s in kept + [s for s in candidates if s > r]
+        )
+        if not implied:
+            kept.append(r)
+    return kept
+
+
+def _greedy(items: list[Item], room: list[int]) -> int:
+    """Return the value of a good content: the worthiest for its share of the room first."""
+
+    def share(item: Item) -> int:
+        return sum(w * _SURROGATE_SCALE // c for w, c in zip(item.weights, room, strict=True)) or 1
+
+    left, value = list(room), 0
+    for item in sorted(items, key=lambda item: -item.price * _SURROGATE_SCALE // share(item)):
+        copies = min((c // w for w, c in zip(item.weights, left, strict=True) if w), default=item.count)
+        copies = min(copies, item.count)
+        left = [c - copies * w for w, c in zip(item.weights, left, strict=True)]
+        value += copies * item.price
+    return value
+
+
+def _multipliers(shares: Sequence[int], room: list[int]) -> list[int]:
+    """Return whole multipliers of the resources, in proportion to share / capacity."""
+    return [share * _SURROGATE_SCALE // capacity for share, capacity in zip(shares, room, strict=True)]
+
+
+def _root_bound(items: list[Item], room: list[int], shares: Sequence[int]) -> int:
+    """Return the surrogate bound of the whole knapsack with these shares."""
+    ordered = _Ordered(items, room, _multipliers(shares, room))
+    return ordered.bound(0, ordered.surrogate_room)
+
+
+def _best_shares(items: list[Item], room: list[int]) -> list[int]:
+    """Return shares of the resources whose surrogate bound is low, by coordinate search on finer and finer grids."""
+    shares = [8] * len(room)
+    if len(room) == 1:
+        return shares
+    best = _root_bound(items, room, shares)
+    for _ in range(_GRIDS):
+        step = 4
+        while step:
+            improved = False
+            for r, change in itertools.product(range(len(shares)), (step, -step)):
+                trial = [*shares[:r], shares[r] + change, *shares[r + 1 :]]
+                if trial[r] >= 0 and any(trial) and (value := _root_bound(items, room, trial)) < best:
+                    best, shares, improved = value, trial, True
+            step = step if improved else step // 2
+        shares = [4 * share for share in shares]
+    return shares
+
+
+class _Ordered:
+    """Items by falling price per surrogate weight, with running sums, so that a bound is one bisection."""
+
+    def __init__(self, items: list[Item], room: list[int], multipliers: list[int]) -> None:
+        def weight(item: Item) -> int:
+            return sum(m * w for m, w in zip(multipliers, item.weights, strict=True))
+
+        weighed = [(weight(item), item) for item in items]
+        weighed.sort(key=lambda pair: -(pair[1].price * _SURROGATE_SCALE // pair[0]) if pair[0] else -math.inf)
+        self.items = [item for _, item in weighed]
+        self.weights = [w for w, _ in weighed]
+        self.room = room
+        self.surrogate_room = sum(m * c for m, c in zip(multipliers, room, strict=True))
+        self.sum_weights, self.sum_prices = [0], [0]
+        for w, item in weighed:
+            self.sum_weights.append(self.sum_weights[-1] + w * item.count)
+            self.sum_prices.append(self.sum_prices[-1] + item.price * item.count)
+
+    def bound(self, first: int, left: int) -> int:
+        """Return the fractional optimum, rounded down, of the items from `first` on in the surrogate room left."""
+        reach = self.sum_weights[first] + left
+        last = bisect_right(self.sum_weights, reach) - 1
+        value = self.sum_prices[last] - self.sum_prices[first]
+        if last < len(self.items):
+            value += (reach - self.sum_weights[last]) * self.items[last].price // self.weights[last]
+        return value
+
+
+def _search(ordered: _Ordered, known: int, expired: Callable[[], bool]) -> Range:
+    """Go through the items in order, keeping each content that may still become better than the best known.
+
+    A content is its room left, packed in one whole number: a field for each resource with a guard bit above it
+    that a negative field would clear, and the surrogate room left on top.
+    """
+    fields = [capacity.bit_length() for capacity in ordered.room]
+    offsets = [sum(fields[:r]) + r for r in range(len(fields) + 1)]
+    guards = sum(1 << (offsets[r] + fields[r]) for r in range(len(fields)))
+    top = offsets[-1]
+
+    def pack(amounts: Sequence[int], surrogate: int) -> int:
+        return sum(amount << offset for amount, offset in zip(amounts, offsets, strict=False)) + (surrogate << top)
+
+    start = pack(ordered.room, ordered.surrogate_room) + guards
+    states = {start: 0}
+    best = known
+    ticks = 0
+    for index, item in enumerate(ordered.items):
+        packed, price, count = pack(item.weights, ordered.weights[index]), item.price, item.count
+        bound, following = ordered.bound, index + 1
+        grown: dict[int, int] = {}
+        for state, worth in states.items():
+            ticks += 1
+            if ticks % _CHECK_EVERY == 0 and expired():
+                return _open(ordered, index, states, best)
+            left, value = state, worth
+            for _ in range(count + 1):
+                if value > best:
+                    best = value
+                if value + bound(following, left >> top) > best and grown.get(left, -1) < value:
+                    grown[left] = value
+                left -= packed
+                if left & guards != guards:
+                    break
+                value += price
+        states = _undominated(grown, fields, offsets)
+        if not states:
+            return Range(best, best)
+        if len(states) > _STATES_LIMIT:
+            return _open(ordered, following, states, best)
+    return Range(best, best)
+
+
+def _open(ordered: _Ordered, index: int, states: dict[int, int], best: int) -> Range:
+    """Return what is proven when the search ends early: every content descends from a state, or is not better."""
+    fields = [capacity.bit_length() for capacity in ordered.room]
+    top = sum(fields) + len(fields)
+    upper = max(value + ordered.bound(index, left >> top) for left, value in states.items())
+    return Range(best, max(best, upper))
+
+
+def _undominated(states: dict[int, int], fields: list[int], offsets: list[int]) -> dict[int, int]:
+    """Drop each content beside which another one is worth as much and leaves as much of every resource.
+
+    Contents are compared where they leave the same of all resources but the first two; within those, by falling
+    value, a staircase of (first, second) room left is kept: `firsts` rises while `seconds` falls.
+    """
+    if len(states) < 32:
+        return states
+    first_mask = (1 << fields[0]) - 1
+    second_offset = offsets[1] if len(fields) > 1 else 0
+    second_mask = (1 << fields[1]) - 1 if len(fields) > 1 else 0
+    rest_offset = offsets[2] if len(fields) > 2 else 0
+    rest_mask = (1 << (offsets[-1] - rest_offset)) - 1 if len(fields) > 2 else 0
+    stairs: dict[int, tuple[list[int], list[int]]] = {}
+    kept: dict[int, int] = {}
+    for left, value in sorted(states.items(), key=lambda state: (-state[1], -state[0])):
+        first, second = left & first_mask, (left >> second_offset) & second_mask
+        # Negated, so that both lists rise and fall as bisect needs them: larger firsts come first.
+        firsts, seconds = stairs.setdefault((left >> rest_offset) & rest_mask, ([], []))
+        position = bisect_right(firsts, -first)
+        if position and seconds[position - 1] >= second:
+            continue
+        kept[left] = value
+        end = position
+        while end < len(firsts) and seconds[end] <= second:
+            end += 1
+        firsts[position:end] = [-first]
+        seconds[position:end] = [second]
+    return kept
