@@ -204,7 +204,8 @@ def controller(owners: tuple[Owner, ...] | None) -> Owner | None:
 def passes_untouched(pod: PodObject) -> bool:
     """Tell whether steering leaves the pod alone: it belongs to a node, or to Kinema itself."""
     metadata, spec = pod.metadata, pod.spec
-    if metadata.namespace == SYSTEM_NAMESPACE and metadata.labels and metadata.labels.app_name == "kinema":
+    app = (metadata.labels.app_name if metadata.labels is not None else None) or ""
+    if metadata.namespace == SYSTEM_NAMESPACE and f"{app}-".startswith("kinema-"):
         return True
     return bool(spec.node_name) or belongs_to_node(metadata) or _names_its_node(spec)
 

@@ -226,6 +226,7 @@ class State(Knowledge):
                 if node.placement is not None:
                     node.settled = frozenset(node.pods)
                     self._marked.add(name)
+            self._recount()
 
     # Answers, for the requests.
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 import pytest
@@ -16,16 +14,9 @@ from extender.settings import ExtenderSettings, SettingsError
 from extender.wire import NameCandidates
 from tests.extender.building import HandClock, Json, node, pod, replicaset, target
 from tests.extender.fake_api import FakeApi
+from tests.extender.serving import eventually
 
 WEB = "shop/Deployment/web"
-
-
-def eventually(check: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 10
-    pause = threading.Event()
-    while not check():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        pause.wait(0.005)
 
 
 def place(cache: Cache, thing: Json, *names: str) -> tuple[str, ...]:

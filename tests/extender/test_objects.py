@@ -61,9 +61,9 @@ def mirror() -> Json:
     return thing
 
 
-def kinemas(namespace: str) -> Json:
+def named(app: str, namespace: str) -> Json:
     thing = pod("planner", "Deployment/planner", namespace=namespace)
-    thing["metadata"]["labels"]["app.kubernetes.io/name"] = "kinema"
+    thing["metadata"]["labels"]["app.kubernetes.io/name"] = app
     return thing
 
 
@@ -81,8 +81,10 @@ def on_one_node(key: str) -> Json:
         pytest.param(pod("agent", "DaemonSet/agent"), True, id="of a DaemonSet"),
         pytest.param(pod("static", "Node/a"), True, id="static"),
         pytest.param(mirror(), True, id="mirror"),
-        pytest.param(kinemas("kube-system"), True, id="Kinema's own"),
-        pytest.param(kinemas("shop"), False, id="a tenant's pod with Kinema's name"),
+        pytest.param(named("kinema", "kube-system"), True, id="Kinema's own"),
+        pytest.param(named("kinema-planner", "kube-system"), True, id="Kinema's planner"),
+        pytest.param(named("kinematics", "kube-system"), False, id="another system pod"),
+        pytest.param(named("kinema", "shop"), False, id="a tenant's pod with Kinema's name"),
         pytest.param(pod("bound", on="a"), True, id="with its node"),
         pytest.param(on_one_node("metadata.name"), True, id="with required affinity to a node's name"),
         pytest.param(on_one_node("metadata.other"), False, id="with another field"),
