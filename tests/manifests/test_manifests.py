@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
+import sys
+import time
 import tomllib
+import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +25,7 @@ from extender.settings import ExtenderSettings
 from planner import labels, ports
 from planner.settings import load_settings
 from tests.controlplane.build import KUBERNETES_VERSION, Binaries
-from tests.controlplane.cluster import ApiError, ControlPlane, ControlPlaneError, FakeNode, Process
+from tests.controlplane.cluster import ApiError, ControlPlane, ControlPlaneError, FakeNode, Process, free_port
 
 pytestmark = pytest.mark.controlplane
 
@@ -277,34 +282,106 @@ def test_the_extender_reads_all_it_needs_with_its_own_account(applied: ControlPl
     applied.eventually(extender_cache.is_ready, "the extender's cache to be whole")
 
 
-@pytest.fixture
-def second_scheduler(applied: ControlPlane) -> Iterator[Process]:
-    """The scheduler of the manifests under its own account; its extender is away."""
-    scheduler = applied.start_scheduler(
+def start_second_scheduler(control_plane: ControlPlane, extender_url: str) -> Process:
+    """Start the scheduler of the manifests under its own account, asking the extender at the URL."""
+    return control_plane.start_scheduler(
         BASE / "scheduler-configuration.yaml",
-        # Nobody listens there: the extender is ignorable, so pods must be placed all the same.
-        extender_url="http://127.0.0.1:9",
-        kubeconfig=applied.kubeconfig_for(NAMESPACE, "kinema-scheduler"),
+        extender_url=extender_url,
+        kubeconfig=control_plane.kubeconfig_for(NAMESPACE, "kinema-scheduler"),
     )
-    yield scheduler
-    scheduler.stop()
 
 
-def test_the_second_scheduler_places_pods_also_without_its_extender(
-    applied: ControlPlane, second_scheduler: Process
-) -> None:
+def create_deployment(control_plane: ControlPlane, namespace: str, replicas: int) -> Manifest:
+    selector = {"app": "web"}
+    spec = {
+        "schedulerName": "kinema-scheduler",
+        "containers": [{"name": "main", "image": "registry.example/app:1"}],
+    }
+    body = {
+        "metadata": {"name": "web"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": selector},
+            "template": {"metadata": {"labels": selector}, "spec": spec},
+        },
+    }
+    return control_plane.request("POST", f"/apis/apps/v1/namespaces/{namespace}/deployments", body)
+
+
+def hosts_of_running_pods(control_plane: ControlPlane, namespace: str, count: int) -> Counter[str]:
+    """Wait until so many pods run and return how many are on which node."""
+
+    def hosts() -> list[str]:
+        pods = control_plane.items(f"/api/v1/namespaces/{namespace}/pods")
+        return [pod["spec"]["nodeName"] for pod in pods if pod["status"].get("phase") == "Running"]
+
+    control_plane.eventually(lambda: len(hosts()) == count, f"{count} pods to run in {namespace}")
+    return Counter(hosts())
+
+
+def test_the_second_scheduler_places_pods_also_without_its_extender(applied: ControlPlane) -> None:
     applied.add_node(NODE)
+    # Nobody listens there: the extender is ignorable.
+    scheduler = start_second_scheduler(applied, "http://127.0.0.1:9")
+    try:
+        namespace = applied.create_namespace("unsteered")
+        create_deployment(applied, namespace, replicas=3)
+        assert hosts_of_running_pods(applied, namespace, 3) == {NODE.name: 3}
+        lease = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/kinema-scheduler"
+        assert applied.request("GET", lease)["spec"]["holderIdentity"]
+    finally:
+        scheduler.stop()
+
+
+@pytest.fixture
+def extender_url(applied: ControlPlane, base: list[Manifest]) -> Iterator[str]:
+    """The extender container's own command, on a free port and with the extender's own account."""
+    program, *arguments = containers(base)["extender"]["command"]
+    address = f"127.0.0.1:{free_port()}"
+    kubeconfig = applied.kubeconfig_for(NAMESPACE, "kinema-extender")
+    environment = {**os.environ, "EXTENDER_BIND": address, "EXTENDER_KUBECONFIG": str(kubeconfig)}
+    command = [str(Path(sys.executable).with_name(program)), *arguments]
+    with (applied.logs / "extender.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
+
+    def ready() -> bool:
+        assert process.poll() is None, (applied.logs / "extender.log").read_text()
+        try:
+            with urllib.request.urlopen(f"http://{address}/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    try:
+        applied.eventually(ready, "the extender to be ready")
+        yield f"http://{address}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_the_scheduler_and_the_extender_of_the_manifests_put_pods_where_the_plan_wants_them(
+    applied: ControlPlane, extender_url: str
+) -> None:
+    nodes = [FakeNode(name=f"node-{number}", labels={labels.OPTIMAL: "i-1"}) for number in range(4)]
+    applied.add_node(*nodes)
     namespace = applied.create_namespace("steered")
-    container = {"name": "main", "image": "registry.example/app:1"}
-    spec = {"schedulerName": "kinema-scheduler", "containers": [container]}
-    pods = f"/api/v1/namespaces/{namespace}/pods"
-    applied.request("POST", pods, {"metadata": {"name": "steered"}, "spec": spec})
-    applied.eventually(
-        lambda: applied.request("GET", f"{pods}/steered")["status"].get("phase") == "Running",
-        f"the pod to run; the scheduler's log is {second_scheduler.log}",
-    )
-    lease = applied.request("GET", f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/kinema-scheduler")
-    assert lease["spec"]["holderIdentity"]
+    workload = create_deployment(applied, namespace, replicas=0)
+    wanted = {"node-1": 1, "node-3": 5}
+    for node in nodes:
+        key, uid = f"{namespace}/Deployment/web", workload["metadata"]["uid"]
+        target = labels.Target(key, uid, wanted.get(node.name, 0), "all")
+        placement = labels.Placement("i-1", time.time() + 600, (target,) if target.want else (), {})
+        annotations = {labels.PLACEMENT: labels.encode_placement(placement)}
+        applied.request("PATCH", f"/api/v1/nodes/{node.name}", {"metadata": {"annotations": annotations}})
+    scheduler = start_second_scheduler(applied, extender_url)
+    try:
+        path = f"/apis/apps/v1/namespaces/{namespace}/deployments/web"
+        applied.request("PATCH", path, {"spec": {"replicas": 6}})
+        # The default plugins alone would spread 6 pods over 4 nodes as 2, 2, 1, 1.
+        assert hosts_of_running_pods(applied, namespace, 6) == wanted
+    finally:
+        scheduler.stop()
 
 
 # What the files say to each other
