@@ -1,0 +1,321 @@
+"""A scheduler: filters, then its extender as kube-scheduler asks it, then least allocated with fixed tie-breaking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from planner.model.resources import Resources
+from planner.model.scheduling import Taint
+from planner.ports import NODES, PODS
+from simulator.api import ApiServer, condition, is_active, is_deleting, set_condition
+from simulator.constraints import constraints_of, preferences_of, requests_of, taints_of
+from simulator.extenders import Extender, ExtenderFault
+from simulator.selectors import amounts, selects
+from simulator.store import Change, Json, Key, controller_of, key_of
+
+CYCLE_SECONDS: Final = 0.005
+"""Time of one scheduling cycle; the real scheduler binds about 200 pods a second."""
+
+FIRST_BACKOFF_SECONDS: Final = 1.0
+LAST_BACKOFF_SECONDS: Final = 10.0
+FLUSH_SECONDS: Final = 300.0
+"""When a pod that waits is tried again without any event. Source: scheduling_queue.go."""
+
+_REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
+_HOSTNAME: Final = "kubernetes.io/hostname"
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A pod without a node: how often it was tried, and from when on it may be tried again."""
+
+    attempts: int = 0
+    not_before: float = 0.0
+    parked: bool = False
+
+
+class Scheduler:
+    """Puts the pods that name it on nodes, one after the other in the order of their arrival.
+
+    Not modelled: preemption, soft spreading, inter-pod affinity beyond required anti-affinity by host name,
+    volumes; a pod that needs one of the hard ones is refused with `NotImplementedError` rather than misplaced.
+    """
+
+    def __init__(self, server: ApiServer, name: str = "default-scheduler", extender: Extender | None = None) -> None:
+        """Schedule the pods of this scheduler name."""
+        self._server = server
+        self._store = server.store
+        self._clock = server.clock
+        self._name = name
+        self._waiting: dict[Key, _Waiting] = {}
+        self._awake = False
+        self._seats: dict[str, list[str]] = {}
+        self.extender: Final = extender
+        self.before_cycle: Callable[[], None] = lambda: None
+        server.store.subscribe(self.observe)
+
+    def seat(self, workload: str, nodes: Sequence[str]) -> None:
+        """Put the next pods of a workload ("namespace/name" of its controller) on these nodes, whatever fits better.
+
+        So a test or a scenario says where pods stand at its start.
+        """
+        self._seats.setdefault(workload, []).extend(nodes)
+
+    def observe(self, change: Change) -> None:
+        """Queue new pods, and wake waiting ones when something happened that may help them."""
+        if change.resource == PODS:
+            pod, key = change.body, change.key
+            mine = pod["spec"].get("schedulerName") == self._name
+            if change.type == "DELETED" or pod["spec"].get("nodeName") or not is_active(pod):
+                if self._waiting.pop(key, None) is None or change.type != "DELETED":
+                    self._wake_parked()
+            elif mine and key not in self._waiting:
+                self._waiting[key] = _Waiting()
+                self._wake(CYCLE_SECONDS)
+        elif change.resource == NODES and change.type != "DELETED" and _relevant(change):
+            self._wake_parked()
+
+    def _wake_parked(self) -> None:
+        now = self._clock.now()
+        soonest = None
+        for waiting in self._waiting.values():
+            if waiting.parked:
+                waiting.parked = False
+                delay = max(CYCLE_SECONDS, waiting.not_before - now)
+                soonest = delay if soonest is None else min(soonest, delay)
+        if soonest is not None:
+            self._wake(soonest)
+
+    def _wake(self, seconds: float) -> None:
+        if not self._awake:
+            self._awake = True
+            self._clock.call_after(seconds, self._cycle)
+
+    def _cycle(self) -> None:
+        """Try one pod, then sleep until the next one's turn."""
+        self._awake = False
+        now = self._clock.now()
+        due = [key for key, w in self._waiting.items() if not w.parked and w.not_before <= now]
+        if due:
+            key = min(due, key=self._order)
+            self.before_cycle()
+            self._try(key)
+        starts = [w.not_before for w in self._waiting.values() if not w.parked]
+        if starts:
+            self._wake(max(CYCLE_SECONDS, min(starts) - now))
+
+    def _order(self, key: Key) -> tuple[int, int]:
+        pod = self._server.find(PODS, key)
+        priority = 0 if pod is None else int(pod["spec"].get("priority") or 0)
+        return -priority, list(self._waiting).index(key)
+
+    def _try(self, key: Key) -> None:
+        pod = self._server.find(PODS, key)
+        if pod is None or pod["spec"].get("nodeName"):
+            self._waiting.pop(key, None)
+            return
+        node, message = self._choose(pod)
+        if node is not None:
+            self._waiting.pop(key)
+            self._server.bind(key, node)
+            return
+        waiting = self._waiting[key]
+        waiting.attempts += 1
+        backoff = min(LAST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** (waiting.attempts - 1))
+        waiting.not_before = self._clock.now() + backoff
+        waiting.parked = True
+        self._clock.call_after(FLUSH_SECONDS, self._wake_parked)
+        found = condition(pod, "PodScheduled")
+        if found is None or found.get("message") != message:
+            now = self._clock.now()
+            self._server.write(
+                PODS,
+                key,
+                lambda body: set_condition(body, "PodScheduled", "False", now, reason="Unschedulable", message=message),
+            )
+
+    def _choose(self, pod: Json) -> tuple[str | None, str]:
+        """Return the best node, or None and why there is none."""
+        if (seat := self._take_seat(pod)) is not None:
+            return seat, ""
+        nodes = self._store.bodies(NODES)
+        reasons: dict[str, int] = {}
+        free = {}
+        for node in nodes:
+            room = self._room(node)
+            reason = self._refusal(pod, node, room)
+            if reason:
+                reasons[reason] = reasons.get(reason, 0) + 1
+            else:
+                free[node["metadata"]["name"]] = (node, room)
+        names = list(free)
+        if names and self.extender is not None:
+            try:
+                filtered = self.extender.filter(pod, names)
+                names = [name for name in names if name in filtered.names]
+                for reason in filtered.failed.values():
+                    reasons[reason] = reasons.get(reason, 0) + 1
+            except ExtenderFault:
+                pass  # ignorable: true, as in Kinema's configuration of the scheduler
+        if not names:
+            detail = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+            return None, f"0/{len(nodes)} nodes are available: {detail}."
+        if len(names) == 1:
+            return names[0], ""
+        scores = {name: _score(pod, *free[name]) for name in names}
+        _normalize_preferences(pod, {name: free[name][0] for name in names}, scores)
+        if self.extender is not None:
+            try:
+                for name, score in self.extender.prioritize(pod, names).items():
+                    scores[name] += score
+            except ExtenderFault:
+                pass  # as above
+        return min(names, key=lambda name: (-scores[name], name)), ""
+
+    def _take_seat(self, pod: Json) -> str | None:
+        owner = controller_of(pod)
+        if owner is None or not self._seats:
+            return None
+        name = owner["name"]
+        template = pod["metadata"].get("labels", {}).get("pod-template-hash")
+        if owner["kind"] == "ReplicaSet" and template:
+            name = name.removesuffix(f"-{template}")
+        seats = self._seats.get(f"{pod['metadata']['namespace']}/{name}")
+        return seats.pop(0) if seats else None
+
+    def _room(self, node: Json) -> Resources:
+        room = amounts(node["status"].get("allocatable"))
+        for pod in self._store.pods_on(node["metadata"]["name"]):
+            if pod["status"].get("phase") not in ("Succeeded", "Failed"):
+                room = room - requests_of(pod["spec"])
+        return room
+
+    def _refusal(self, pod: Json, node: Json, room: Resources) -> str:
+        """Return why the pod may not run on the node, in the scheduler's words; "" if it may."""
+        spec, name = pod["spec"], node["metadata"]["name"]
+        constraints, taints = constraints_of(spec), taints_of(node)
+        if is_deleting(node):
+            return "node(s) were being deleted"
+        if not constraints.tolerate(taints):
+            return "node(s) had untolerated taint(s)"
+        if not constraints.select(node["metadata"].get("labels") or {}, name):
+            return "node(s) didn't match Pod's node affinity/selector"
+        if not requests_of(spec).fits_in(room):
+            return _shortage(requests_of(spec), room)
+        _check_modelled(pod)
+        if self._ports_collide(spec, name):
+            return "node(s) didn't have free ports for the requested pod ports"
+        if self._repelled(pod, name):
+            return "node(s) didn't match pod anti-affinity rules"
+        return ""
+
+    def _ports_collide(self, spec: Json, node: str) -> bool:
+        wanted = _host_ports(spec)
+        return bool(wanted) and any(wanted & _host_ports(p["spec"]) for p in self._store.pods_on(node) if _takes(p))
+
+    def _repelled(self, pod: Json, node: str) -> bool:
+        """Tell whether required anti-affinity by host name, of either side, keeps the pod off the node."""
+        standing = [p for p in self._store.pods_on(node) if _takes(p)]
+        return any(_repels(pod, other) or _repels(other, pod) for other in standing)
+
+
+def _takes(pod: Json) -> bool:
+    return pod["status"].get("phase") not in ("Succeeded", "Failed")
+
+
+def _relevant(change: Change) -> bool:
+    """Tell whether a node's change may help a waiting pod; a new status condition alone may not."""
+    if change.before is None:
+        return True
+    old, new = change.before, change.body
+    return any(old["metadata"].get(f) != new["metadata"].get(f) for f in ("labels", "annotations")) or any(
+        (old[part].get(field) != new[part].get(field))
+        for part, field in (("spec", "taints"), ("spec", "unschedulable"), ("status", "allocatable"))
+    )
+
+
+def _shortage(requests: Resources, room: Resources) -> str:
+    has = room.amounts()
+    short = sorted(name for name, amount in requests.amounts().items() if amount > has.get(name, 0))
+    words = {"cpu_millicores": "cpu", "memory_bytes": "memory", "ephemeral_storage_bytes": "ephemeral-storage"}
+    if short == ["pods"]:
+        return "Too many pods"
+    return "Insufficient " + ", ".join(words.get(name, name) for name in short)
+
+
+def _score(pod: Json, node: Json, room: Resources) -> float:
+    """Return NodeResourcesFit's least-allocated score, 0 to 100: the mean free share after the pod."""
+    allocatable, left = amounts(node["status"].get("allocatable")), room - requests_of(pod["spec"])
+    shares = [
+        max(0, free) / total
+        for free, total in (
+            (left.cpu_millicores, allocatable.cpu_millicores),
+            (left.memory_bytes, allocatable.memory_bytes),
+        )
+        if total
+    ]
+    return 100 * sum(shares) / len(shares) if shares else 0.0
+
+
+def _normalize_preferences(pod: Json, nodes: dict[str, Json], scores: dict[str, float]) -> None:
+    """Add NodeAffinity (weight 2) and TaintToleration (weight 3), each 0 to 100 over the nodes that are left."""
+    terms = preferences_of(pod["spec"])
+    if terms:
+        sums = {
+            name: sum(w for w, term in terms if term.matches(node["metadata"].get("labels") or {}, name))
+            for name, node in nodes.items()
+        }
+        most = max(sums.values())
+        for name, total in sums.items():
+            scores[name] += 2 * 100 * total / most if most else 0.0
+    tolerations = constraints_of(pod["spec"]).tolerations
+
+    def soft(taint: Taint) -> bool:
+        return taint.effect == "PreferNoSchedule" and not any(t.tolerates(taint) for t in tolerations)
+
+    bad = {name: sum(soft(taint) for taint in taints_of(node)) for name, node in nodes.items()}
+    worst = max(bad.values())
+    for name, count in bad.items():
+        scores[name] += 3 * (100 - 100 * count / worst if worst else 100.0)
+
+
+def _host_ports(spec: Json) -> set[tuple[str, int]]:
+    return {
+        (port.get("protocol", "TCP"), port["hostPort"])
+        for container in spec.get("containers", ())
+        for port in container.get("ports") or ()
+        if port.get("hostPort")
+    }
+
+
+def _repels(pod: Json, other: Json) -> bool:
+    namespace = pod["metadata"]["namespace"]
+    return any(
+        selects(term.get("labelSelector"), other)
+        and other["metadata"]["namespace"] in (term.get("namespaces") or [namespace])
+        for term in _anti_affinity(pod)
+        if term["topologyKey"] == _HOSTNAME
+    )
+
+
+def _anti_affinity(pod: Json) -> list[Json]:
+    affinity = (pod["spec"].get("affinity") or {}).get("podAntiAffinity") or {}
+    terms: list[Json] = affinity.get(_REQUIRED) or []
+    return terms
+
+
+def _check_modelled(pod: Json) -> None:
+    spec = pod["spec"]
+    affinity = spec.get("affinity") or {}
+    hard_spread = [
+        c for c in spec.get("topologySpreadConstraints") or () if c.get("whenUnsatisfiable") != "ScheduleAnyway"
+    ]
+    if (
+        hard_spread
+        or (affinity.get("podAffinity") or {}).get(_REQUIRED)
+        or any(term["topologyKey"] != _HOSTNAME for term in _anti_affinity(pod))
+        or any("persistentVolumeClaim" in volume for volume in spec.get("volumes") or ())
+    ):
+        raise NotImplementedError(f"the simulated scheduler does not model a constraint of pod {key_of(pod)}")
