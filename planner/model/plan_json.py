@@ -1,0 +1,374 @@
+"""The plan as JSON (kinema.io/v1alpha1), exactly: money is decimal text made from whole nanodollars, never a float."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any, Literal
+
+import msgspec
+
+from planner.errors import BadInput
+from planner.model.plan import (
+    Certificate,
+    CertificateClass,
+    CertificateGroup,
+    CertificateRow,
+    NodeState,
+    Objective,
+    Plan,
+    PlannedNode,
+    PlannedWorkload,
+    Status,
+    Strategy,
+    Unplaced,
+)
+from planner.model.resources import Resources
+
+API_VERSION = "kinema.io/v1alpha1"
+
+_NANO = 10**9
+_LARGEST_NANOUSD = 10**21
+_DERIVED_DIGITS = 9
+_AT = re.compile(r"(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>.*)`)?", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+
+
+class ContradictoryPlan(BadInput):
+    """A plan that can be read, but whose numbers do not add up."""
+
+
+def usd(nanousd: int) -> str:
+    """Write nanodollars as dollars: exact, without superfluous zeros."""
+    sign, rest = ("-", -nanousd) if nanousd < 0 else ("", nanousd)
+    whole, part = divmod(rest, _NANO)
+    return f"{sign}{whole}.{part:09d}".rstrip("0").removesuffix(".")
+
+
+def encode_plan(plan: Plan) -> bytes:
+    """Write the plan in the public format, indented, keys in a fixed order."""
+    objective = plan.objective
+    body = {
+        "apiVersion": API_VERSION,
+        "kind": "Plan",
+        "iteration": plan.iteration,
+        "objective": {
+            "name": objective.name,
+            "value": _money(objective.value_nanousd_per_hour),
+            "terms": {
+                "nodes": _money(objective.nodes_nanousd_per_hour),
+                "moves": _money(objective.moves_nanousd_per_hour),
+                "boots": _money(objective.boots_nanousd_per_hour),
+            },
+            "payback_hours": objective.payback_hours,
+            "move_cost_usd": _money(objective.move_cost_nanousd),
+            "boot_overlap_minutes": objective.boot_overlap_minutes,
+            "lower_bound": _money(objective.lower_bound_nanousd_per_hour),
+            "relative_gap": round(objective.relative_gap, _DERIVED_DIGITS),
+            "status": objective.status,
+        },
+        "current_cost_usd_per_hour": _money(plan.current_cost_nanousd_per_hour),
+        "cost_usd_per_hour": _money(plan.cost_nanousd_per_hour),
+        "nodes": [_encode_node(node) for node in plan.nodes],
+        "workloads": {key: _encode_workload(workload) for key, workload in plan.workloads.items()},
+        "unplaced": {key: {"count": u.count, "reason": u.reason} for key, u in plan.unplaced.items()},
+        "certificate": _encode_certificate(plan.certificate),
+        "timings_seconds": dict(plan.timings_seconds),
+    }
+    return msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n"
+
+
+def decode_plan(data: bytes, origin: str) -> Plan:
+    """Read a plan in the public format; fields that are not known are skipped.
+
+    Raises:
+        BadInput: the data is no plan; names origin, field, value and what would be right.
+        ContradictoryPlan: the objective's value is not the sum of its terms.
+    """
+    try:
+        head = msgspec.json.decode(data, type=_Head)
+        if head.api_version != API_VERSION:
+            raise BadInput(f"{origin}: apiVersion must be {API_VERSION!r}, not {head.api_version!r}")
+        if head.kind != "Plan":
+            raise BadInput(f"{origin}: kind must be 'Plan', not {head.kind!r}")
+        body = msgspec.json.decode(data, type=_Plan)
+    except msgspec.ValidationError as error:
+        raise BadInput(f"{origin}: {_explain(str(error))}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{origin}: is no JSON: {error}; expected what `kinema plan --output json` prints") from None
+    read = _Reader(origin)
+    o = body.objective
+    objective = Objective(
+        name=o.name,
+        nodes_nanousd_per_hour=read.money(o.terms.nodes, "objective.terms.nodes"),
+        moves_nanousd_per_hour=read.money(o.terms.moves, "objective.terms.moves"),
+        boots_nanousd_per_hour=read.money(o.terms.boots, "objective.terms.boots"),
+        lower_bound_nanousd_per_hour=read.money(o.lower_bound, "objective.lower_bound"),
+        status=o.status,
+        payback_hours=o.payback_hours,
+        move_cost_nanousd=read.money(o.move_cost_usd, "objective.move_cost_usd"),
+        boot_overlap_minutes=o.boot_overlap_minutes,
+    )
+    value = read.money(o.value, "objective.value")
+    if value != (total := objective.value_nanousd_per_hour):
+        raise ContradictoryPlan(f"{origin}: objective.value is {usd(value)}, but its terms add up to {usd(total)}")
+    return Plan(
+        iteration=body.iteration,
+        objective=objective,
+        current_cost_nanousd_per_hour=read.money(body.current_cost_usd_per_hour, "current_cost_usd_per_hour"),
+        cost_nanousd_per_hour=read.money(body.cost_usd_per_hour, "cost_usd_per_hour"),
+        nodes=tuple(read.node(node, f"nodes[{index}]") for index, node in enumerate(body.nodes)),
+        workloads={key: _decode_workload(workload) for key, workload in body.workloads.items()},
+        unplaced={key: Unplaced(u.count, u.reason) for key, u in body.unplaced.items()},
+        certificate=_decode_certificate(body.certificate),
+        timings_seconds=body.timings_seconds,
+    )
+
+
+def _money(nanousd: int) -> msgspec.Raw:
+    return msgspec.Raw(usd(nanousd).encode())
+
+
+def _amounts(resources: Resources) -> dict[str, int]:
+    """Write CPU, memory and pods always, everything else where there is any."""
+    found = resources.amounts()
+    if not resources.ephemeral_storage_bytes:
+        del found["ephemeral_storage_bytes"]
+    return found
+
+
+def _encode_node(node: PlannedNode) -> dict[str, Any]:
+    price = node.price_nanousd_per_hour
+    found: dict[str, Any] = {
+        "name": node.name,
+        "state": node.state,
+        "pool": node.pool,
+        "machine_type": node.machine_type,
+        "zone": node.zone,
+        "capacity_type": node.capacity_type,
+        "price_usd_per_hour": None if price is None else _money(price),
+        "allocatable": _amounts(node.allocatable),
+        "pods": dict(node.pods),
+        "pod_names": list(node.pod_names),
+    }
+    if node.reason:
+        found["reason"] = node.reason
+    if node.frozen:
+        found["frozen"] = True
+    return found
+
+
+def _encode_workload(workload: PlannedWorkload) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "uid": workload.uid,
+        "replicas": workload.replicas,
+        "requests_before": _amounts(workload.requests_before),
+        "requests": _amounts(workload.requests),
+        "strategy": workload.strategy,
+        "moves": workload.moves,
+        "reason": workload.reason,
+    }
+    if workload.containers:
+        found["containers"] = {name: _amounts(wanted) for name, wanted in workload.containers.items()}
+    return found
+
+
+def _encode_certificate(certificate: Certificate) -> dict[str, Any]:
+    return {
+        "groups": [
+            {
+                "id": g.id,
+                "workloads": list(g.workloads),
+                "count": g.count,
+                "requests": _amounts(g.requests),
+                "price": g.price_nanousd_per_hour,
+            }
+            for g in certificate.groups
+        ],
+        "classes": [
+            {
+                "id": c.id,
+                "pool": c.pool,
+                "zone": c.zone,
+                "machine_type": c.machine_type,
+                "capacity_type": c.capacity_type,
+                "node": c.node,
+                "limit": c.limit,
+                "cost": c.cost_nanousd_per_hour,
+            }
+            for c in certificate.classes
+        ],
+        "rows": [
+            {"kind": r.kind, "scope": r.scope, "rhs": r.rhs, "dual": r.dual_nanousd_per_hour} for r in certificate.rows
+        ],
+        "dropped": list(certificate.dropped),
+    }
+
+
+class _Head(msgspec.Struct, rename="camel"):
+    api_version: str
+    kind: str
+
+
+class _Terms(msgspec.Struct):
+    nodes: Decimal
+    moves: Decimal
+    boots: Decimal
+
+
+class _Objective(msgspec.Struct):
+    name: str
+    value: Decimal
+    terms: _Terms
+    payback_hours: int
+    lower_bound: Decimal
+    status: Status
+    move_cost_usd: Decimal = Decimal(0)
+    boot_overlap_minutes: int = 0
+
+
+class _Node(msgspec.Struct):
+    name: str
+    state: NodeState
+    pool: str
+    machine_type: str
+    zone: str
+    capacity_type: Literal["on-demand", "spot"]
+    price_usd_per_hour: Decimal | None
+    allocatable: dict[str, int]
+    pods: dict[str, int]
+    pod_names: tuple[str, ...] = ()
+    reason: str = ""
+    frozen: bool = False
+
+
+class _Workload(msgspec.Struct):
+    uid: str
+    replicas: int
+    requests_before: dict[str, int]
+    requests: dict[str, int]
+    strategy: Strategy
+    moves: int
+    reason: str = ""
+    containers: dict[str, dict[str, int]] = {}
+
+
+class _Unplaced(msgspec.Struct):
+    count: int
+    reason: str
+
+
+class _Group(msgspec.Struct):
+    id: str
+    workloads: tuple[str, ...]
+    count: int
+    requests: dict[str, int]
+    price: int
+
+
+class _Class(msgspec.Struct):
+    id: str
+    pool: str
+    zone: str
+    machine_type: str
+    limit: int
+    cost: int
+    capacity_type: str = ""
+    node: str | None = None
+
+
+class _Row(msgspec.Struct):
+    kind: str
+    scope: str
+    rhs: int
+    dual: int
+
+
+class _Certificate(msgspec.Struct):
+    groups: tuple[_Group, ...] = ()
+    classes: tuple[_Class, ...] = ()
+    rows: tuple[_Row, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+
+class _Plan(msgspec.Struct):
+    iteration: str
+    objective: _Objective
+    current_cost_usd_per_hour: Decimal
+    cost_usd_per_hour: Decimal
+    nodes: tuple[_Node, ...]
+    workloads: dict[str, _Workload]
+    unplaced: dict[str, _Unplaced]
+    certificate: _Certificate
+    timings_seconds: dict[str, float] = {}
+
+
+class _Reader:
+    """Turns the decoded fields into the model's; knows where they come from."""
+
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+
+    def money(self, value: Decimal, field: str) -> int:
+        """Return nanodollars; refuses what is not finite, too large, or finer than a nanodollar."""
+        if not value.is_finite() or abs(value) * _NANO > _LARGEST_NANOUSD:
+            raise BadInput(f"{self._origin}: {field} must be an amount in USD, not {value}")
+        scaled = value.scaleb(9)
+        if scaled != scaled.to_integral_value():
+            raise BadInput(f"{self._origin}: {field} must have at most 9 decimals, not {value}")
+        return int(scaled)
+
+    def node(self, node: _Node, field: str) -> PlannedNode:
+        """Return one node of the plan."""
+        price = node.price_usd_per_hour
+        return PlannedNode(
+            name=node.name,
+            state=node.state,
+            pool=node.pool,
+            machine_type=node.machine_type,
+            zone=node.zone,
+            capacity_type=node.capacity_type,
+            price_nanousd_per_hour=None if price is None else self.money(price, f"{field}.price_usd_per_hour"),
+            allocatable=Resources.from_amounts(node.allocatable),
+            pods=node.pods,
+            pod_names=node.pod_names,
+            reason=node.reason,
+            frozen=node.frozen,
+        )
+
+
+def _decode_workload(workload: _Workload) -> PlannedWorkload:
+    return PlannedWorkload(
+        uid=workload.uid,
+        replicas=workload.replicas,
+        requests_before=Resources.from_amounts(workload.requests_before),
+        requests=Resources.from_amounts(workload.requests),
+        strategy=workload.strategy,
+        moves=workload.moves,
+        reason=workload.reason,
+        containers={name: Resources.from_amounts(wanted) for name, wanted in workload.containers.items()},
+    )
+
+
+def _decode_certificate(body: _Certificate) -> Certificate:
+    return Certificate(
+        groups=tuple(
+            CertificateGroup(g.id, g.workloads, g.count, Resources.from_amounts(g.requests), g.price)
+            for g in body.groups
+        ),
+        classes=tuple(
+            CertificateClass(c.id, c.pool, c.zone, c.machine_type, c.capacity_type, c.node, c.limit, c.cost)
+            for c in body.classes
+        ),
+        rows=tuple(CertificateRow(r.kind, r.scope, r.rhs, r.dual) for r in body.rows),
+        dropped=body.dropped,
+    )
+
+
+def _explain(message: str) -> str:
+    """Turn the decoder's message into one that begins with the field."""
+    found = _AT.fullmatch(message)
+    what, path = (found["what"], found["path"] or "") if found else (message, "")
+    if missing := _MISSING.fullmatch(what):
+        return f"the field {f'{path}.' if path else ''}{missing[1]} is missing"
+    return f"{path or 'the plan'}: {what[:1].lower() + what[1:]}"
