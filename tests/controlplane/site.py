@@ -1,0 +1,353 @@
+"""One whole site on loopback: a cluster that is badly packed, a fake Google Cloud under it, Kinema's parts beside it.
+
+Every part of Kinema runs as a process of its own with the ServiceAccount and the rights of manifests/.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from planner import labels as keys
+from planner.cloud.gcp.machines import builtin_machines
+from planner.kube.record import decode_record
+from planner.model.plan import PlanRecord
+from tests.controlplane.cluster import ControlPlane, FakeNode
+from tests.extender.serving import serve
+from tests.googlecloud.fake import FakeGoogleCloud, FakePool
+
+Json = dict[str, Any]
+Steering = Literal["extender", "scheduler", "affinity", "labels"]
+
+ROOT = Path(__file__).parents[2]
+BASE = ROOT / "manifests" / "base"
+ZONE = "us-central1-a"
+OLD_POOL, NEW_POOL = "old-n2", "new-e2"
+OLD_TYPE, NEW_TYPE = "n2-standard-4", "e2-standard-4"
+OLD_NODES = tuple(f"old-n2-{number}" for number in range(8))
+NAMESPACE = "shop"
+SCHEDULER = "kinema-scheduler"
+PAUSE_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A workload of the site; `floor` is how many pods its strategy and its budget let be ready at the least."""
+
+    kind: str
+    replicas: int
+    cpu: str
+    floor: int
+    strategy: Mapping[str, Any] = field(default_factory=dict)
+    budget: Mapping[str, Any] = field(default_factory=dict)
+
+
+WORKLOADS: Mapping[str, Shape] = {
+    # 25 % of 6 and of 8 rounded down: 1 and 2 may be unavailable.
+    "web": Shape("Deployment", 6, "300m", 5, budget={"maxUnavailable": 1}),
+    "worker": Shape("Deployment", 8, "200m", 6),
+    "api": Shape(
+        "Deployment",
+        4,
+        "500m",
+        4,
+        {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        {"minAvailable": 3},
+    ),
+    "single": Shape("Deployment", 1, "400m", 1),
+    "store": Shape("StatefulSet", 3, "300m", 2, budget={"maxUnavailable": 1}),
+}
+
+
+def machine_node(name: str, pool: str, machine_type: str) -> FakeNode:
+    """Return a node as GKE would make it of this machine type."""
+    room = builtin_machines("us-central1")[machine_type].allocatable
+    allocatable = {
+        "cpu": f"{room.cpu_millicores}m",
+        "memory": str(room.memory_bytes),
+        "ephemeral-storage": str(room.ephemeral_storage_bytes),
+        "pods": str(room.pods),
+    }
+    return FakeNode(name=name, machine_type=machine_type, pool=pool, zone=ZONE, allocatable=allocatable)
+
+
+def google_cloud(boot_seconds: float = 1.0) -> FakeGoogleCloud:
+    """Return a cloud whose old pool holds the eight nodes and whose new pool is empty and cheaper."""
+    pools = [
+        FakePool(OLD_POOL, OLD_TYPE, [ZONE], {ZONE: OLD_NODES}, minimum=0, maximum=10),
+        FakePool(NEW_POOL, NEW_TYPE, [ZONE], minimum=0, maximum=10),
+    ]
+    return FakeGoogleCloud(pools, boot_seconds=boot_seconds, delete_seconds=0.2)
+
+
+class Site:
+    """A running site; `steering` says how pods are put on their planned nodes."""
+
+    def __init__(self, cluster: ControlPlane, cloud: FakeGoogleCloud, folder: Path, steering: Steering) -> None:
+        self.cluster = cluster
+        self.cloud = cloud
+        self.folder = folder
+        self.steering = steering
+        self._stack = ExitStack()
+
+    @property
+    def scheduler_name(self) -> str:
+        return SCHEDULER if self.steering == "scheduler" else "default-scheduler"
+
+    def start(self) -> None:
+        """Authorize Kinema's parts, start schedulers and extender, register the nodes, spread the workloads."""
+        folder = self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.cluster.kubectl("apply", "--server-side", "-n", "kube-system", "-f", str(BASE / "rbac.yaml"))
+        self.cloud.on_instance_created = lambda name, pool, _zone, machine_type: self.cluster.add_node(
+            machine_node(name, pool, machine_type)
+        )
+        self._start_schedulers()
+        self.cluster.add_node(*(machine_node(name, OLD_POOL, OLD_TYPE) for name in OLD_NODES))
+        self.cluster.create_namespace(NAMESPACE)
+        for body in manifests(self.scheduler_name):
+            path = f"/apis/apps/v1/namespaces/{NAMESPACE}/{body['kind'].lower()}s"
+            if body["kind"] == "Pod":
+                path = f"/api/v1/namespaces/{NAMESPACE}/pods"
+            elif body["kind"] == "PodDisruptionBudget":
+                path = f"/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets"
+            self.cluster.request("POST", path, body)
+        self.cluster.eventually(self.settled, "every pod to run and every budget to be counted")
+
+    def stop(self) -> None:
+        """End schedulers and extender."""
+        self._stack.close()
+
+    def _start_schedulers(self) -> None:
+        configuration = yaml.safe_load((BASE / "scheduler-configuration.yaml").read_text())
+        del configuration["leaderElection"]
+        extended = self.steering != "affinity"
+        if self.steering != "extender" and self.steering != "labels":
+            self._stack.callback(self.cluster.start_scheduler().stop)
+        if not extended:
+            return
+        identity = self.cluster.kubeconfig_for("kube-system", "kinema-extender")
+        running = self._stack.enter_context(serve({"EXTENDER_KUBECONFIG": str(identity)}))
+        configuration["profiles"] = [{"schedulerName": self.scheduler_name}]
+        (extender,) = configuration["extenders"]
+        extender["urlPrefix"] = f"http://127.0.0.1:{running.port}"
+        # On a busy test machine a slow answer must not look like a lost one.
+        extender["httpTimeout"] = "5s"
+        own = self.cluster.kubeconfig_for("kube-system", "kinema-scheduler") if self.steering == "scheduler" else None
+        self._stack.callback(self.cluster.start_scheduler(configuration, kubeconfig=own).stop)
+
+    # The planner
+
+    def write_settings(self, **move: Any) -> Path:
+        """Write the planner's settings file: this cloud, this steering, short pauses."""
+        cloud = self.cloud.settings()
+        document = {
+            "mode": "apply",
+            "metrics_port": 0,
+            "kubeconfig": str(self.cluster.kubeconfig_for("kube-system", "kinema-planner")),
+            "interval_seconds": 1,
+            "cloud": {
+                "provider": "gcp",
+                "project": cloud.project,
+                "location": cloud.location,
+                "cluster": cloud.cluster,
+                "pools": list(cloud.pools),
+                "compute_endpoint": cloud.compute_endpoint,
+                "container_endpoint": cloud.container_endpoint,
+            },
+            "move": {
+                "steering": "extender" if self.steering == "labels" else self.steering,
+                "publish_placement": self.steering != "labels",
+                "poll_seconds": 0.2,
+                **move,
+            },
+            "leader": {"duration_seconds": 4},
+        }
+        path = self.folder / "settings.yaml"
+        path.write_text(yaml.safe_dump(document))
+        return path
+
+    def run_planner(self, *arguments: str, once: bool = True) -> subprocess.Popen[str]:
+        """Start `kinema run` as a process with the planner's ServiceAccount."""
+        settings = self.write_settings()
+        return subprocess.Popen(
+            [sys.executable, "-m", "planner", "run", "--settings", str(settings), *(["--once"] * once), *arguments],
+            cwd=ROOT,
+            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    # Looking from outside
+
+    def pods(self) -> list[Json]:
+        """Return the namespace's pods that are neither finished nor being deleted."""
+        found = self.cluster.items(f"/api/v1/namespaces/{NAMESPACE}/pods")
+        return [p for p in found if "deletionTimestamp" not in p["metadata"]]
+
+    def settled(self) -> bool:
+        """Say whether every pod is ready where it should be and every budget has counted its pods."""
+        ready = Counter(p["metadata"]["labels"]["app"] for p in self.pods() if is_ready(p))
+        wanted = {name: shape.replicas for name, shape in WORKLOADS.items()}
+        nodes = len(self.cluster.items("/api/v1/nodes"))
+        budgets = self.cluster.items(f"/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets")
+        counted = all(
+            b.get("status", {}).get("expectedPods") == WORKLOADS[b["metadata"]["name"]].replicas for b in budgets
+        )
+        return counted and ready == {**wanted, "agent": nodes, "pinned": 1}
+
+    def record(self) -> PlanRecord | None:
+        """Return the plan that the cluster remembers."""
+        found = self.cluster.items("/api/v1/namespaces/kube-system/configmaps")
+        for item in found:
+            if item["metadata"]["name"] == "kinema-plan":
+                return decode_record(json.dumps(item).encode())
+        return None
+
+    def forget(self) -> None:
+        """Remove what an earlier run left in the system namespace: the plan and the Lease."""
+        for path in ("/api/v1/namespaces/kube-system/configmaps/kinema-plan",):
+            if self.record() is not None:
+                self.cluster.request("DELETE", path)
+        leases = self.cluster.items("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases")
+        for lease in leases:
+            if lease["metadata"]["name"] == "kinema-planner":
+                self.cluster.request(
+                    "DELETE", "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/kinema-planner"
+                )
+
+    def leave_old_marks(self) -> None:
+        """Put marks of an iteration that never ended on two nodes."""
+        for name in OLD_NODES[:2]:
+            patch = {
+                "metadata": {
+                    "labels": {keys.EXPIRING: "older", keys.OPTIMAL: "oldest"},
+                    "annotations": {keys.PLACEMENT: "left over"},
+                },
+                "spec": {"taints": [{"key": keys.EXPIRING, "value": "older", "effect": "PreferNoSchedule"}]},
+            }
+            self.cluster.request("PATCH", f"/api/v1/nodes/{name}", patch)
+
+    def bindings(self) -> dict[str, Counter[str]]:
+        """Count the running pods by node and workload, as the API server says."""
+        found: dict[str, Counter[str]] = {}
+        for pod in self.pods():
+            app = pod["metadata"]["labels"]["app"]
+            if app != "agent" and pod["spec"].get("nodeName"):
+                kind = WORKLOADS[app].kind if app in WORKLOADS else "Pod"
+                key = f"{NAMESPACE}/{kind}/{app}"
+                found.setdefault(pod["spec"]["nodeName"], Counter())[key] += 1
+        return found
+
+
+class Watcher:
+    """Samples ready pods and waits for room from outside, in a thread, until it is left."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.samples = 0
+        self.lowest = {name: shape.replicas for name, shape in WORKLOADS.items()}
+        self.without_room: set[str] = set()
+        self.failures: list[str] = []
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(30)
+
+    def _watch(self) -> None:
+        while not self._ended.wait(PAUSE_SECONDS):
+            try:
+                pods = self._site.pods()
+            except OSError as error:
+                self.failures.append(str(error))
+                continue
+            self.samples += 1
+            ready = Counter(p["metadata"]["labels"]["app"] for p in pods if is_ready(p))
+            for name in self.lowest:
+                self.lowest[name] = min(self.lowest[name], ready[name])
+            for pod in pods:
+                for condition in pod.get("status", {}).get("conditions", []):
+                    if condition.get("reason") == "Unschedulable":
+                        self.without_room.add(f"{pod['metadata']['name']}: {condition.get('message')}")
+
+
+def is_ready(pod: Json) -> bool:
+    """Say whether the pod's Ready condition is true."""
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
+
+
+def manifests(scheduler_name: str) -> Iterator[Json]:
+    """Yield the objects of the site's namespace, agents first so that every node has its own before the others."""
+
+    def template(name: str, cpu: str) -> Json:
+        container = {
+            "name": "main",
+            "image": "registry.example/app:1",
+            "resources": {"requests": {"cpu": cpu, "memory": "256Mi"}},
+        }
+        spec: Json = {"containers": [container], "schedulerName": scheduler_name, "terminationGracePeriodSeconds": 1}
+        return {"metadata": {"labels": {"app": name}}, "spec": spec}
+
+    yield {
+        "kind": "DaemonSet",
+        "metadata": {"name": "agent"},
+        "spec": {"selector": {"matchLabels": {"app": "agent"}}, "template": template("agent", "100m")},
+    }
+    for name, shape in WORKLOADS.items():
+        selector = {"matchLabels": {"app": name}}
+        spec: Json = {"replicas": shape.replicas, "selector": selector, "template": template(name, shape.cpu)}
+        if shape.strategy:
+            spec["strategy"] = dict(shape.strategy)
+        if shape.kind == "StatefulSet":
+            spec["serviceName"] = name
+        yield {"kind": shape.kind, "metadata": {"name": name}, "spec": spec}
+        if shape.budget:
+            yield {
+                "kind": "PodDisruptionBudget",
+                "metadata": {"name": name},
+                "spec": {"selector": selector, **shape.budget},
+            }
+    pinned = template("pinned", "200m")
+    yield {"kind": "Pod", "metadata": {"name": "pinned", **pinned["metadata"]}, "spec": pinned["spec"]}
+
+
+@contextmanager
+def open_site(cluster: ControlPlane, folder: Path, steering: Steering) -> Iterator[Site]:
+    """Start a site on a running control plane; everything that was started ends with it."""
+    with google_cloud() as cloud:
+        site = Site(cluster, cloud, folder, steering)
+        try:
+            site.start()
+            site.forget()
+            yield site
+        finally:
+            site.stop()
+
+
+def wait_for(check: Any, what: str, timeout_seconds: float = 120) -> None:
+    """Ask until the check is true."""
+    deadline = time.monotonic() + timeout_seconds
+    pause = threading.Event()
+    while not check():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout_seconds:g} s in vain for {what}")
+        pause.wait(PAUSE_SECONDS)
