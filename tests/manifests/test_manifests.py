@@ -23,6 +23,7 @@ import yaml
 from extender.nodes import Cache
 from extender.settings import ExtenderSettings
 from planner import labels, ports
+from planner.kube import record
 from planner.settings import load_settings
 from tests.controlplane.build import KUBERNETES_VERSION, Binaries
 from tests.controlplane.cluster import ApiError, ControlPlane, ControlPlaneError, FakeNode, Process, free_port
@@ -56,7 +57,7 @@ def rights(verbs: str, group: str, resources: str, name: str = "") -> set[Right]
 EXTENDER_RIGHTS: Final = rights("get list watch", "", "nodes pods") | rights("get list watch", "apps", "replicasets")
 
 WEB_RIGHTS: Final = rights("get list", "", "nodes")
-WEB_RIGHTS_IN_KUBE_SYSTEM: Final = rights("get", "", "configmaps", "kinema-plan")
+WEB_RIGHTS_IN_KUBE_SYSTEM: Final = rights("get", "", "configmaps", record.NAME)
 
 PLANNER_READS: Final = (
     rights("get list watch", "", "nodes pods persistentvolumes persistentvolumeclaims")
@@ -75,7 +76,7 @@ PLANNER_RIGHTS_IN_KUBE_SYSTEM: Final = (
     rights("create", "coordination.k8s.io", "leases")
     | rights("get update", "coordination.k8s.io", "leases", "kinema-planner")
     | rights("create", "", "configmaps")
-    | rights("get update patch delete", "", "configmaps", "kinema-plan")
+    | rights("get update patch delete", "", "configmaps", record.NAME)
 )
 
 
