@@ -13,6 +13,7 @@ from planner.kube.reader import read_snapshot
 from planner.leadership import Leadership
 from planner.metrics import Metrics
 from planner.model.cluster import Snapshot
+from planner.model.effort import Progress
 from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.plan import Decision, Plan, PlanRecord, SavePlan, Step, Wait
 from planner.observer import instabilities
@@ -21,7 +22,7 @@ from planner.predictor import predict
 from planner.processor import decide
 from planner.rescheduler import CARRIED_OUT, divergence, next_steps, rehearse, rules_of, unsteered
 from planner.settings import Settings
-from planner.solving import Progress, solve
+from planner.solving import solve
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Edges:
 
     def snapshot(self) -> Snapshot:
         """Read the whole cluster and the cloud's machines, or raise."""
-        return read_snapshot(self.kubernetes, self.cloud, self.clock)
+        return read_snapshot(self.kubernetes, self.cloud, self.clock, self.leadership.settings.namespace)
 
 
 def iterate(edges: Edges, settings: Settings) -> Outcome:
