@@ -8,13 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import msgspec
-
-from planner.errors import KinemaError, KubernetesError, NotFound
-from planner.kube import record as records
+from planner.errors import KinemaError
+from planner.kube.objects import NodeObject, decode
+from planner.kube.record import read_record
 from planner.model.cluster import INSTANCE_TYPE, NODE_POOL, ZONE
 from planner.model.plan import PlanRecord
-from planner.ports import CONFIGMAPS, NODES, Kubernetes
+from planner.ports import NODES, Kubernetes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,34 +57,14 @@ class ClusterView:
 
     def _read(self) -> Reading:
         try:
-            return Reading(self._read_record(), self._count_nodes())
+            return Reading(read_record(self._kubernetes, self._namespace), self._count_nodes())
         except KinemaError as error:
             return Reading(failure=f"the cluster cannot be read: {error}")
-
-    def _read_record(self) -> PlanRecord | None:
-        try:
-            return records.decode_record(self._kubernetes.get(CONFIGMAPS, self._namespace, records.NAME))
-        except NotFound:
-            return None
 
     def _count_nodes(self) -> Mapping[tuple[str, str], int]:
         """Count nodes by pool and zone; a node without a pool counts for its machine type, as in plans."""
         counts: Counter[tuple[str, str]] = Counter()
         for item in self._kubernetes.list(NODES).items:
-            try:
-                labels = _NODE.decode(item).metadata.labels
-            except msgspec.MsgspecError as error:
-                raise KubernetesError(f"a node of the API server's list cannot be decoded: {error}") from None
+            labels = decode(item, NodeObject, "Node", "the API server's list").metadata.labels or {}
             counts[labels.get(NODE_POOL) or labels.get(INSTANCE_TYPE, ""), labels.get(ZONE, "")] += 1
         return counts
-
-
-class _Metadata(msgspec.Struct):
-    labels: dict[str, str] = msgspec.field(default_factory=dict)
-
-
-class _Node(msgspec.Struct):
-    metadata: _Metadata
-
-
-_NODE = msgspec.json.Decoder(_Node)
