@@ -172,7 +172,7 @@ class ControlPlane:
         self._binaries = binaries
         self.folder = folder
         self.logs = folder / "logs"
-        self.server = f"https://{LOOPBACK}:{free_port()}"
+        self.server = f"https://{LOOPBACK}:{_free_port()}"
         self.certificate_authority = folder / "certificates" / "apiserver.crt"
         self.admin_kubeconfig = folder / "admin.kubeconfig"
         self._tokens = {
@@ -254,7 +254,7 @@ class ControlPlane:
         name = self._unused_name(f"scheduler-{profiles[0].get('schedulerName', 'default-scheduler')}")
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(config))
-        port = free_port()
+        port = _free_port()
         process = self._spawn(
             name,
             "kube-scheduler",
@@ -441,7 +441,7 @@ class ControlPlane:
         apiserver = self._start_apiserver(etcd)
         self._healthy(apiserver, f"{self.server}/readyz", token=self._tokens["admin"])
         self._write_kubeconfig(self.admin_kubeconfig, self._tokens["admin"])
-        manager_port, kwok_port = free_port(), free_port()
+        manager_port, kwok_port = _free_port(), _free_port()
         manager = self._launch(
             "kube-controller-manager",
             f"--kubeconfig={self._static_kubeconfig('system:kube-controller-manager')}",
@@ -466,7 +466,7 @@ class ControlPlane:
         self._healthy(kwok, f"http://{LOOPBACK}:{kwok_port}/healthz")
 
     def _start_etcd(self) -> str:
-        client, peer = f"http://{LOOPBACK}:{free_port()}", f"http://{LOOPBACK}:{free_port()}"
+        client, peer = f"http://{LOOPBACK}:{_free_port()}", f"http://{LOOPBACK}:{_free_port()}"
         self._launch(
             "etcd",
             "--name=test",
@@ -599,7 +599,7 @@ def _answers_200(url: str, token: str | None) -> bool:
         connection.close()
 
 
-def free_port() -> int:
+def _free_port() -> int:
     """Return a free port below the range from which the kernel gives ports to clients and to port 0.
 
     Between this look and the program's own bind nobody else asks for the port by chance, as would happen

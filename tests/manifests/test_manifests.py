@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import subprocess
-import sys
 import time
 import tomllib
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,13 +17,13 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from extender.nodes import Cache
 from extender.settings import ExtenderSettings
 from planner import labels, ports
 from planner.kube import record
 from planner.settings import load_settings
 from tests.controlplane.build import KUBERNETES_VERSION, Binaries
-from tests.controlplane.cluster import ApiError, ControlPlane, ControlPlaneError, FakeNode, Process, free_port
+from tests.controlplane.cluster import ApiError, ControlPlane, ControlPlaneError, FakeNode, Process
+from tests.extender.serving import serve
 
 pytestmark = pytest.mark.controlplane
 
@@ -269,20 +266,6 @@ def test_only_the_planner_may_write_the_keys_of_the_contract(applied: ControlPla
                 patch(account, target, change)
 
 
-@pytest.fixture
-def extender_cache(applied: ControlPlane) -> Iterator[Cache]:
-    """The extender's cache, reading the cluster with the extender's own account."""
-    kubeconfig = applied.kubeconfig_for(NAMESPACE, "kinema-extender")
-    cache = Cache.connect(ExtenderSettings(kubeconfig=str(kubeconfig)))
-    cache.start()
-    yield cache
-    cache.close()
-
-
-def test_the_extender_reads_all_it_needs_with_its_own_account(applied: ControlPlane, extender_cache: Cache) -> None:
-    applied.eventually(extender_cache.is_ready, "the extender's cache to be whole")
-
-
 def start_second_scheduler(control_plane: ControlPlane, extender_url: str) -> Process:
     """Start the scheduler of the manifests under its own account, asking the extender at the URL."""
     return control_plane.start_scheduler(
@@ -335,30 +318,11 @@ def test_the_second_scheduler_places_pods_also_without_its_extender(applied: Con
 
 
 @pytest.fixture
-def extender_url(applied: ControlPlane, base: list[Manifest]) -> Iterator[str]:
-    """The extender container's own command, on a free port and with the extender's own account."""
-    program, *arguments = containers(base)["extender"]["command"]
-    address = f"127.0.0.1:{free_port()}"
+def extender_url(applied: ControlPlane) -> Iterator[str]:
+    """The extender as its container runs it, with the extender's own account: it is ready, so that suffices."""
     kubeconfig = applied.kubeconfig_for(NAMESPACE, "kinema-extender")
-    environment = {**os.environ, "EXTENDER_BIND": address, "EXTENDER_KUBECONFIG": str(kubeconfig)}
-    command = [str(Path(sys.executable).with_name(program)), *arguments]
-    with (applied.logs / "extender.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
-
-    def ready() -> bool:
-        assert process.poll() is None, (applied.logs / "extender.log").read_text()
-        try:
-            with urllib.request.urlopen(f"http://{address}/readyz", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    try:
-        applied.eventually(ready, "the extender to be ready")
-        yield f"http://{address}"
-    finally:
-        process.terminate()
-        process.wait(20)
+    with serve({"EXTENDER_KUBECONFIG": str(kubeconfig)}) as served:
+        yield f"http://127.0.0.1:{served.port}"
 
 
 def test_the_scheduler_and_the_extender_of_the_manifests_put_pods_where_the_plan_wants_them(
