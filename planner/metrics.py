@@ -43,6 +43,9 @@ class Metrics:
             "(value - lower bound) / value of the latest plan",
             registry=self.registry,
         )
+        for gauge in (self.plan_value, self.plan_bound, self.plan_gap):
+            # Before the first plan there is none; 0 would read as free of cost, and proven.
+            gauge.set(float("nan"))
         self.cost = Gauge(
             "kinema_cost_usd_per_hour",
             "Price of the nodes before and after the latest plan",
