@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -86,14 +86,18 @@ class _Gone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Resource(Generic[_Object]):
-    """What to read and where it goes: the decoder of one object and the three changes of the state."""
+    """What to read and where it goes: the decoder and the key of one object, the changes of the state.
+
+    `retain` takes the keys of a whole list and forgets all others; `drop` forgets one.
+    """
 
     path: str
     accept: str
     read: Callable[[bytes | msgspec.Raw], _Object]
-    replace: Callable[[Sequence[_Object]], None]
+    key: Callable[[_Object], str]
     put: Callable[[_Object], None]
-    drop: Callable[[_Object], None]
+    drop: Callable[[str], None]
+    retain: Callable[[Set[str]], None]
 
 
 class Feed(Generic[_Object]):
@@ -158,17 +162,22 @@ class Feed(Generic[_Object]):
         self._stopping.wait(wait)
 
     def _list(self) -> str:
-        """Read every page and hand over the whole; returns the list's resource version."""
-        objects: list[_Object] = []
+        """Read every page, then forget what none of them showed; returns the list's resource version.
+
+        Pages are handed over one by one, as events of a watch would be: 30,000 decoded pods at once are 50 MB.
+        """
+        keys: set[str] = set()
         token = ""
         while True:
             query = [("limit", str(PAGE_SIZE))] + ([("continue", token)] if token else [])
             response = self._get(query, timeout_seconds=30)
             page = _page.decode(response.data)
-            objects.extend(self._decoded(page.items or ()))
+            for item in self._decoded(page.items or ()):
+                keys.add(self._resource.key(item))
+                self._resource.put(item)
             token = page.metadata.continue_token or ""
             if not token:
-                self._resource.replace(objects)
+                self._resource.retain(keys)
                 self._heard()
                 self.is_whole.set()
                 return page.metadata.resource_version
@@ -203,9 +212,11 @@ class Feed(Generic[_Object]):
 
     def _apply(self, event: _Event) -> None:
         if event.type in ("ADDED", "MODIFIED", "DELETED"):
-            change = self._resource.drop if event.type == "DELETED" else self._resource.put
             for item in self._decoded((event.object,)):
-                change(item)
+                if event.type == "DELETED":
+                    self._resource.drop(self._resource.key(item))
+                else:
+                    self._resource.put(item)
         self._version = _versioned.decode(event.object).metadata.resource_version or self._version
 
     def _decoded(self, items: Sequence[msgspec.Raw]) -> Iterator[_Object]:
@@ -300,10 +311,6 @@ def _resources(state: State) -> tuple[Resource[Any], ...]:
         if complaint := state.put_node(node):
             _log.warning("%s; the node is steered by its labels", complaint)
 
-    def replace_nodes(nodes: Sequence[Node]) -> None:
-        for complaint in state.replace_nodes(nodes):
-            _log.warning("%s; the node is steered by its labels", complaint)
-
     whole = "application/json"
     # A server that does not know metadata-only answers sends whole objects: the metadata is the same.
     partial = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1,application/json"
@@ -312,25 +319,28 @@ def _resources(state: State) -> tuple[Resource[Any], ...]:
             "/api/v1/nodes",
             whole,
             msgspec.json.Decoder(Node).decode,
-            replace_nodes,
+            lambda node: node.metadata.name,
             put_node,
-            lambda node: state.drop_node(node.metadata.name),
+            state.drop_node,
+            state.retain_nodes,
         ),
         Resource(
             "/api/v1/pods",
             whole,
             msgspec.json.Decoder(PodObject).decode,
-            state.replace_pods,
+            lambda pod: pod.metadata.uid,
             state.put_pod,
-            lambda pod: state.drop_pod(pod.metadata.uid),
+            state.drop_pod,
+            state.retain_pods,
         ),
         Resource(
             "/apis/apps/v1/replicasets",
             partial,
             msgspec.json.Decoder(ReplicaSet).decode,
-            state.replace_replicasets,
+            lambda item: item.metadata.uid,
             state.put_replicaset,
-            lambda item: state.drop_replicaset(item.metadata.namespace, item.metadata.name),
+            state.drop_replicaset,
+            state.retain_replicasets,
         ),
     )
 

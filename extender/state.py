@@ -7,11 +7,13 @@ Nothing here waits, reads or writes: the lock is held for microseconds.
 
 from __future__ import annotations
 
+import functools
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from extender.objects import (
     Node,
@@ -26,6 +28,9 @@ from extender.objects import (
 from extender.steering import Candidates, Knowledge, Pod, Verdict, allow, matches, score
 from planner.labels import Placement, Target, decode_placement
 
+_SHAPES_KEPT: Final = 32
+"""Shapes of pods whose holding nodes are kept; a change of a node is checked against each of them."""
+
 _Key = TypeVar("_Key")
 
 
@@ -39,21 +44,23 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class _Workload:
-    """An owner of pods, by the uid of the ReplicaSet through which it was found."""
+    """An owner of pods: "namespace/Kind/name" and its uid, empty where it is not known."""
 
-    replicaset_uid: str
     name: str
     uid: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A live pod that the watch has shown; `node` is empty while it is unbound."""
+    """A live pod that the watch has shown; `node` is empty while it is unbound.
+
+    `replicaset` is the uid of the ReplicaSet that controls it, None where something else does.
+    """
 
     pod: Pod
     node: str
     is_overhead: bool
-    replicaset: tuple[str, str] | None
+    replicaset: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +99,8 @@ class State(Knowledge):
         self._whole = False
         self._nodes: dict[str, _Node] = {}
         self._known: dict[str, _Known] = {}
-        self._replicasets: dict[tuple[str, str], _Workload] = {}
-        self._pods_of_replicaset: dict[tuple[str, str], set[str]] = {}
+        self._replicasets: dict[str, _Workload] = {}
+        self._pods_of_replicaset: dict[str, set[str]] = {}
         self._reservations: dict[str, _Reservation] = {}
         self._optimal: set[str] = set()
         self._expiring: set[str] = set()
@@ -104,6 +111,7 @@ class State(Knowledge):
         self._marked: set[str] = set()
         self._next_expiry = float("inf")
         self._open_targets = 0
+        self._holding: dict[tuple[tuple[str, int], ...], set[str]] = {}
 
     # Changes, from the watches.
 
@@ -137,12 +145,11 @@ class State(Knowledge):
                 node.text = ""
                 self._tidy(name)
 
-    def replace_nodes(self, seen: Sequence[Node]) -> list[str]:
-        """Take in a whole list; returns why placements cannot be read."""
+    def retain_nodes(self, names: Set[str]) -> None:
+        """Forget every node that a whole list did not show."""
         with self._lock:
-            for name in set(self._nodes) - {node.metadata.name for node in seen}:
+            for name in set(self._nodes) - names:
                 self.drop_node(name)
-            return [complaint for node in seen if (complaint := self.put_node(node)) is not None]
 
     def put_pod(self, seen: PodObject) -> None:
         """Take in a pod; one that is being deleted or has finished counts as gone."""
@@ -154,12 +161,11 @@ class State(Knowledge):
             before = self._known.get(uid)
             pod = self._identify(seen)
             if pod is None:
-                # Its ReplicaSet is not known (yet, or no longer): the pod keeps what was known of it.
-                pod = before.pod if before else _pod(seen, _Workload("", "", ""))
+                # Until its ReplicaSet is seen it is nobody's: it takes room, and counts for no target.
+                pod = _pod(seen, _Workload("", ""))
             owner = controller(seen.metadata.owner_references)
-            of_replicaset = owner is not None and owner.kind == "ReplicaSet"
-            key = (seen.metadata.namespace, owner.name) if owner is not None and of_replicaset else None
-            now = _Known(pod, seen.spec.node_name or "", belongs_to_node(seen.metadata), key)
+            key = owner.uid if owner is not None and owner.kind == "ReplicaSet" else None
+            now = _Known(pod, sys.intern(seen.spec.node_name or ""), belongs_to_node(seen.metadata), key)
             if now == before:
                 return
             if before is not None:
@@ -176,45 +182,42 @@ class State(Knowledge):
             if known is not None:
                 self._unlink(known)
 
-    def replace_pods(self, seen: Sequence[PodObject]) -> None:
-        """Take in a whole list; reservations of pods that it does not show yet stay until they age out."""
+    def retain_pods(self, uids: Set[str]) -> None:
+        """Forget every pod that a whole list did not show.
+
+        A reservation for a pod that was never seen stays: the pod may be younger than the list.
+        """
         with self._lock:
-            for uid in set(self._known) - {pod.metadata.uid for pod in seen}:
+            for uid in set(self._known) - uids:
                 self.drop_pod(uid)
-            for pod in seen:
-                self.put_pod(pod)
 
     def put_replicaset(self, seen: ReplicaSet) -> None:
         """Take in a ReplicaSet's owner, and give it to the pods that came before it."""
         metadata = seen.metadata
-        key = (metadata.namespace, metadata.name)
         owner = controller(metadata.owner_references)
         if owner is None:
             owner = Owner("ReplicaSet", metadata.name, metadata.uid)
-        workload = _Workload(metadata.uid, f"{metadata.namespace}/{owner.kind}/{owner.name}", owner.uid)
+        workload = _Workload(f"{metadata.namespace}/{owner.kind}/{owner.name}", owner.uid)
         with self._lock:
-            if self._replicasets.get(key) == workload:
+            if self._replicasets.get(metadata.uid) == workload:
                 return
-            self._replicasets[key] = workload
-            for uid in tuple(self._pods_of_replicaset.get(key, ())):
+            self._replicasets[metadata.uid] = workload
+            for uid in tuple(self._pods_of_replicaset.get(metadata.uid, ())):
                 known = self._known[uid]
                 pod = replace(known.pod, workload=workload.name, workload_uid=workload.uid)
                 self._unlink(known)
                 self._link(replace(known, pod=pod))
 
-    def drop_replicaset(self, namespace: str, name: str) -> None:
+    def drop_replicaset(self, uid: str) -> None:
         """Forget a ReplicaSet; pods that still stand keep the workload that was found through it."""
         with self._lock:
-            self._replicasets.pop((namespace, name), None)
+            self._replicasets.pop(uid, None)
 
-    def replace_replicasets(self, seen: Sequence[ReplicaSet]) -> None:
-        """Take in a whole list."""
+    def retain_replicasets(self, uids: Set[str]) -> None:
+        """Forget every ReplicaSet that a whole list did not show."""
         with self._lock:
-            shown = {(item.metadata.namespace, item.metadata.name) for item in seen}
-            for namespace, name in set(self._replicasets) - shown:
-                self.drop_replicaset(namespace, name)
-            for item in seen:
-                self.put_replicaset(item)
+            for uid in self._replicasets.keys() - uids:
+                del self._replicasets[uid]
 
     def settle(self) -> None:
         """Note that every list has been read whole: the pods that stand now are those that the plan knew."""
@@ -310,19 +313,19 @@ class State(Knowledge):
                 places[name] = count
         return places
 
-    def holds(self, node: str, pod: Pod) -> bool:
-        """Tell whether what is left of the headroom holds the pod.
+    def holding(self, pod: Pod) -> Set[str]:
+        """Return the nodes whose headroom holds the pod.
 
-        A resource that the headroom does not name is left to the scheduler's own filter.
+        The answer is kept for the last few shapes of pods, and kept true node by node.
         """
-        state = self._nodes[node]
-        if state.placement is None:
-            return False
-        return all(
-            amount <= headroom - state.taken[key]
-            for key, headroom in state.placement.headroom.items()
-            if (amount := pod.requests.get(key, 0)) > 0
-        )
+        requests = pod.requests
+        names = self._holding.pop(requests, None)
+        if names is None:
+            if len(self._holding) >= _SHAPES_KEPT:
+                del self._holding[next(iter(self._holding))]
+            names = {name for name in self._published if _holds(self._nodes[name], requests)}
+        self._holding[requests] = names
+        return names
 
     # Bookkeeping; the lock is held.
 
@@ -331,21 +334,25 @@ class State(Knowledge):
         return placement.targets if placement is not None else ()
 
     def _identify(self, seen: PodObject) -> Pod | None:
+        """Tell whose pod it is: its own, its owner's, or its ReplicaSet's owner's; None where nobody can tell."""
         metadata = seen.metadata
         owner = controller(metadata.owner_references)
         if owner is None:
-            return _pod(seen, _Workload("", f"{metadata.namespace}/Pod/{metadata.name}", metadata.uid))
+            return _pod(seen, _Workload(f"{metadata.namespace}/Pod/{metadata.name}", metadata.uid))
         if owner.kind != "ReplicaSet":
-            return _pod(seen, _Workload("", f"{metadata.namespace}/{owner.kind}/{owner.name}", owner.uid))
-        workload = self._replicasets.get((metadata.namespace, owner.name))
-        if workload is not None and (not owner.uid or workload.replicaset_uid == owner.uid):
+            return _pod(seen, _Workload(f"{metadata.namespace}/{owner.kind}/{owner.name}", owner.uid))
+        if (workload := self._replicasets.get(owner.uid)) is not None:
             return _pod(seen, workload)
+        # Its ReplicaSet may be gone before it: what was known of the pod still holds.
+        before = self._known.get(metadata.uid)
+        if before is not None and before.pod.workload_uid:
+            return _pod(seen, _Workload(before.pod.workload, before.pod.workload_uid))
         # A new ReplicaSet's first pods can be faster than its own watch event. The Deployment controller
         # names it "<deployment>-<pod-template-hash>", so the Deployment's name needs no waiting.
         template_hash = metadata.labels.template_hash if metadata.labels else None
         if template_hash and owner.name.endswith(f"-{template_hash}"):
             deployment = owner.name.removesuffix(f"-{template_hash}")
-            return _pod(seen, _Workload("", f"{metadata.namespace}/Deployment/{deployment}", ""))
+            return _pod(seen, _Workload(f"{metadata.namespace}/Deployment/{deployment}", ""))
         return None
 
     def _place(self, name: str, node: _Node, placement: Placement | None) -> None:
@@ -438,6 +445,8 @@ class State(Knowledge):
         # Whoever will be removed receives nobody, whatever an older iteration wrote on it.
         if placement is None or placement.expires < self._clock.wall() or name in self._expiring:
             self._published.discard(name)
+            for names in self._holding.values():
+                names.discard(name)
             return
         self._published.add(name)
         self._next_expiry = min(self._next_expiry, placement.expires)
@@ -450,6 +459,8 @@ class State(Knowledge):
             self._open_targets += places
         if node.open:
             self._unfilled.add(name)
+        for requests, names in self._holding.items():
+            (names.add if _holds(node, requests) else names.discard)(name)
 
     def _count(self, node: _Node, placement: Placement, left: dict[int, int], pod: Pod) -> None:
         """Count a pod against the targets, or else against the headroom unless the plan knew it."""
@@ -459,7 +470,8 @@ class State(Knowledge):
                 wanted = wanted or left[index] > 0
                 left[index] -= 1
         if not wanted and (node.settled is None or pod.uid not in node.settled):
-            node.taken.update(pod.requests)
+            for key, amount in pod.requests:
+                node.taken[key] += amount
 
     def _close(self, name: str, node: _Node) -> None:
         """Take the node's open targets out of the indexes."""
@@ -478,7 +490,24 @@ def _pod(seen: PodObject, workload: _Workload) -> Pod:
     except ValueError:
         # No API server lets such a quantity in. The pod still counts as one of its workload.
         requests = {"pods": 1}
-    return Pod(metadata.uid, workload.name, workload.uid, iteration, requests)
+    return Pod(
+        metadata.uid, workload.name, workload.uid, sys.intern(iteration), _shared(tuple(sorted(requests.items())))
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _shared(requests: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+    """Return one and the same value for equal requests: 30,000 pods have some hundred shapes."""
+    return requests
+
+
+def _holds(node: _Node, requests: tuple[tuple[str, int], ...]) -> bool:
+    """Tell whether what is left of the node's headroom holds the requests.
+
+    A resource that the headroom does not name is left to the scheduler's own filter.
+    """
+    headroom = node.placement.headroom if node.placement is not None else {}
+    return all(amount <= headroom[key] - node.taken[key] for key, amount in requests if amount > 0 and key in headroom)
 
 
 def _standing(node: _Node) -> Iterable[Pod]:

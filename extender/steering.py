@@ -16,7 +16,7 @@ No rule but the last ever names an expiring node, and the last one keeps every p
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -31,14 +31,15 @@ class Pod:
     """A pod as steering sees it: whose it is, which iteration marked it, and what it asks for.
 
     `workload` is "namespace/Kind/name" of the controlling owner, with a Deployment in place of its
-    ReplicaSet; `workload_uid` is empty where it is not known. `requests` is keyed as `Placement.headroom`.
+    ReplicaSet; `workload_uid` is empty where it is not known. `requests` holds (resource, amount) sorted by
+    resource, named as in `Placement.headroom`.
     """
 
     uid: str
     workload: str
     workload_uid: str
     iteration: str
-    requests: Mapping[str, int]
+    requests: tuple[tuple[str, int], ...]
 
 
 class Candidates(Protocol):
@@ -76,8 +77,8 @@ class Knowledge(Protocol):
     def open_places(self, pod: Pod) -> Mapping[str, int]:
         """Return the places of this pod's workload that are still open, by node, all above zero."""
 
-    def holds(self, node: str, pod: Pod) -> bool:
-        """Tell whether the node's headroom, less what was taken since it was published, holds the pod."""
+    def holding(self, pod: Pod) -> Set[str]:
+        """Return the published nodes whose headroom, less what was taken since then, holds the pod."""
 
 
 class Rule(enum.StrEnum):
@@ -111,6 +112,30 @@ _REFUSALS: Final = {
     Rule.OPTIMAL: "kinema: the node is not in the plan",
     Rule.FREE: "kinema: the plan keeps the node's room for other pods",
     Rule.NOT_EXPIRING: EXPIRING_REFUSAL,
+}
+
+
+_PLANNED_SCORES: Final = {
+    # (optimal, open targets of others, headroom holds the pod or is not published)
+    (True, False, True): 8,
+    (True, True, True): 7,
+    (False, True, True): 7,
+    (False, False, True): 5,
+    (False, False, False): 5,
+    (True, False, False): 3,
+    (True, True, False): 1,
+    (False, True, False): 1,
+}
+
+_OTHER_SCORES: Final = {
+    (True, False, True): 9,
+    (False, False, True): 7,
+    (False, False, False): 7,
+    (True, False, False): 6,
+    (True, True, True): 4,
+    (False, True, True): 4,
+    (True, True, False): 1,
+    (False, True, False): 1,
 }
 
 
@@ -170,50 +195,41 @@ def score(pod: Pod, names: Sequence[str], known: Knowledge) -> list[int]:
     | expiring | 0 | 0 |
     """
     planned = known.in_plan(pod)
-    own = known.open_places(pod) if planned else {}
-    return [_score(pod, name, planned, name in own, known) for name in names]
-
-
-def _score(pod: Pod, name: str, planned: bool, own: bool, known: Knowledge) -> int:
-    if name in known.expiring:
-        return 0
-    if own:
-        return HIGHEST_SCORE
-    holds = name not in known.published or known.holds(name, pod)
-    if name in known.unfilled:
-        if not holds:
-            return 1
-        return 7 if planned else 4
-    if name not in known.optimal:
-        return 5 if planned else 7
-    if holds:
-        return 8 if planned else 9
-    return 3 if planned else 6
+    own: Collection[str] = known.open_places(pod) if planned else ()
+    expiring, unfilled, optimal = known.expiring, known.unfilled, known.optimal
+    published, holding = known.published, known.holding(pod)
+    table = _PLANNED_SCORES if planned else _OTHER_SCORES
+    return [
+        0
+        if name in expiring
+        else HIGHEST_SCORE
+        if name in own
+        else table[name in optimal, name in unfilled, name in holding or name not in published]
+        for name in names
+    ]
 
 
 def _rules(pod: Pod, planned: bool, known: Knowledge) -> list[tuple[Rule, Callable[[str], bool]]]:
     """Return the rules for a pod without an open target among the candidates, most exact first."""
     optimal, expiring, published, unfilled = known.optimal, known.expiring, known.published, known.unfilled
 
-    def is_optimal(name: str) -> bool:
-        return name in optimal and name not in expiring
-
-    def has_room(name: str) -> bool:
-        return is_optimal(name) and (name not in published or known.holds(name, pod))
-
-    def is_free(name: str) -> bool:
-        return name not in unfilled and name not in expiring
-
-    def has_headroom(name: str) -> bool:
-        return name in published and name not in expiring and known.holds(name, pod)
-
     def stays(name: str) -> bool:
         return name not in expiring
 
+    if not planned and not published:
+        return [(Rule.OPTIMAL, lambda name: name in optimal and name not in expiring), (Rule.NOT_EXPIRING, stays)]
+    holding = known.holding(pod)
     if planned:
-        first = [(Rule.HEADROOM, has_room)]
-    elif not published:
-        first = [(Rule.OPTIMAL, is_optimal)]
+        first: list[tuple[Rule, Callable[[str], bool]]] = [
+            (
+                Rule.HEADROOM,
+                lambda name: name in optimal and name not in expiring and (name in holding or name not in published),
+            )
+        ]
     else:
-        first = [(Rule.FREE, is_free), (Rule.HEADROOM, has_headroom)]
+        first = [
+            (Rule.FREE, lambda name: name not in unfilled and name not in expiring),
+            # Expiring nodes have no placement that counts, so none of them holds anything.
+            (Rule.HEADROOM, lambda name: name in holding),
+        ]
     return [*first, (Rule.NOT_EXPIRING, stays)]
