@@ -108,9 +108,8 @@ class Site:
 
     def start(self) -> None:
         """Authorize Kinema's parts, start schedulers and extender, register the nodes, spread the workloads."""
-        folder = self.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self.cluster.kubectl("apply", "--server-side", "-n", "kube-system", "-f", str(BASE / "rbac.yaml"))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.cluster.apply(BASE / "rbac.yaml", namespace="kube-system")
         self.cloud.on_instance_created = lambda name, pool, _zone, machine_type: self.cluster.add_node(
             machine_node(name, pool, machine_type)
         )
@@ -179,14 +178,14 @@ class Site:
         path.write_text(yaml.safe_dump(document))
         return path
 
-    def run_planner(self, *arguments: str, once: bool = True) -> subprocess.Popen[str]:
-        """Start `kinema run` as a process with the planner's ServiceAccount."""
+    def run_planner(self, *arguments: str, stdout: int | None = subprocess.PIPE) -> subprocess.Popen[str]:
+        """Start `kinema run --once` as a process with the planner's ServiceAccount."""
         settings = self.write_settings()
         return subprocess.Popen(
-            [sys.executable, "-m", "planner", "run", "--settings", str(settings), *(["--once"] * once), *arguments],
+            [sys.executable, "-m", "planner", "run", "--settings", str(settings), "--once", *arguments],
             cwd=ROOT,
             env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.STDOUT,
             text=True,
         )
@@ -216,18 +215,6 @@ class Site:
             if item["metadata"]["name"] == "kinema-plan":
                 return decode_record(json.dumps(item).encode())
         return None
-
-    def forget(self) -> None:
-        """Remove what an earlier run left in the system namespace: the plan and the Lease."""
-        for path in ("/api/v1/namespaces/kube-system/configmaps/kinema-plan",):
-            if self.record() is not None:
-                self.cluster.request("DELETE", path)
-        leases = self.cluster.items("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases")
-        for lease in leases:
-            if lease["metadata"]["name"] == "kinema-planner":
-                self.cluster.request(
-                    "DELETE", "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/kinema-planner"
-                )
 
     def leave_old_marks(self) -> None:
         """Put marks of an iteration that never ended on two nodes."""
@@ -337,7 +324,6 @@ def open_site(cluster: ControlPlane, folder: Path, steering: Steering) -> Iterat
         site = Site(cluster, cloud, folder, steering)
         try:
             site.start()
-            site.forget()
             yield site
         finally:
             site.stop()

@@ -22,9 +22,9 @@ TIMEOUT_SECONDS = 180
 
 
 @pytest.fixture
-def site(control_plane: ControlPlane, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
+def site(new_control_plane: ControlPlane, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
     steering: Steering = getattr(request, "param", "extender")
-    with open_site(control_plane, tmp_path, steering) as running:
+    with open_site(new_control_plane, tmp_path, steering) as running:
         yield running
 
 
