@@ -172,11 +172,14 @@ class Machines:
     def settle(self) -> None:
         """Let happen what is due, then call the hooks, in order and one at a time."""
         with self.changed:
-            now, count = self.clock(), 0
+            now = self.clock()
+            # Machines that are on their way out still count; those on their way in come last.
+            count = sum(m.state != "creating" for group in self._groups.values() for m in group.machines.values())
             for group in self._groups.values():
                 for machine in list(group.machines.values()):
-                    count += machine.state != "deleting"
-                    self._step(group, machine, now, over_quota=self._quota is not None and count > self._quota)
+                    count += machine.state == "creating"
+                    over_quota = self._quota is not None and count > self._quota
+                    self._step(group, machine, now, over_quota)
         with self._hooks_lock:
             while self._events:
                 hook, machine = self._events.popleft()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
+import requests
 from google.api_core import exceptions as google_exceptions
 from google.api_core.client_options import ClientOptions
 from google.api_core.retry import Retry, if_exception_type
@@ -33,6 +34,9 @@ _log = logging.getLogger(__name__)
 _CHUNK = 1000
 """Machines that one createInstances or deleteInstances may name."""
 
+_REPLAYS = 5
+"""How often the same machines can be deleted within the hour in which Google remembers a request."""
+
 _PARALLEL_READS = 8
 """Lists under way at once. The API allows 20 calls a second."""
 
@@ -44,6 +48,7 @@ _TRANSIENT = (
     google_exceptions.ServiceUnavailable,
     google_exceptions.GatewayTimeout,
     google_exceptions.TooManyRequests,
+    requests.ConnectionError,
 )
 
 
@@ -150,7 +155,7 @@ class GoogleCloud:
             }
             operation = self._write(action, self._groups.create_instances_unary, request)
             # A new request is not done at once; one that is may be the answer to an earlier one.
-            if operation.status == "DONE" and not set(chunk) & {i.name for i in self._members(group)}:
+            if _is_done(operation) and not set(chunk) & {i.name for i in self._members(group)}:
                 raise CloudError(f"cannot {action}: machines of these names were created and deleted within the hour")
 
     def delete(self, pool: str, zone: str, names: Sequence[str]) -> None:
@@ -162,7 +167,7 @@ class GoogleCloud:
     def _delete(self, group: Group, names: Sequence[str]) -> None:
         action = f"delete {len(names)} machines of {group.name} ({group.zone})"
         earlier = ""
-        while True:
+        for _ in range(_REPLAYS):
             request = {
                 **group.path,
                 "request_id": _request_id(f"delete{earlier}", group, names),
@@ -172,13 +177,12 @@ class GoogleCloud:
                 },
             }
             operation = self._write(action, self._groups.delete_instances_unary, request)
-            if operation.status != "DONE" or operation.name == earlier:
-                return
-            if not set(names) & self._deletable(group):
+            if not _is_done(operation) or not set(names) & self._deletable(group):
                 return
             # The answer was that of an earlier request for the same names, which came back since: ask under
             # an id that follows from that request, so that whoever repeats this asks for the same again.
             earlier = operation.name
+        raise CloudError(f"cannot {action}: they came back {_REPLAYS} times within the hour")
 
     def _write(self, action: str, call: Callable[..., Any], request: Mapping[str, Any]) -> Any:
         with translated(action):
@@ -303,6 +307,10 @@ def _container_client(endpoint: str) -> Any:
         return container_v1.ClusterManagerClient(client_options=ClientOptions(api_endpoint=host or None))
     channel = grpc.insecure_channel(endpoint.removeprefix("http://"))
     return container_v1.ClusterManagerClient(transport=ClusterManagerGrpcTransport(channel=channel))
+
+
+def _is_done(operation: Any) -> bool:
+    return bool(operation.status == compute_v1.Operation.Status.DONE)
 
 
 def _request_id(verb: str, group: Group, names: Sequence[str]) -> str:
