@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
+from planner.kube import specs
+from planner.kube.objects import PodSpec
 from planner.model.resources import Resources
-from planner.model.scheduling import NodeConstraints, NodeSelectorTerm, Requirement, Taint, Toleration
-from simulator.selectors import amounts
-
-Json = dict[str, Any]
+from planner.model.scheduling import NodeConstraints, NodeSelectorTerm, Taint
+from simulator.store import Json
 
 UNSCHEDULABLE: Final = "node.kubernetes.io/unschedulable"
-_REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
-_PREFERRED: Final = "preferredDuringSchedulingIgnoredDuringExecution"
 
 
 def admits(spec: Json, node: Json) -> bool:
@@ -43,76 +40,44 @@ def taints_of(node: Json) -> tuple[Taint, ...]:
 
 def constraints_of(spec: Json) -> NodeConstraints:
     """Return where a pod of this spec may run."""
-    affinity = _node_affinity(spec)
-    decisive = (spec.get("nodeSelector"), affinity.get(_REQUIRED), spec.get("tolerations"))
-    return _constraints(msgspec.json.encode(decisive))
+    return _understood(msgspec.json.encode(spec))[0]
+
+
+def requests_of(spec: Json) -> Resources:
+    """Return what the scheduler counts for a pod of this spec."""
+    return _understood(msgspec.json.encode(spec))[1]
+
+
+def unmodelled_in(spec: Json) -> tuple[str, ...]:
+    """Name the hard constraints of a spec that the planner does not model."""
+    return _understood(msgspec.json.encode(spec))[2]
 
 
 def preferences_of(spec: Json) -> tuple[tuple[int, NodeSelectorTerm], ...]:
     """Return the preferred node affinity: weights and terms."""
-    preferred = _node_affinity(spec).get(_PREFERRED) or ()
-    return tuple((item["weight"], _term(item["preference"])) for item in preferred)
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    preferred = affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
+    found = []
+    for item in preferred:
+        required = {"nodeSelectorTerms": [item["preference"]]}
+        as_required = {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}}
+        terms = constraints_of({"containers": [], **as_required}).required_terms or ()
+        found += [(int(item["weight"]), term) for term in terms]
+    return tuple(found)
 
 
-def requests_of(spec: Json) -> Resources:
-    """Return what the scheduler counts for a pod.
-
-    max(Σ containers + Σ sidecars, max over init containers i of (init i + sidecars before i)) + overhead.
-    """
-    return _requests(
-        msgspec.json.encode((_asked(spec, "containers"), _asked(spec, "initContainers"), spec.get("overhead")))
-    )
-
-
-def _asked(spec: Json, field: str) -> list[tuple[Any, Any]]:
-    return [((c.get("resources") or {}).get("requests"), c.get("restartPolicy")) for c in spec.get(field) or ()]
-
-
-@functools.lru_cache(maxsize=4096)
-def _requests(encoded: bytes) -> Resources:
-    containers, starters, overhead = msgspec.json.decode(encoded)
-    running, sidecars, peak = Resources(), Resources(), Resources()
-    for requests, _ in containers:
-        running += amounts(requests)
-    for requests, restart in starters:
-        if restart == "Always":
-            sidecars += amounts(requests)
-            peak = _maximum(peak, sidecars)
-        else:
-            peak = _maximum(peak, sidecars + amounts(requests))
-    return _maximum(running + sidecars, peak) + amounts(overhead) + Resources(pods=1)
-
-
-def _maximum(one: Resources, other: Resources) -> Resources:
-    left, right = one.amounts(), other.amounts()
-    return Resources.from_amounts({name: max(left.get(name, 0), right.get(name, 0)) for name in left | right})
+def allocatable_of(node: Json) -> Resources:
+    """Return what a node can allocate."""
+    return _allocatable(msgspec.json.encode(node["status"].get("allocatable") or {}))
 
 
 @functools.lru_cache(maxsize=4096)
-def _constraints(encoded: bytes) -> NodeConstraints:
-    selector, required, tolerations = msgspec.json.decode(encoded)
-    terms = None if required is None else tuple(_term(term) for term in required["nodeSelectorTerms"])
-    return NodeConstraints(
-        tuple(sorted((selector or {}).items())),
-        terms,
-        tuple(
-            Toleration(t.get("key") or "", t.get("operator") or "Equal", t.get("value") or "", t.get("effect") or "")
-            for t in tolerations or ()
-        ),
-    )
+def _understood(encoded: bytes) -> tuple[NodeConstraints, Resources, tuple[str, ...]]:
+    spec = msgspec.json.decode(encoded, type=PodSpec)
+    return specs.constraints(spec), specs.pod_requests(spec, "spec"), specs.unmodelled(spec)
 
 
-def _term(term: Mapping[str, Any]) -> NodeSelectorTerm:
-    return NodeSelectorTerm(
-        tuple(_requirement(item) for item in term.get("matchExpressions") or ()),
-        tuple(_requirement(item) for item in term.get("matchFields") or ()),
-    )
-
-
-def _requirement(item: Mapping[str, Any]) -> Requirement:
-    return Requirement(item["key"], item["operator"], tuple(item.get("values") or ()))
-
-
-def _node_affinity(spec: Json) -> Json:
-    affinity: Json = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-    return affinity
+@functools.lru_cache(maxsize=4096)
+def _allocatable(encoded: bytes) -> Resources:
+    counted = specs.amounts(msgspec.json.decode(encoded), "status.allocatable")
+    return specs.resources(counted, counted.get("pods", 0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from flask.testing import FlaskClient
@@ -12,7 +12,7 @@ from extender.nodes import Cache
 from extender.objects import Node, PodObject, ReplicaSet
 from extender.settings import ExtenderSettings
 from extender.state import Clock, State
-from planner.ports import NODES, PODS, REPLICASETS
+from planner.ports import NODES, PODS, REPLICASETS, Resource
 from simulator.api import ApiServer
 from simulator.extenders import Extender, ExtenderFault
 from simulator.store import Change
@@ -55,23 +55,14 @@ def _follow(state: State, change: Change) -> None:
     _take_in(state, change.resource, change.type, change.raw)
 
 
-def _take_in(state: State, resource: Any, kind: str, raw: bytes) -> None:
+def _take_in(state: State, resource: Resource, kind: str, raw: bytes) -> None:
     is_gone = kind == "DELETED"
     if resource == NODES:
         node = _nodes.decode(raw)
-        if is_gone:
-            state.drop_node(node.metadata.name)
-        else:
-            state.put_node(node)
+        state.drop_node(node.metadata.name) if is_gone else state.put_node(node)
     elif resource == PODS:
         pod = _pods.decode(raw)
-        if is_gone:
-            state.drop_pod(pod.metadata.uid)
-        else:
-            state.put_pod(pod)
+        state.drop_pod(pod.metadata.uid) if is_gone else state.put_pod(pod)
     elif resource == REPLICASETS:
         replicaset = _replicasets.decode(raw)
-        if is_gone:
-            state.drop_replicaset(replicaset.metadata.namespace, replicaset.metadata.name)
-        else:
-            state.put_replicaset(replicaset)
+        state.drop_replicaset(replicaset.metadata.uid) if is_gone else state.put_replicaset(replicaset)

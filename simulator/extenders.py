@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -90,13 +90,16 @@ class Extender:
 class HttpTransport:
     """One connection that is kept alive, as kube-scheduler's client does it."""
 
-    def __init__(self, url: str, timeout_seconds: float = 2.0) -> None:
-        """Ask the extender at this base URL."""
+    def __init__(self, url: str, timeout_seconds: float = 2.0, before: Callable[[], object] = lambda: None) -> None:
+        """Ask the extender at this base URL; `before` is called ahead of every filter request."""
         self._url = url.rstrip("/")
         self._pool = urllib3.PoolManager(maxsize=1, retries=False, timeout=timeout_seconds)
+        self._before = before
 
     def post(self, verb: str, body: bytes) -> bytes:
         """Send one request."""
+        if verb == "filter":
+            self._before()
         try:
             answer = self._pool.request(
                 "POST", f"{self._url}/{verb}", body=body, headers={"Content-Type": "application/json"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,9 +10,9 @@ from planner.model.resources import Resources
 from planner.model.scheduling import Taint
 from planner.ports import NODES, PODS
 from simulator.api import ApiServer, condition, is_active, is_deleting, set_condition
-from simulator.constraints import constraints_of, preferences_of, requests_of, taints_of
+from simulator.constraints import allocatable_of, constraints_of, preferences_of, requests_of, taints_of
 from simulator.extenders import Extender, ExtenderFault
-from simulator.selectors import amounts, selects
+from simulator.selectors import selects
 from simulator.store import Change, Json, Key, controller_of, key_of
 
 CYCLE_SECONDS: Final = 0.005
@@ -52,8 +52,8 @@ class Scheduler:
         self._waiting: dict[Key, _Waiting] = {}
         self._awake = False
         self._seats: dict[str, list[str]] = {}
+        self._requests: dict[str, Resources] = {}
         self.extender: Final = extender
-        self.before_cycle: Callable[[], None] = lambda: None
         server.store.subscribe(self.observe)
 
     def seat(self, workload: str, nodes: Sequence[str]) -> None:
@@ -68,6 +68,8 @@ class Scheduler:
         if change.resource == PODS:
             pod, key = change.body, change.key
             mine = pod["spec"].get("schedulerName") == self._name
+            if change.type == "DELETED":
+                self._requests.pop(pod["metadata"]["uid"], None)
             if change.type == "DELETED" or pod["spec"].get("nodeName") or not is_active(pod):
                 if self._waiting.pop(key, None) is None or change.type != "DELETED":
                     self._wake_parked()
@@ -100,7 +102,6 @@ class Scheduler:
         due = [key for key, w in self._waiting.items() if not w.parked and w.not_before <= now]
         if due:
             key = min(due, key=self._order)
-            self.before_cycle()
             self._try(key)
         starts = [w.not_before for w in self._waiting.values() if not w.parked]
         if starts:
@@ -186,11 +187,19 @@ class Scheduler:
         return seats.pop(0) if seats else None
 
     def _room(self, node: Json) -> Resources:
-        room = amounts(node["status"].get("allocatable"))
+        room = allocatable_of(node)
         for pod in self._store.pods_on(node["metadata"]["name"]):
             if pod["status"].get("phase") not in ("Succeeded", "Failed"):
-                room = room - requests_of(pod["spec"])
+                room = room - self._requested(pod)
         return room
+
+    def _requested(self, pod: Json) -> Resources:
+        """Return a pod's requests, which nobody changes in its life."""
+        uid = pod["metadata"]["uid"]
+        found = self._requests.get(uid)
+        if found is None:
+            found = self._requests[uid] = requests_of(pod["spec"])
+        return found
 
     def _refusal(self, pod: Json, node: Json, room: Resources) -> str:
         """Return why the pod may not run on the node, in the scheduler's words; "" if it may."""
@@ -202,8 +211,8 @@ class Scheduler:
             return "node(s) had untolerated taint(s)"
         if not constraints.select(node["metadata"].get("labels") or {}, name):
             return "node(s) didn't match Pod's node affinity/selector"
-        if not requests_of(spec).fits_in(room):
-            return _shortage(requests_of(spec), room)
+        if not self._requested(pod).fits_in(room):
+            return _shortage(self._requested(pod), room)
         _check_modelled(pod)
         if self._ports_collide(spec, name):
             return "node(s) didn't have free ports for the requested pod ports"
@@ -247,7 +256,7 @@ def _shortage(requests: Resources, room: Resources) -> str:
 
 def _score(pod: Json, node: Json, room: Resources) -> float:
     """Return NodeResourcesFit's least-allocated score, 0 to 100: the mean free share after the pod."""
-    allocatable, left = amounts(node["status"].get("allocatable")), room - requests_of(pod["spec"])
+    allocatable, left = allocatable_of(node), room - requests_of(pod["spec"])
     shares = [
         max(0, free) / total
         for free, total in (

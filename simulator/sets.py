@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from planner.kube.specs import DAEMON_TOLERATIONS
 from planner.ports import DAEMONSETS, JOBS, NODES, PODS, STATEFULSETS
 from simulator.api import is_active, is_deleting, is_ready
 from simulator.constraints import admits, tolerates_running
@@ -14,16 +15,6 @@ from simulator.store import Change, Json, Key, key_of
 
 CONTROLLER_HASH: Final = "controller-revision-hash"
 POD_INDEX: Final = "apps.kubernetes.io/pod-index"
-
-_DAEMON_TOLERATIONS: Final = (
-    ("node.kubernetes.io/not-ready", "NoExecute"),
-    ("node.kubernetes.io/unreachable", "NoExecute"),
-    ("node.kubernetes.io/disk-pressure", "NoSchedule"),
-    ("node.kubernetes.io/memory-pressure", "NoSchedule"),
-    ("node.kubernetes.io/pid-pressure", "NoSchedule"),
-    ("node.kubernetes.io/unschedulable", "NoSchedule"),
-)
-"""What the DaemonSet controller adds to its pods. Source: daemon/util/daemonset_util.go."""
 
 
 class StatefulSets(Controller):
@@ -175,10 +166,9 @@ class DaemonSets(Controller):
         pod = pod_of(body, self.server.name_after(f"{body['metadata']['name']}-"), {CONTROLLER_HASH: digest})
         pod["spec"] = _daemon_spec(body)
         field = {"key": "metadata.name", "operator": "In", "values": [node]}
+        # The template's own required terms are replaced: the controller has checked them already.
         affinity = pod["spec"].setdefault("affinity", {}).setdefault("nodeAffinity", {})
-        required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {"nodeSelectorTerms": [{}]}
-        terms = [{**term, "matchFields": [field]} for term in required["nodeSelectorTerms"]]
-        affinity["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": terms}
+        affinity["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": [{"matchFields": [field]}]}
         self.server.create(PODS, body["metadata"]["namespace"], pod)
 
     def _write_status(self, key: Key, wanted: int) -> None:
@@ -238,8 +228,8 @@ def _daemon_spec(body: Json) -> Json:
     """Return the spec of a DaemonSet's pod with the tolerations that its controller adds."""
     spec: Json = pod_of(body, "", {})["spec"]
     tolerations = spec.setdefault("tolerations", [])
-    for key, effect in _DAEMON_TOLERATIONS:
-        tolerations.append({"key": key, "operator": "Exists", "effect": effect})
+    for added in DAEMON_TOLERATIONS:
+        tolerations.append({"key": added.key, "operator": added.operator, "effect": added.effect})
     return spec
 
 
