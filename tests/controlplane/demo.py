@@ -21,11 +21,14 @@ def main() -> int:
         return 2
     say("building the control plane (minutes on first use, then it is cached) …")
     binaries = build()
-    with tempfile.TemporaryDirectory(prefix="kinema-demo-") as folder, contextlib.suppress(KeyboardInterrupt):
-        with ControlPlane(binaries, Path(folder) / "control-plane") as cluster:
-            say("eight n2 nodes, badly packed, on a real API server; the machines are a fake Google Cloud's …")
-            with open_site(cluster, Path(folder), "extender") as site:
-                return _show(site, binaries.path("kubectl"))
+    say("eight n2 nodes, badly packed, on a real API server; the machines are a fake Google Cloud's …")
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        tempfile.TemporaryDirectory(prefix="kinema-demo-") as folder,
+        ControlPlane(binaries, Path(folder) / "control-plane") as cluster,
+        open_site(cluster, Path(folder), "extender") as site,
+    ):
+        return _show(site, binaries.path("kubectl"))
     return 0
 
 
