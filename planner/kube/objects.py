@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import datetime
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from planner.errors import BadInput
+from planner.model.decoding import explain
 
 Quantity = str | int | float
 IntOrPercent = int | str
@@ -384,9 +384,6 @@ class Head(Object):
 _T = TypeVar("_T")
 
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {}
-_AT = re.compile(r"(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>.*)`)?", re.DOTALL)
-_MISSING = re.compile(r"Object missing required field `(.*)`")
-_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
 
 
 def decode(raw: bytes | msgspec.Raw, shape: type[_T], kind: str, origin: str) -> _T:
@@ -401,42 +398,17 @@ def decode(raw: bytes | msgspec.Raw, shape: type[_T], kind: str, origin: str) ->
     try:
         found: _T = decoder.decode(raw)
     except msgspec.ValidationError as error:
-        raise BadInput(_explain(str(error), bytes(raw), kind, origin)) from None
+        document = json.loads(bytes(raw))
+        raise BadInput(f"{origin}: {kind} {_name(document)}: {explain(error, document)}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{origin}: is no JSON: {error}; expected what `kubectl get … -o json` prints") from None
     return found
 
 
-def _explain(message: str, raw: bytes, kind: str, origin: str) -> str:
-    """Turn the decoder's message into one line that names object, field and value."""
-    try:
-        document = json.loads(raw)
-    except ValueError:
-        document = None
-    where = f"{origin}: {kind} {object_name(document)}"
-    found = _AT.fullmatch(message)
-    what, path = (found["what"], found["path"] or "") if found else (message, "")
-    if missing := _MISSING.fullmatch(what):
-        return f"{where}: the field {f'{path}.' if path else ''}{missing[1]} is missing"
-    return f"{where}: {path or 'the object'} is {_value_at(document, path)}: {what[:1].lower() + what[1:]}"
-
-
-def object_name(document: object) -> str:
+def _name(document: object) -> str:
     """Name an object that may be malformed: "namespace/name", "name", or "without a name"."""
     metadata = document.get("metadata") if isinstance(document, dict) else None
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
         return "without a name"
     namespace = metadata.get("namespace")
     return f"{namespace}/{metadata['name']}" if namespace else str(metadata["name"])
-
-
-def _value_at(document: object, path: str) -> str:
-    """Show the value at a decoder's path; it writes [...] for the values of a map, where the map is shown."""
-    value = document
-    for step in _STEP.finditer(path.split("[...]")[0]):
-        if step[1] is not None and isinstance(value, dict):
-            value = value.get(step[1])
-        elif step[2] is not None and isinstance(value, list) and int(step[2]) < len(value):
-            value = value[int(step[2])]
-    text = json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "…"

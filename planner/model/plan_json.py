@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import json
 from decimal import Decimal
 from typing import Any, Literal
 
 import msgspec
 
 from planner.errors import BadInput
+from planner.model.decoding import explain
 from planner.model.plan import (
     Certificate,
     CertificateClass,
@@ -30,8 +31,6 @@ API_VERSION = "kinema.io/v1alpha1"
 _NANO = 10**9
 _LARGEST_NANOUSD = 10**21
 _DERIVED_DIGITS = 9
-_AT = re.compile(r"(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>.*)`)?", re.DOTALL)
-_MISSING = re.compile(r"Object missing required field `(.*)`")
 
 
 class ContradictoryPlan(BadInput):
@@ -93,7 +92,7 @@ def decode_plan(data: bytes, origin: str) -> Plan:
             raise BadInput(f"{origin}: kind must be 'Plan', not {head.kind!r}")
         body = msgspec.json.decode(data, type=_Plan)
     except msgspec.ValidationError as error:
-        raise BadInput(f"{origin}: {_explain(str(error))}") from None
+        raise BadInput(f"{origin}: {explain(error, json.loads(data))}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{origin}: is no JSON: {error}; expected what `kinema plan --output json` prints") from None
     read = _Reader(origin)
@@ -363,12 +362,3 @@ def _decode_certificate(body: _Certificate) -> Certificate:
         rows=tuple(CertificateRow(r.kind, r.scope, r.rhs, r.dual) for r in body.rows),
         dropped=body.dropped,
     )
-
-
-def _explain(message: str) -> str:
-    """Turn the decoder's message into one that begins with the field."""
-    found = _AT.fullmatch(message)
-    what, path = (found["what"], found["path"] or "") if found else (message, "")
-    if missing := _MISSING.fullmatch(what):
-        return f"the field {f'{path}.' if path else ''}{missing[1]} is missing"
-    return f"{path or 'the plan'}: {what[:1].lower() + what[1:]}"
