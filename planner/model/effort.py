@@ -1,0 +1,34 @@
+"""How much work a solve may take, and what it tells meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """The solver's name, and when to stop: after the time limit, or once (value - bound) / value is small enough."""
+
+    solver: str = "HIGHS"
+    time_limit_seconds: float = 60.0
+    target_gap: float = 0.0005
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a solve stands; the best value and bound so far in nanodollars per hour, None where there is none yet."""
+
+    stage: str
+    elapsed_seconds: float
+    value_nanousd_per_hour: int | None = None
+    lower_bound_nanousd_per_hour: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """The outside of a solve: `now` returns seconds of a clock that never goes back, `report` takes progress."""
+
+    now: Callable[[], float]
+    report: Callable[[Progress], None]

@@ -1,0 +1,302 @@
+"""From a packing to a plan: nodes by name, pods by workload, strategies, moves, and the value that they cost."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from planner.model.cluster import Node, Pod
+from planner.model.disruption import planned_pods, pod_key
+from planner.model.machines import Offering
+from planner.model.plan import Certificate, Objective, Plan, PlannedNode, PlannedWorkload, Strategy, Unplaced
+from planner.optimizer.movement import Movement
+from planner.optimizer.packing import Packing
+from planner.optimizer.problem import GroupKey, Problem, group_key, is_running
+
+_NAME_LIMIT = 63
+
+
+@dataclass(slots=True)
+class _Spot:
+    """One node being filled: what it holds by group now, what it shall hold, and by workload in the end."""
+
+    node: Node | None
+    offering: Offering | None
+    wanted: dict[GroupKey, int]
+    present: dict[GroupKey, Counter[str]] = field(default_factory=dict)
+    pods: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A plan but for its bound: its nodes, workloads and the terms of its value in nanodollars per hour."""
+
+    nodes: tuple[PlannedNode, ...]
+    workloads: Mapping[str, PlannedWorkload]
+    unplaced: Mapping[str, Unplaced]
+    nodes_cost: int
+    moves_cost: int
+    boots_cost: int
+
+    @property
+    def value(self) -> int:
+        return self.nodes_cost + self.moves_cost + self.boots_cost
+
+    @property
+    def missing(self) -> int:
+        return sum(u.count for u in self.unplaced.values())
+
+
+def assemble(movement: Movement, problem: Problem, packing: Packing, unplaceable: Mapping[str, Unplaced]) -> Draft:
+    """Name the nodes, spread the pods of each group over workloads and choose the strategies.
+
+    `unplaceable` are the pending pods that were left out before; those that the packing leaves out are added.
+    """
+    inputs, snapshot = movement.inputs, movement.inputs.snapshot
+    names = frozenset(node.name for node in snapshot.nodes)
+    movable = [p for p in planned_pods(snapshot) if pod_key(p) not in movement.assessment.pins]
+    spots = _spots(movement, problem, packing)
+    for pod in movable:
+        if pod.node is not None and pod.node in names:
+            key = group_key(pod, movement.requests)
+            spots[pod.node].present.setdefault(key, Counter())[pod.workload] += 1
+    displaced = _keep_in_place(list(spots.values()))
+    waiting: dict[GroupKey, Counter[str]] = defaultdict(Counter)
+    for spot in spots.values():
+        for key, held in spot.present.items():
+            waiting[key] += held
+    for pod in movable:
+        if not is_running(pod, names) and not pod.unmodelled:
+            waiting[group_key(pod, movement.requests)][pod.workload] += 1
+    left_over = _spread(spots, waiting)
+    pinned: dict[str, Counter[str]] = defaultdict(Counter)
+    pinned_names: dict[str, list[str]] = defaultdict(list)
+    for pod in planned_pods(snapshot):
+        if pod.node in names and pod_key(pod) in movement.assessment.pins:
+            pinned[str(pod.node)][pod.workload] += 1
+            pinned_names[str(pod.node)].append(pod_key(pod))
+    nodes = _planned_nodes(movement, spots, pinned, pinned_names)
+    workloads = _planned_workloads(movement, displaced)
+    unplaced = dict(unplaceable)
+    for workload, count in sorted(left_over.items()):
+        earlier = unplaced[workload].count if workload in unplaced else 0
+        unplaced[workload] = Unplaced(
+            count + earlier, _no_room_reason(problem) + (f"; {unplaced[workload].reason}" if earlier else "")
+        )
+    removed = {n.name for n in nodes if n.state == "remove"}
+    emptied = {str(p.node) for p in movable if p.node in removed}
+    price = {n.name: n.price_nanousd_per_hour or 0 for n in nodes}
+    return Draft(
+        nodes=nodes,
+        workloads=workloads,
+        unplaced=dict(sorted(unplaced.items())),
+        nodes_cost=sum(price[n.name] for n in nodes if n.state != "remove"),
+        moves_cost=inputs.prices.moves_nanousd_per_hour(sum(w.moves for w in workloads.values())),
+        boots_cost=sum(inputs.prices.overlap_nanousd_per_hour(price[name]) for name in sorted(emptied)),
+    )
+
+
+def finish(movement: Movement, draft: Draft, lower_bound: int, proof: Certificate) -> Plan:
+    """Return the plan with its bound; the clock's readings are added by whoever has a clock."""
+    inputs = movement.inputs
+    prices = inputs.prices
+    # Prices of pods are whole nanodollars, and a content counts as better from a tiny share of a node's price on:
+    # below a thousand nanodollars per node a difference is rounding.
+    rounding = 1000 * max(1, len(draft.nodes))
+    return Plan(
+        iteration=inputs.iteration,
+        objective=Objective(
+            name="cost",
+            nodes_nanousd_per_hour=draft.nodes_cost,
+            moves_nanousd_per_hour=draft.moves_cost,
+            boots_nanousd_per_hour=draft.boots_cost,
+            lower_bound_nanousd_per_hour=lower_bound,
+            status="optimal" if draft.value - lower_bound < rounding else "feasible",
+            payback_hours=prices.payback_hours,
+            move_cost_nanousd=prices.move_cost_nanousd,
+            boot_overlap_minutes=prices.boot_overlap_minutes,
+        ),
+        current_cost_nanousd_per_hour=sum(inputs.catalogue.price(n) or 0 for n in inputs.snapshot.nodes),
+        cost_nanousd_per_hour=draft.nodes_cost,
+        nodes=draft.nodes,
+        workloads=draft.workloads,
+        unplaced=draft.unplaced,
+        certificate=proof,
+    )
+
+
+def _spots(movement: Movement, problem: Problem, packing: Packing) -> dict[str, _Spot]:
+    """Give every content a node: existing ones of a class in order of name, fresh ones in order of content."""
+    snapshot, iteration = movement.inputs.snapshot, movement.inputs.iteration
+    spots = {node.name: _Spot(node, None, {}) for node in sorted(snapshot.nodes, key=lambda n: n.name)}
+    order = sorted(
+        range(packing.classes.size), key=lambda n: (int(packing.classes[n]), *(-packing.contents[n]).tolist())
+    )
+    taken: Counter[int] = Counter()
+    index = 0
+    for n in order:
+        k = int(packing.classes[n])
+        c = problem.classes[k]
+        wanted = {problem.groups[g].key: int(packing.contents[n, g]) for g in np.flatnonzero(packing.contents[n])}
+        if c.offering is None:
+            spots[c.nodes[taken[k]]].wanted = wanted
+            taken[k] += 1
+            continue
+        name = ""
+        while not name or name in spots:
+            name, index = _node_name(c.pool, iteration, index), index + 1
+        spots[name] = _Spot(None, c.offering, wanted)
+    in_plan = {name for k, c in enumerate(problem.classes) for name in c.nodes[: taken[k]]}
+    for name, spot in spots.items():
+        if spot.node is not None and movement.assessment.roles[name] == "removable" and name not in in_plan:
+            spot.wanted = {}
+            spots[name] = _Spot(None, None, {}, spot.present)
+    return spots
+
+
+def _node_name(pool: str, iteration: str, index: int) -> str:
+    """Return a DNS-1123 label of at most 63 characters: as much of the pool as fits, the iteration, the index."""
+    tail = f"-{_label(iteration)}-{index}"
+    return _label(pool[:40])[: _NAME_LIMIT - len(tail)].strip("-") + tail
+
+
+def _label(text: str) -> str:
+    return "".join(ch if ch.isascii() and ch.isalnum() else "-" for ch in text.lower()).strip("-") or "node"
+
+
+def _keep_in_place(spots: Sequence[_Spot]) -> Counter[str]:
+    """Leave present pods where their group has room on their node; return the displaced pods by workload.
+
+    Emptied nodes come first. Where only some pods of a group leave a node, those of workloads leave that move
+    anyway (a roll-out replaces all), then those of which most have left.
+    """
+    displaced: Counter[str] = Counter()
+    for spot in sorted(spots, key=lambda s: bool(s.wanted)):
+        for key in sorted(spot.present, key=repr):
+            held = spot.present[key]
+            leaving = sum(held.values()) - spot.wanted.get(key, 0)
+            for workload in sorted(held, key=lambda w: (-displaced[w], held[w], w)):
+                gone = min(max(leaving, 0), held[workload])
+                leaving -= gone
+                displaced[workload] += gone
+                spot.pods[workload] += held[workload] - gone
+                if key in spot.wanted:
+                    spot.wanted[key] -= held[workload] - gone
+                held[workload] = gone
+    return +displaced
+
+
+def _spread(spots: Mapping[str, _Spot], waiting: Mapping[GroupKey, Counter[str]]) -> Counter[str]:
+    """Fill what is left on each node with displaced and pending pods; return those that found no place."""
+    for name in sorted(spots):
+        spot = spots[name]
+        for key in sorted(spot.wanted, key=repr):
+            room = spot.wanted[key]
+            queue = waiting[key]
+            for workload in sorted(queue, key=lambda w: (-queue[w], w)):
+                here = min(room, queue[workload])
+                room -= here
+                queue[workload] -= here
+                spot.pods[workload] += here
+    left_over: Counter[str] = Counter()
+    for queue in waiting.values():
+        left_over += queue
+    return left_over
+
+
+def _planned_nodes(
+    movement: Movement,
+    spots: Mapping[str, _Spot],
+    pinned: Mapping[str, Counter[str]],
+    pinned_names: Mapping[str, list[str]],
+) -> tuple[PlannedNode, ...]:
+    inputs, assessment = movement.inputs, movement.assessment
+    nodes = {node.name: node for node in inputs.snapshot.nodes}
+    planned = []
+    for name, spot in sorted(spots.items()):
+        pods = +(spot.pods + pinned.get(name, Counter()))
+        if spot.offering is not None:
+            o = spot.offering
+            planned.append(
+                PlannedNode(
+                    name, "boot", o.pool, o.machine_type, o.zone, o.capacity_type, o.price_nanousd_per_hour,
+                    o.allocatable, dict(sorted(pods.items())),
+                )
+            )  # fmt: skip
+            continue
+        node = nodes[name]
+        planned.append(
+            PlannedNode(
+                name,
+                "remove" if spot.node is None else "keep",
+                inputs.catalogue.pool_of(node),
+                node.machine_type,
+                node.zone,
+                node.capacity_type,
+                inputs.catalogue.price(node),
+                node.allocatable,
+                dict(sorted(pods.items())),
+                tuple(sorted(pinned_names.get(name, ()))),
+                assessment.role_reasons.get(name, ""),
+                frozen=assessment.roles[name] == "frozen",
+            )
+        )
+    return tuple(planned)
+
+
+def _planned_workloads(movement: Movement, displaced: Mapping[str, int]) -> dict[str, PlannedWorkload]:
+    inputs, pins = movement.inputs, movement.assessment.pins
+    names = {node.name for node in inputs.snapshot.nodes}
+    members: dict[str, list[Pod]] = defaultdict(list)
+    for pod in planned_pods(inputs.snapshot):
+        members[pod.workload].append(pod)
+    planned = {}
+    for key in sorted(members):
+        pods = sorted(members[key], key=lambda p: p.name)
+        workload = movement.workloads.get(key)
+        sample = pods[0]
+        before, after = sample.requests, movement.requests(sample)
+        running = [p for p in pods if p.node in names]
+        free = [p for p in running if pod_key(p) not in pins]
+        strategy, moves, reason = _strategy(movement, key, displaced.get(key, 0), len(free), after != before)
+        if running and not free:
+            # Pods that stay for want of a way to move them are not pinned by the rules, only by this plan.
+            ruled = all(pod_key(p) in movement.ruled.pins for p in running)
+            strategy, reason = ("pinned" if ruled else "stay"), pins[pod_key(running[0])]
+        if not reason:
+            reason = inputs.forecast.reasons.get(key, "")
+        if key in inputs.forecast.requests and after == before and not reason:
+            reason = "its forecast changes nothing" if key in movement.rollable else "it cannot be rolled out"
+        planned[key] = PlannedWorkload(
+            uid=workload.uid if workload else sample.workload_uid,
+            replicas=workload.replicas if workload else len(pods),
+            requests_before=before,
+            requests=after,
+            strategy=strategy,
+            moves=moves,
+            reason=reason,
+            containers=dict(inputs.forecast.requests[key]) if after != before else {},
+        )
+    return planned
+
+
+def _strategy(movement: Movement, key: str, displaced: int, running: int, changed: bool) -> tuple[Strategy, int, str]:
+    """Choose how the workload moves; a roll-out replaces all its running pods, an eviction the displaced ones."""
+    mobility = movement.assessment.mobility.get(key)
+    if changed and running:
+        return "rollout", running, "its requests change"
+    if not displaced or mobility is None:
+        return "stay", 0, ""
+    workload = movement.workloads[key]
+    if key in movement.rollable and (not mobility.evictable or displaced * 2 > workload.replicas):
+        return "rollout", running, f"{displaced} of {running} pods must move"
+    return "evict", displaced, f"{displaced} of {running} pods must move"
+
+
+def _no_room_reason(problem: Problem) -> str:
+    maxima = [row.scopes[0] for row in problem.rows if row.kind == "pool-maximum"]
+    limits = f"pool maxima ({', '.join(maxima)})" if maxima else "existing nodes"
+    return f"the {limits} leave no room for it"

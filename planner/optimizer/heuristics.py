@@ -1,0 +1,169 @@
+"""Plans that need no solver: the present state, first fit and best fit decreasing, and small repairs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from planner.optimizer import constraints
+from planner.optimizer.constraints import IntArray
+from planner.optimizer.packing import Packing
+from planner.optimizer.problem import Problem
+
+Fit = Literal["first", "best"]
+
+
+def present_state(problem: Problem) -> Packing:
+    """Every existing node with what it holds now; pending pods stay without a place."""
+    existing = [k for k, c in enumerate(problem.classes) if c.role != "offering"]
+    classes = np.repeat(np.array(existing, dtype=np.int64), problem.limits[existing])
+    return Packing(classes, problem.present[classes])
+
+
+def empty_cluster(problem: Problem) -> Packing:
+    """Only the nodes that must stay, without their movable pods."""
+    kept = [k for k, c in enumerate(problem.classes) if c.role == "kept"]
+    classes = np.repeat(np.array(kept, dtype=np.int64), problem.limits[kept])
+    return Packing(classes, np.zeros((classes.size, len(problem.groups)), dtype=np.int64))
+
+
+def fill(problem: Problem, start: Packing, fit: Fit) -> Packing:
+    """Place what has no place yet, the largest pods first, into open nodes and then into fresh ones.
+
+    "first" takes the open nodes in order, "best" those with the least room left first. The next node is of the class
+    (an existing node that is not open yet, or an offering) that holds the rest of the group for the least money.
+    Pool limits hold; what they leave no room for stays without a place.
+    """
+    classes, contents = start.classes.copy(), start.contents.copy()
+    left = start.unplaced(problem)
+    rem = problem.room[classes] - contents @ problem.requests
+    typical = np.maximum(problem.room.max(axis=0, initial=1), 1)
+    size = (problem.requests / typical).max(axis=1, initial=0.0)
+    caps = problem.caps
+    for g in np.argsort(-size, kind="stable"):
+        if not left[g]:
+            continue
+        asks = problem.requests[g]
+        order = np.arange(classes.size)
+        if fit == "best":
+            order = np.argsort((rem / typical).max(axis=1, initial=0.0), kind="stable")
+        holds = np.where(problem.admissible[classes, g], _fitting(rem, asks), 0)[order]
+        taken = np.clip(left[g] - (np.cumsum(holds) - holds), 0, holds)
+        contents[order, g] += taken
+        rem[order] -= taken[:, None] * asks
+        left[g] -= taken.sum()
+        while left[g] > 0:
+            budget = _budget(problem, classes)
+            holds = caps[:, g]
+            able = (holds > 0) & (budget > 0)
+            if not able.any():
+                break
+            need = -(-left[g] // np.maximum(holds, 1))
+            price = np.where(able, need * problem.costs.astype(np.float64), np.inf)
+            k = int(np.argmin(price))
+            fresh, each = int(min(need[k], budget[k])), int(holds[k])
+            block = np.zeros((fresh, left.size), dtype=np.int64)
+            block[:, g] = np.clip(left[g] - each * np.arange(fresh), 0, each)
+            left[g] -= block[:, g].sum()
+            classes = np.append(classes, np.full(fresh, k, dtype=np.int64))
+            contents = np.vstack([contents, block])
+            rem = np.vstack([rem, problem.room[k] - block @ problem.requests])
+    return _with_minimums(problem, Packing(classes, contents))
+
+
+def cheapen(problem: Problem, packing: Packing) -> Packing:
+    """Give every booted node the cheapest offering that holds its content, then drop nodes whose pods fit elsewhere."""
+    packing = _with_cheapest_offerings(problem, packing)
+    classes, contents = packing.classes, packing.contents.copy()
+    alive = np.ones(classes.size, dtype=np.bool_)
+    costs = problem.costs[classes]
+    fill_share = contents.sum(axis=1)
+    for n in np.lexsort((np.arange(classes.size), -costs, fill_share)):
+        if problem.classes[int(classes[n])].role == "kept":
+            continue
+        others = np.flatnonzero(alive & (np.arange(classes.size) != n))
+        trial = Packing(classes[others], contents[others])
+        if any(int(row.coefficients[trial.classes].sum()) < row.rhs for row in problem.rows):
+            continue
+        moved = _absorb(problem, trial, contents[n])
+        if moved is None:
+            continue
+        before = Packing(classes[alive], contents[alive]).displaced_value(problem)
+        if moved.displaced_value(problem) < before:
+            contents[others] = moved.contents
+            contents[n] = 0
+            alive[n] = False
+    return _with_cheapest_offerings(problem, Packing(classes[alive], contents[alive]))
+
+
+def _absorb(problem: Problem, packing: Packing, pods: IntArray) -> Packing | None:
+    """Put the pods into the rest of the nodes' room, the fullest nodes first; None where they do not fit."""
+    contents = packing.contents.copy()
+    rem = problem.room[packing.classes] - contents @ problem.requests
+    typical = np.maximum(problem.room.max(axis=0, initial=1), 1)
+    size = (problem.requests / typical).max(axis=1, initial=0.0)
+    for g in np.argsort(-size, kind="stable"):
+        left = int(pods[g])
+        if not left:
+            continue
+        order = np.argsort((rem / typical).max(axis=1, initial=0.0), kind="stable")
+        holds = np.where(problem.admissible[packing.classes, g], _fitting(rem, problem.requests[g]), 0)[order]
+        taken = np.clip(left - (np.cumsum(holds) - holds), 0, holds)
+        if taken.sum() < left:
+            return None
+        contents[order, g] += taken
+        rem[order] -= taken[:, None] * problem.requests[g]
+    return Packing(packing.classes, contents)
+
+
+def _with_cheapest_offerings(problem: Problem, packing: Packing) -> Packing:
+    classes = packing.classes.copy()
+    free = np.array([not any(row.coefficients[k] for row in problem.rows) for k in range(len(problem.classes))])
+    offers = np.array([k for k, c in enumerate(problem.classes) if c.role == "offering" and free[k]], dtype=np.int64)
+    if not offers.size:
+        return packing
+    for n, k in enumerate(classes.tolist()):
+        if problem.classes[k].role != "offering" or not free[k]:
+            continue
+        content = packing.contents[n]
+        repeated = np.broadcast_to(content, (offers.size, content.size))
+        holds = constraints.within_capacity(problem.requests, problem.room[offers], repeated)
+        holds &= (problem.admissible[offers] | (content == 0)).all(axis=1)
+        able = offers[holds]
+        if able.size:
+            best = int(able[np.argmin(problem.costs[able])])
+            classes[n] = best if problem.costs[best] < problem.costs[k] else k
+    return Packing(classes, packing.contents)
+
+
+def _with_minimums(problem: Problem, packing: Packing) -> Packing:
+    """Add empty nodes where a pool has fewer than its minimum, existing ones and the cheapest first."""
+    classes, contents = packing.classes, packing.contents
+    for row in problem.rows:
+        while int(row.coefficients[classes].sum()) < row.rhs and row.kind == "pool-minimum":
+            budget = _budget(problem, classes)
+            able = np.flatnonzero((row.coefficients > 0) & (budget > 0))
+            if not able.size:
+                break
+            best = able[np.argmin(problem.costs[able])]
+            classes = np.append(classes, best)
+            contents = np.vstack([contents, np.zeros((1, contents.shape[1]), dtype=np.int64)])
+    return Packing(classes, contents)
+
+
+def _fitting(rem: IntArray, asks: IntArray) -> IntArray:
+    """Return how many pods of these requests fit each room, (nodes)."""
+    wanted = asks > 0
+    fits: IntArray = np.maximum(rem[:, wanted] // asks[wanted], 0).min(axis=1, initial=np.iinfo(np.int64).max)
+    return fits
+
+
+def _budget(problem: Problem, classes: IntArray) -> IntArray:
+    """Return how many more nodes of each class the limits and pool maxima allow, (classes)."""
+    budget: IntArray = np.maximum(problem.limits - np.bincount(classes, minlength=problem.limits.size), 0)
+    for row in problem.rows:
+        if row.kind == "pool-maximum":
+            spare = int(row.coefficients[classes].sum()) - row.rhs
+            budget = np.where(row.coefficients < 0, np.minimum(budget, max(spare, 0)), budget)
+    return budget

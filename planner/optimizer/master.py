@@ -1,0 +1,251 @@
+"""The master program over contents of nodes, stated in cvxpy, and the check of every answer of a solver.
+
+    min  sum_p cost_p z_p + sum_g penalty_g unplaced_g    subject to the rows of `constraints`,  z >= 0
+
+Continuous it prices pods and rows (its duals); integer it picks among the known contents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import cvxpy
+import numpy as np
+import scipy.sparse as sparse
+from cvxpy.reductions.solvers.defines import INSTALLED_MI_SOLVERS
+
+from planner.errors import BadSettings, SolverError
+from planner.optimizer import constraints
+from planner.optimizer.constraints import IntArray
+from planner.optimizer.pricing import FloatArray
+from planner.optimizer.problem import Problem
+
+_FEASIBILITY = 1e-5
+# HiGHS works to 1e-7: with a typical node at 1,000 units that is 1e-10 of a node's price.
+_TYPICAL_COST = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """min costs.x subject to matrix x >= rhs, x >= 0, and x integer where `integer`."""
+
+    costs: FloatArray
+    matrix: Any
+    rhs: FloatArray
+    integer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a solver said. `status` "limit" is an answer at the time limit; `duals` (rows) only of a continuous one."""
+
+    status: Literal["optimal", "limit", "none"]
+    values: FloatArray
+    duals: FloatArray
+
+
+class Solver(Protocol):
+    """Anything that solves a program within a time limit."""
+
+    def solve(self, program: Program, time_limit_seconds: float) -> Answer:
+        """Return the answer as the solver gives it, unchecked."""
+        ...
+
+
+class CvxpySolver:
+    """A mixed-integer solver of cvxpy by name; one without duals leaves continuous programs to another.
+
+    Raises:
+        BadSettings: no such solver is installed; the text names those that are.
+    """
+
+    def __init__(self, name: str) -> None:
+        if name not in INSTALLED_MI_SOLVERS:
+            known = ", ".join(sorted(INSTALLED_MI_SOLVERS))
+            raise BadSettings(
+                f"optimizer.solver: {name!r} is no installed mixed-integer solver of cvxpy; these are: {known}"
+            )
+        self._integer = name
+        installed = cvxpy.installed_solvers()
+        gives_duals = {"GLPK_MI": "GLPK", "HIGHS": "HIGHS"}
+        self._continuous = gives_duals.get(name) or next(s for s in ("HIGHS", "GLPK", "CLARABEL") if s in installed)
+
+    def solve(self, program: Program, time_limit_seconds: float) -> Answer:
+        """State the program in cvxpy, solve it, and return status, values and duals as they come."""
+        x = cvxpy.Variable(program.costs.size, integer=program.integer)
+        rows = [program.matrix @ x >= program.rhs, x >= 0]
+        problem = cvxpy.Problem(cvxpy.Minimize(program.costs @ x), rows)
+        name = self._integer if program.integer else self._continuous
+        try:
+            problem.solve(solver=name, **_options(name, time_limit_seconds))
+        except cvxpy.SolverError as error:
+            raise SolverError(f"{name} failed: {error}") from error
+        nothing = np.zeros(0)
+        if problem.status in (cvxpy.OPTIMAL, cvxpy.OPTIMAL_INACCURATE) and x.value is not None:
+            duals = nothing if program.integer else np.asarray(rows[0].dual_value, dtype=np.float64).ravel()
+            return Answer("optimal", np.asarray(x.value, dtype=np.float64).ravel(), duals)
+        if problem.status == cvxpy.USER_LIMIT and program.integer and x.value is not None:
+            return Answer("limit", np.asarray(x.value, dtype=np.float64).ravel(), nothing)
+        if problem.status == cvxpy.USER_LIMIT or (program.integer and name == "GLPK_MI"):
+            return Answer("none", nothing, nothing)
+        raise SolverError(f"{name} ended with the status {problem.status!r}, and this program always has an answer")
+
+
+def _options(name: str, time_limit_seconds: float) -> dict[str, Any]:
+    seconds = max(time_limit_seconds, 0.05)
+    match name:
+        case "HIGHS":
+            return {"time_limit": seconds, "threads": 1, "output_flag": False}
+        case "GLPK":
+            return {"glpk": {"tm_lim": int(seconds * 1000)}}
+        case "GLPK_MI":
+            return {"tm_lim": int(seconds * 1000)}
+        case "SCIPY":
+            return {"scipy_options": {"time_limit": seconds}}
+        case "SCIP":
+            return {"scip_params": {"limits/time": seconds}}
+    return {}
+
+
+class Columns:
+    """The contents known so far: class, pods by group, and cost of each; none twice."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._known: set[tuple[int, bytes]] = set()
+        self.classes: IntArray = np.zeros(0, dtype=np.int64)
+        self.contents: IntArray = np.zeros((0, len(problem.groups)), dtype=np.int64)
+        self.costs: IntArray = np.zeros(0, dtype=np.int64)
+
+    def add(self, classes: IntArray, contents: IntArray) -> int:
+        """Add those that are new; return how many were."""
+        fresh = []
+        for i, (k, content) in enumerate(zip(classes.tolist(), contents, strict=True)):
+            key = (k, content.tobytes())
+            if key not in self._known:
+                self._known.add(key)
+                fresh.append(i)
+        if fresh:
+            self.classes = np.append(self.classes, classes[fresh])
+            self.contents = np.vstack([self.contents, contents[fresh]])
+            self.costs = np.append(self.costs, self._problem.column_costs(classes[fresh], contents[fresh]))
+        return len(fresh)
+
+
+@dataclass(frozen=True, slots=True)
+class Remainder:
+    """What is still to be decided: pods left by group, nodes left by existing class, right-hand sides left."""
+
+    counts: IntArray
+    limits: IntArray
+    rhs: IntArray
+
+    @classmethod
+    def of(cls, problem: Problem) -> Remainder:
+        return cls(problem.counts, problem.limits, np.array([row.rhs for row in problem.rows], dtype=np.int64))
+
+    def after(self, problem: Problem, classes: IntArray, contents: IntArray) -> Remainder:
+        """Return what remains once these nodes have these contents."""
+        counts = np.maximum(self.counts - contents.sum(axis=0), 0)
+        limits = self.limits - np.bincount(classes, minlength=self.limits.size)
+        met = [int(row.coefficients[classes].sum()) for row in problem.rows]
+        return Remainder(counts, limits, self.rhs - np.array(met, dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Relaxed:
+    """The continuous optimum: value, `amounts` (columns), and the duals; all in nanodollars per hour."""
+
+    value: float
+    amounts: FloatArray
+    unplaced: FloatArray
+    pod_prices: FloatArray
+    limit_prices: FloatArray
+    row_prices: FloatArray
+
+
+class Master:
+    """Solves the master over the known columns, continuous or integer, and checks what comes back."""
+
+    def __init__(self, problem: Problem, columns: Columns, solver: Solver, left: Callable[[], float]) -> None:
+        self._problem, self.columns, self._solver, self._left = problem, columns, solver, left
+        offers = [c.cost for c in problem.classes if c.cost > 0]
+        self._unit = (sum(offers) / len(offers) if offers else 1.0) / _TYPICAL_COST
+        # A pod may stay without a place only where nothing else is possible: each costs more than any node.
+        # Running pods cost another factor, so that pending ones yield first.
+        dearest = max([1, *offers]) + problem.move_price
+        self._penalty = np.where(problem.pending > 0, 4.0, 40.0) * dearest / self._unit
+        self._limited = np.flatnonzero([c.role != "offering" for c in problem.classes])
+
+    def relax(self, remainder: Remainder, usable: IntArray) -> Relaxed | None:
+        """Solve over the usable columns without integrality; None where the time is over.
+
+        Raises:
+            SolverError: the solver failed, or its answer is not one.
+        """
+        program = self._program(remainder, usable, integer=False)
+        answer = self._solver.solve(program, self._left())
+        if answer.status == "none":
+            return None
+        x, duals = answer.values, answer.duals
+        if x.size != program.costs.size or duals.size != program.rhs.size:
+            raise SolverError("the solver's answer has the wrong size")
+        if not (np.isfinite(x).all() and np.isfinite(duals).all()):
+            raise SolverError("the solver answered with NaN or infinity")
+        tolerance = _FEASIBILITY * (1.0 + np.abs(program.rhs))
+        if (x < -_FEASIBILITY).any() or (program.matrix @ x < program.rhs - tolerance).any():
+            raise SolverError("the solver called an answer optimal that breaks the constraints")
+        groups, columns = len(self._problem.groups), usable.size
+        amounts = np.zeros(self.columns.classes.size)
+        amounts[usable] = np.maximum(x[:columns], 0.0)
+        duals = np.maximum(duals, 0.0) * self._unit
+        limit_prices = np.zeros(len(self._problem.classes))
+        limit_prices[self._limited] = duals[groups : groups + self._limited.size]
+        return Relaxed(
+            value=float(program.costs @ x) * self._unit,
+            amounts=amounts,
+            unplaced=np.maximum(x[columns:], 0.0),
+            pod_prices=duals[:groups],
+            limit_prices=limit_prices,
+            row_prices=duals[groups + self._limited.size :],
+        )
+
+    def pick(self, remainder: Remainder, usable: IntArray, seconds: float) -> IntArray | None:
+        """Solve over the usable columns in integers; return how often each of all columns is taken, or None.
+
+        Raises:
+            SolverError: the solver failed, or called an answer optimal that breaks the constraints.
+        """
+        program = self._program(remainder, usable, integer=True)
+        answer = self._solver.solve(program, min(seconds, self._left()))
+        if answer.status == "none":
+            return None
+        if answer.values.size != program.costs.size or not np.isfinite(answer.values).all():
+            raise SolverError("the solver answered with NaN, infinity or the wrong size")
+        whole = np.rint(answer.values)
+        met = program.matrix.astype(np.int64) @ whole.astype(np.int64) >= program.rhs.astype(np.int64)
+        if (np.abs(whole - answer.values) > 1e-4).any() or (whole < 0).any() or not met.all():
+            if answer.status == "optimal":
+                raise SolverError("the solver called an answer optimal that breaks the constraints")
+            return None
+        amounts = np.zeros(self.columns.classes.size, dtype=np.int64)
+        amounts[usable] = whole[: usable.size].astype(np.int64)
+        return amounts
+
+    def _program(self, remainder: Remainder, usable: IntArray, integer: bool) -> Program:
+        problem, groups = self._problem, len(self._problem.groups)
+        classes, contents = self.columns.classes[usable], self.columns.contents[usable]
+        blocks = [
+            constraints.every_pod_has_a_place(contents),
+            constraints.no_more_nodes_than_exist(classes, self._limited),
+            *(row.coefficients[classes][None, :] for row in problem.rows),
+        ]
+        nodes = np.vstack(blocks)
+        slack = np.zeros((nodes.shape[0], groups))
+        slack[:groups] = np.eye(groups)
+        matrix = sparse.csr_matrix(np.hstack([nodes, slack]))
+        rhs = np.concatenate([remainder.counts, -remainder.limits[self._limited], remainder.rhs]).astype(np.float64)
+        costs = np.concatenate([self.columns.costs[usable] / self._unit, self._penalty])
+        return Program(costs, matrix, rhs, integer)

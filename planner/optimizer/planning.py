@@ -1,0 +1,156 @@
+"""One plan from its inputs: candidates, the bound, the best candidate, the proof."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from planner.errors import SolverError
+from planner.model.effort import Effort, Progress, Watch
+from planner.model.inputs import PlanningInputs
+from planner.model.plan import Plan, Unplaced
+from planner.optimizer import heuristics
+from planner.optimizer.assembly import Draft, assemble, finish
+from planner.optimizer.certificate import Bound, certificate
+from planner.optimizer.master import CvxpySolver, Solver
+from planner.optimizer.movement import Movement, movement_of
+from planner.optimizer.packing import Packing
+from planner.optimizer.problem import GroupKey, Problem, build_problem
+from planner.optimizer.search import Search
+from planner.optimizer.unplaceable import unplaceable_pods
+
+# Of the time, at most this share goes to the bound before the plan gets the rest.
+_BOUND_SHARE = 0.5
+# Column generation ends when its own optimum is proven to this share: more cannot be seen in any plan.
+_PROVEN = 1e-6
+_PICK_SHARE = 0.3
+
+
+def optimize(inputs: PlanningInputs, effort: Effort, watch: Watch) -> Plan:
+    """Return the cheapest plan that was found within the effort, with its proven lower bound.
+
+    Raises:
+        BadSettings: the solver is not installed.
+        SolverError: the solver failed or gave an answer that does not check, or no plan exists.
+    """
+    return plan_with(CvxpySolver(effort.solver), inputs, effort, watch)
+
+
+def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Watch) -> Plan:
+    """Return the plan to which this solver leads; raises as `optimize` does."""
+    start = watch.now()
+    movement = movement_of(inputs)
+    unplaceable, left_out = unplaceable_pods(movement)
+    problem = build_problem(inputs, movement.assessment, movement.requests, left_out)
+    race = _Race(movement, problem, unplaceable, effort, watch, start)
+    search = Search(problem, solver, race.left)
+    for packing in _known_plans(problem):
+        search.start_from(packing)
+        race.enter(packing)
+    prepared = watch.now() - start
+    _prove(search, race, _BOUND_SHARE)
+    proven = watch.now() - start
+    if not race.won():
+        race.enter(search.dive())
+    if not race.won() and race.best is not None and race.left() > 0:
+        picked = search.pick(race.best.value, race.left() * _PICK_SHARE)
+        if picked is not None:
+            race.enter(picked)
+    if race.best is None:
+        raise SolverError(race.why_none())
+    if race.best.missing > sum(left_out.values()) or movement.assessment != movement.provable:
+        # The proof is about the pods that have a place, and uses only what the rules themselves say.
+        problem = build_problem(inputs, movement.provable, movement.requests, race.left_out(left_out))
+        search = Search(problem, solver, race.left)
+        for packing in _known_plans(problem):
+            search.start_from(packing)
+        _prove(search, race, 1.0)
+    plan = finish(movement, race.best, search.proof.value, certificate(search.problem, search.proof))
+    elapsed = watch.now() - start
+    return replace(plan, timings_seconds={"prepare": prepared, "prove": proven - prepared, "search": elapsed - proven})
+
+
+def _prove(search: Search, race: _Race, share: float) -> None:
+    def enough(proof: Bound, relaxed: float) -> bool:
+        race.bound(proof)
+        return race.left(share) <= 0 or race.won() or relaxed - proof.value <= _PROVEN * abs(relaxed)
+
+    search.generate(enough)
+
+
+def _known_plans(problem: Problem) -> Iterator[Packing]:
+    """Yield the plans that need no solver: the present state first, so that it wins a tie."""
+    fits: tuple[heuristics.Fit, ...] = ("first", "best")
+    for fit in fits:
+        yield heuristics.fill(problem, heuristics.present_state(problem), fit)
+    for fit in fits:
+        packed = heuristics.fill(problem, heuristics.empty_cluster(problem), fit)
+        yield packed
+        yield heuristics.cheapen(problem, packed)
+
+
+class _Race:
+    """The best candidate so far and the bound beside it; every candidate is checked before it counts."""
+
+    def __init__(
+        self,
+        movement: Movement,
+        problem: Problem,
+        unplaceable: Mapping[str, Unplaced],
+        effort: Effort,
+        watch: Watch,
+        start: float,
+    ) -> None:
+        self.best: Draft | None = None
+        self._packing: Packing | None = None
+        self._movement, self._problem, self._unplaceable = movement, problem, unplaceable
+        self._effort, self._watch, self._start = effort, watch, start
+        self._proven: int | None = None
+        self._faults: list[str] = []
+
+    def left(self, share: float = 1.0) -> float:
+        """Return the seconds that remain of this share of the time limit."""
+        return self._effort.time_limit_seconds * share - (self._watch.now() - self._start)
+
+    def enter(self, packing: Packing) -> None:
+        """Take the candidate if it is right and better: fewer pods without a place, then the lower value."""
+        if faults := packing.faults(self._problem):
+            self._faults += faults
+            return
+        draft = assemble(self._movement, self._problem, packing, self._unplaceable)
+        if self.best is None or (draft.missing, draft.value) < (self.best.missing, self.best.value):
+            self.best, self._packing = draft, packing
+            self._tell("plan")
+
+    def bound(self, proof: Bound) -> None:
+        """Take note of a bound."""
+        if self._proven is None or proof.value > self._proven:
+            self._proven = proof.value
+            self._tell("bound")
+
+    def won(self) -> bool:
+        """Say whether the best candidate is as close to the bound as was asked, and nothing is left out."""
+        if self.best is None or self._proven is None or self.best.missing > self._expected():
+            return False
+        return self.best.value - self._proven <= self._effort.target_gap * abs(self.best.value)
+
+    def left_out(self, before: Mapping[GroupKey, int]) -> dict[GroupKey, int]:
+        """Return the pods without a place by group: those left out `before`, and by the best candidate."""
+        total = Counter(before)
+        if self._packing is not None:
+            missing = self._packing.unplaced(self._problem)
+            total.update({g.key: int(n) for g, n in zip(self._problem.groups, missing, strict=True)})
+        return +total
+
+    def why_none(self) -> str:
+        """Say why no candidate was right."""
+        faults = ", ".join(sorted(set(self._faults)))
+        return f"no plan: every placement that was tried breaks a constraint ({faults})"
+
+    def _expected(self) -> int:
+        return sum(u.count for u in self._unplaceable.values())
+
+    def _tell(self, stage: str) -> None:
+        value = self.best.value if self.best else None
+        self._watch.report(Progress(stage, self._watch.now() - self._start, value, self._proven))

@@ -1,0 +1,277 @@
+"""The best content of one node of each class at given prices of pods: a bounded knapsack of several resources.
+
+    V_k = max  sum_g profit_kg(x_g)   over integers 0 <= x_g <= cap_kg with sum_g requests_g x_g <= room_k,
+    profit_kg(x) = price_g x - move_price max(0, x - present_kg).
+
+All classes are searched at once. Multipliers of the resources (the dual of the fractional knapsack, by an interior
+point method) give every group a reduced profit and every partial content an upper bound; any multipliers >= 0 give a
+right bound, good ones a small search. Groups whose reduced profit exceeds the distance to the floor are fixed; the
+others (the core) are decided one after the other, the largest first, for all surviving partial contents in one step
+of array arithmetic. Values are exact integers; a bound is a float with half a nanodollar of margin, far above
+its rounding error. Where more partial contents survive than `width`, the most promising are kept and the best bound of
+those dropped remains part of the answer, so that `upper` is always true, and exact where nothing was dropped.
+
+Source of the reduction to a core: E. Balas, E. Zemel, "An algorithm for large zero-one knapsack problems",
+Operations Research 28 (1980).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from planner.optimizer.constraints import IntArray
+from planner.optimizer.problem import Problem
+
+FloatArray = npt.NDArray[np.float64]
+
+_INTERIOR_STEPS = 14
+_MARGIN = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Knapsacks:
+    """What stays the same from one pricing to the next: one knapsack per class.
+
+    `requests` (groups, resources), `room` (classes, resources), `caps` and `present` (classes, groups).
+    """
+
+    requests: IntArray
+    room: IntArray
+    caps: IntArray
+    present: IntArray
+    move_price: int
+
+    @classmethod
+    def of(cls, problem: Problem) -> Knapsacks:
+        caps = problem.caps
+        return cls(
+            problem.requests, np.maximum(problem.room, 0), caps, np.minimum(problem.present, caps), problem.move_price
+        )
+
+    def only(self, classes: IntArray) -> Knapsacks:
+        """Return the knapsacks of some classes."""
+        return Knapsacks(self.requests, self.room[classes], self.caps[classes], self.present[classes], self.move_price)
+
+    def capped(self, counts: IntArray) -> Knapsacks:
+        """Return the knapsacks where no more than `counts` pods of each group are left."""
+        caps = np.minimum(self.caps, counts[None, :])
+        return Knapsacks(self.requests, self.room, caps, np.minimum(self.present, caps), self.move_price)
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """The answer for each class: a content better than the floor where `found`, and `upper` >= V in any case."""
+
+    found: npt.NDArray[np.bool_]
+    value: IntArray
+    contents: IntArray
+    upper: IntArray
+
+
+def price_contents(sacks: Knapsacks, prices: IntArray, floor: IntArray, width: int) -> Priced:
+    """Look for a content of each class worth more than its floor, keeping at most `width` partial contents.
+
+    `prices` (groups) and `floor` (classes) in nanodollars per hour. Where nothing better exists and nothing had to
+    be dropped, `upper` is the floor.
+    """
+    count, groups = sacks.caps.shape
+    found = np.zeros(count, dtype=np.bool_)
+    value, contents, upper = floor.copy(), np.zeros((count, groups), dtype=np.int64), floor.copy()
+    if groups == 0 or count == 0:
+        return Priced(found, value, contents, upper)
+    multipliers = _multipliers(sacks, prices)
+    weight = multipliers @ sacks.requests.T
+    stay, arrive = prices[None, :] - weight, prices[None, :] - sacks.move_price - weight
+    best = np.maximum(stay, 0) * sacks.present + np.maximum(arrive, 0) * (sacks.caps - sacks.present)
+    root = (multipliers * sacks.room).sum(axis=1) + best.sum(axis=1)
+    active = np.flatnonzero(root > floor + _MARGIN)
+    if active.size:
+        tree = _Tree(sacks.only(active), prices, multipliers[active], stay[active], arrive[active], best[active])
+        found[active], value[active], contents[active], upper[active] = tree.search(root[active], floor[active], width)
+    return Priced(found, value, contents, upper)
+
+
+def _multipliers(sacks: Knapsacks, prices: IntArray) -> FloatArray:
+    """Approximate the optimal dual of each fractional knapsack, (classes, resources), in price per unit.
+
+    Primal: max p.x, A x + w = 1, x + t = u. A group is two items: pods that are there now, and arriving ones.
+    """
+    room = np.where(sacks.room > 0, sacks.room, 1).astype(np.float64)
+    share = sacks.requests[None, :, :] / room[:, None, :]
+    share = np.where((sacks.caps > 0)[:, :, None], share, 0.0)
+    a = np.concatenate([share, share], axis=1)
+    u = np.concatenate([sacks.present, sacks.caps - sacks.present], axis=1).astype(np.float64)
+    p = np.concatenate([prices, prices - sacks.move_price]).astype(np.float64)
+    scale = max(1.0, float(np.abs(p).max()))
+    p = np.where(u > 0, p / scale, -1.0)
+    u = np.where(u > 0, u, 1.0)
+    a = np.where((u > 0)[:, :, None], a, 0.0)
+    load = a.sum(axis=1).max(axis=1, keepdims=True)
+    x = np.minimum(u, 1.0 / np.maximum(load, 1e-9)) * 0.5
+    t = u - x
+    w = np.maximum(1.0 - (a * x[:, :, None]).sum(axis=1), 0.1)
+    y = np.full((a.shape[0], a.shape[2]), 0.5)
+    s, z = np.full_like(x, 0.5), np.full_like(x, 0.5)
+    eye = np.eye(a.shape[2])[None]
+    size = x.shape[1] * 2 + w.shape[1]
+    with np.errstate(all="ignore"):
+        for _ in range(_INTERIOR_STEPS):
+            mu = 0.15 * ((x * z).sum(axis=1) + (t * s).sum(axis=1) + (w * y).sum(axis=1))[:, None] / size
+            rb = 1.0 - (a * x[:, :, None]).sum(axis=1) - w
+            rd = p - (a * y[:, None, :]).sum(axis=2) - s + z
+            theta = s / t + z / x
+            q = (rd - (mu - t * s - s * (u - x - t)) / t + (mu - x * z) / x) / theta
+            normal = np.einsum("cgr,cgq->crq", a / theta[:, :, None], a) + eye * (w / y + 1e-12)[:, :, None]
+            right = (a * q[:, :, None]).sum(axis=1) + (mu - w * y) / y - rb
+            dy = np.linalg.solve(normal, right[:, :, None])[:, :, 0]
+            dx = q - (a * dy[:, None, :]).sum(axis=2) / theta
+            dt = u - x - t - dx
+            dw = (mu - w * y - w * dy) / y
+            dz = (mu - x * z - z * dx) / x
+            ds = (mu - t * s - s * dt) / t
+            primal = np.minimum(_step(x, dx), np.minimum(_step(t, dt), _step(w, dw)))
+            dual = np.minimum(_step(z, dz), np.minimum(_step(s, ds), _step(y, dy)))
+            x, t, w = x + primal * dx, t + primal * dt, w + primal * dw
+            y, s, z = y + dual * dy, s + dual * ds, z + dual * dz
+    y = np.where(np.isfinite(y) & (y > 1e-9), y, 0.0)
+    multipliers: FloatArray = y * scale / room
+    return multipliers
+
+
+def _step(x: FloatArray, dx: FloatArray) -> FloatArray:
+    ratio = np.where(dx < 0, -x / np.where(dx < 0, dx, -1.0), np.inf).min(axis=1, keepdims=True)
+    step: FloatArray = np.minimum(1.0, 0.95 * ratio)
+    return step
+
+
+class _Tree:
+    """One search over the cores of some classes; `order` (classes, stages) says which group is decided when."""
+
+    def __init__(
+        self, sacks: Knapsacks, prices: IntArray, multipliers: FloatArray, stay: FloatArray, arrive: FloatArray,
+        best: FloatArray,
+    ) -> None:  # fmt: skip
+        self.sacks, self.prices, self.multipliers = sacks, prices, multipliers
+        self.stay, self.arrive, self.best = stay, arrive, best
+
+    def search(
+        self, root: FloatArray, floor: IntArray, width: int
+    ) -> tuple[npt.NDArray[np.bool_], IntArray, IntArray, IntArray]:
+        """Return (found, value, contents, upper) of every class of the tree."""
+        sacks, count = self.sacks, self.sacks.caps.shape[0]
+        kind = np.arange(count)
+        usual = np.where(self.arrive > 0, sacks.caps, np.where(self.stay > 0, sacks.present, 0))
+        low = np.where(self.arrive > 0, self.arrive, np.where(self.stay > 0, self.stay, np.inf))
+        high = np.where(usual >= sacks.present, -self.arrive, -self.stay)
+        slack = (root - floor - _MARGIN)[:, None]
+        fixed = ((usual == 0) | (low > slack)) & ((usual == sacks.caps) | (high > slack))
+        contents = np.where(fixed, usual, 0)
+        share = (sacks.requests[None] / np.maximum(sacks.room[:, None], 1)).max(axis=2)
+        order = np.argsort(np.where(fixed, np.inf, -share), axis=1, kind="stable")
+        stages = int((~fixed).sum(axis=1).max())
+        order = order[:, :stages]
+        suffix = np.zeros((count, stages + 1))
+        core = np.take_along_axis(np.where(fixed, 0.0, self.best), order, axis=1)
+        suffix[:, :stages] = np.cumsum(core[:, ::-1], axis=1)[:, ::-1]
+        grain = self._grains(order, fixed)
+        owner = kind
+        worth = self._worth(contents)
+        rem: IntArray = sacks.room - contents @ sacks.requests
+        alive = (rem >= 0).all(axis=1)
+        owner, worth, rem = owner[alive], worth[alive], rem[alive]
+        lost = np.full(count, -np.inf)
+        trail: list[tuple[IntArray, IntArray]] = [(np.flatnonzero(alive), np.zeros(int(alive.sum()), dtype=np.int64))]
+        for stage in range(stages):
+            g = order[owner, stage]
+            open_ = ~fixed[owner, g]
+            bound = self._bound(owner, worth, rem, suffix[:, stage], grain[:, stage])
+            spare = np.maximum(bound - floor[owner] - _MARGIN, 0.0)
+            asks = sacks.requests[g]
+            fits = np.where(asks > 0, rem // np.maximum(asks, 1), np.iinfo(np.int64).max).min(axis=1)
+            top = np.minimum(sacks.caps[owner, g], fits)
+            mid = usual[owner, g]
+            up = np.floor(spare / np.maximum(high[owner, g], 1e-3))
+            down = np.floor(spare / np.maximum(low[owner, g], 1e-3))
+            last = np.minimum(top, mid + np.minimum(up, 1e6).astype(np.int64))
+            first = np.maximum(0, mid - np.minimum(down, 1e6).astype(np.int64))
+            last, first = np.where(open_, last, 0), np.where(open_, first, 0)
+            many = np.maximum(last - first + 1, 0)
+            parent = np.repeat(np.arange(owner.size), many)
+            take = np.arange(parent.size) - np.repeat(np.cumsum(many) - many, many) + first[parent]
+            g, owner_next = g[parent], owner[parent]
+            profit = take * self.prices[g] - sacks.move_price * np.maximum(take - sacks.present[owner_next, g], 0)
+            worth_next = worth[parent] + profit
+            rem_next = rem[parent] - take[:, None] * sacks.requests[g]
+            bound = self._bound(owner_next, worth_next, rem_next, suffix[:, stage + 1], grain[:, stage + 1])
+            keep = np.flatnonzero(bound > floor[owner_next] + _MARGIN)
+            keep = _narrow(keep, owner_next, worth_next, rem_next, bound, lost, width)
+            trail.append((parent[keep], take[keep]))
+            owner, worth, rem = owner_next[keep], worth_next[keep], rem_next[keep]
+        value, found = floor.copy(), np.zeros(count, dtype=np.bool_)
+        if owner.size:
+            ranked = np.lexsort((np.arange(owner.size), -worth, owner))
+            winners = ranked[np.unique(owner[ranked], return_index=True)[1]]
+            winners = winners[worth[winners] > floor[owner[winners]]]
+            found[owner[winners]], value[owner[winners]] = True, worth[winners]
+            rows, at = owner[winners], winners
+            for stage in range(stages, 0, -1):
+                parents, takes = trail[stage]
+                g = order[rows, stage - 1]
+                contents[rows, g] += np.where(fixed[rows, g], 0, takes[at])
+                at = parents[at]
+        upper = np.maximum(value, np.where(np.isfinite(lost), np.floor(lost + _MARGIN), -1).astype(np.int64))
+        return found, value, contents, upper
+
+    def _worth(self, contents: IntArray) -> IntArray:
+        arriving = np.maximum(contents - self.sacks.present, 0).sum(axis=1)
+        worth: IntArray = contents @ self.prices - self.sacks.move_price * arriving
+        return worth
+
+    def _bound(
+        self, owner: IntArray, worth: IntArray, rem: IntArray, suffix: FloatArray, grain: IntArray
+    ) -> FloatArray:
+        usable = rem - rem % grain[owner]
+        bound: FloatArray = worth + (self.multipliers[owner] * usable).sum(axis=1) + suffix[owner]
+        return bound
+
+    def _grains(self, order: IntArray, fixed: npt.NDArray[np.bool_]) -> IntArray:
+        """Return the greatest common divisor of what the groups still to come request.
+
+        Shape (classes, stages + 1, resources). Room below one grain can no longer be used; where nothing more is
+        requested, the grain is beyond all room.
+        """
+        count, stages = order.shape
+        asks = np.where(np.take_along_axis(fixed, order, axis=1)[:, :, None], 0, self.sacks.requests[order])
+        grains = np.zeros((count, stages + 1, self.sacks.requests.shape[1]), dtype=np.int64)
+        for stage in range(stages - 1, -1, -1):
+            grains[:, stage] = np.gcd(grains[:, stage + 1], asks[:, stage])
+        return np.where(grains == 0, np.iinfo(np.int64).max, grains)
+
+
+def _narrow(
+    keep: IntArray, owner: IntArray, worth: IntArray, rem: IntArray, bound: FloatArray, lost: FloatArray, width: int
+) -> IntArray:
+    """Keep one content of several with equal room left, and the `width` of best bound of each class.
+
+    `lost` takes the best bound of what is dropped for its number.
+    """
+    if keep.size <= width:
+        return keep
+    mixed = (rem[keep] * _MIX[: rem.shape[1]]).sum(axis=1)
+    ranked = keep[np.lexsort((-worth[keep], mixed, owner[keep]))]
+    same = np.zeros(ranked.size, dtype=np.bool_)
+    same[1:] = (owner[ranked[1:]] == owner[ranked[:-1]]) & (rem[ranked[1:]] == rem[ranked[:-1]]).all(axis=1)
+    keep = ranked[~same]
+    keep = keep[np.lexsort((keep, -bound[keep], owner[keep]))]
+    starts = np.unique(owner[keep], return_index=True)[1]
+    rank = np.arange(keep.size) - np.repeat(starts, np.diff(np.append(starts, keep.size)))
+    beyond = keep[rank == width]
+    lost[owner[beyond]] = np.maximum(lost[owner[beyond]], bound[beyond])
+    return np.sort(keep[rank < width])
+
+
+# Odd multipliers that tell vectors of room apart when they are added up; equality is compared in full afterwards.
+_MIX = np.array([(0x9E3779B97F4A7C15 * (2 * i + 1)) % (1 << 61) | 1 for i in range(64)], dtype=np.int64)

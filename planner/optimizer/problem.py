@@ -1,0 +1,343 @@
+"""The problem as index sets and integer arrays: groups of identical pods, classes of nodes, rows.
+
+Everything is sorted by what it is, never by where it stood in the snapshot, so that the order of objects in a
+reading cannot change a plan.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from planner.model.cluster import CapacityType, Node, Pod
+from planner.model.disruption import Assessment, foreign_taints, planned_pods, pod_key
+from planner.model.inputs import PlanningInputs
+from planner.model.machines import Offering
+from planner.model.resources import Resources
+from planner.model.scheduling import NodeConstraints
+from planner.optimizer import constraints
+from planner.optimizer.constraints import Row
+
+IntArray: TypeAlias = npt.NDArray[np.int64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+GroupKey: TypeAlias = tuple[Resources, NodeConstraints]
+ClassRole = Literal["offering", "removable", "kept"]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Identical pods: same planned requests, same constraints. `count` includes the `pending` ones."""
+
+    id: str
+    key: GroupKey
+    workloads: tuple[str, ...]
+    count: int
+    pending: int
+
+    @property
+    def requests(self) -> Resources:
+        return self.key[0]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeClass:
+    """Interchangeable nodes: what one offering boots, or existing nodes of equal room, content and price.
+
+    `cost` is what one of them adds to the value when it is in the plan: the price, less `overlap` (what its
+    removal would have cost). `nodes` names the existing ones. Nanodollars per hour.
+    """
+
+    id: str
+    role: ClassRole
+    pool: str
+    zone: str
+    machine_type: str
+    capacity_type: CapacityType
+    nodes: tuple[str, ...]
+    offering: Offering | None
+    limit: int
+    cost: int
+    overlap: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is solved. Arrays: `requests` (groups, resources), `room` (classes, resources), `admissible` and
+    `present` (classes, groups), `counts` and `pending` (groups), `costs` and `limits` (classes).
+
+    `constant` is the part of the value that no decision changes: frozen nodes' prices, and the overlap price of
+    every removable node (which a node that stays earns back through its cost). Nanodollars per hour.
+    """
+
+    groups: tuple[Group, ...]
+    classes: tuple[NodeClass, ...]
+    resources: tuple[str, ...]
+    requests: IntArray
+    counts: IntArray
+    pending: IntArray
+    room: IntArray
+    admissible: BoolArray
+    present: IntArray
+    costs: IntArray
+    limits: IntArray
+    rows: tuple[Row, ...]
+    dropped: tuple[str, ...]
+    move_price: int
+    constant: int
+
+    @property
+    def caps(self) -> IntArray:
+        """The most pods of each group that one node of each class can hold, (classes, groups)."""
+        caps = np.where(self.admissible, self.counts[None, :], 0)
+        for r in range(len(self.resources)):
+            asks = self.requests[:, r] > 0
+            fits = np.maximum(self.room[:, r, None], 0) // self.requests[None, asks, r]
+            caps[:, asks] = np.minimum(caps[:, asks], fits)
+        whole: IntArray = caps.astype(np.int64)
+        return whole
+
+    def arrivals(self, classes: IntArray, contents: IntArray) -> IntArray:
+        """How many pods of each content are more than its node holds now, (contents,)."""
+        arriving: IntArray = np.maximum(contents - self.present[classes], 0).sum(axis=1, dtype=np.int64)
+        return arriving
+
+    def column_costs(self, classes: IntArray, contents: IntArray) -> IntArray:
+        """What each content adds to the value: the node's cost + move price x arriving pods, (contents,)."""
+        costs: IntArray = self.costs[classes] + self.move_price * self.arrivals(classes, contents)
+        return costs
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One existing node that may receive pods, with its room for movable pods and its movable pods by group."""
+
+    node: Node
+    role: Literal["removable", "kept"]
+    price: int
+    room: Resources
+    present: tuple[tuple[GroupKey, int], ...]
+
+
+Requests: TypeAlias = Callable[[Pod], Resources]
+
+
+def group_key(pod: Pod, requests: Requests) -> GroupKey:
+    """Return what makes pods identical."""
+    return requests(pod), pod.constraints
+
+
+def is_running(pod: Pod, names: frozenset[str]) -> bool:
+    """Say whether the pod has a place; one whose node is gone from the cluster needs a new one."""
+    return pod.node is not None and pod.node in names
+
+
+def build_problem(
+    inputs: PlanningInputs, assessment: Assessment, requests: Requests, unplaced: Mapping[GroupKey, int]
+) -> Problem:
+    """Lay out the inputs as arrays, with the pods of `unplaced` (pending ones, by group) left out."""
+    names = frozenset(node.name for node in inputs.snapshot.nodes)
+    movable = [p for p in planned_pods(inputs.snapshot) if pod_key(p) not in assessment.pins]
+    running, pending = Counter[GroupKey](), Counter[GroupKey]()
+    owners: dict[GroupKey, set[str]] = {}
+    for pod in movable:
+        key = group_key(pod, requests)
+        if is_running(pod, names):
+            running[key] += 1
+        elif not pod.unmodelled:
+            pending[key] += 1
+        else:
+            continue
+        owners.setdefault(key, set()).add(pod.workload)
+    for key, count in unplaced.items():
+        pending[key] -= count
+    keys = sorted((k for k in owners if running[k] + pending[k] > 0), key=_group_order)
+    groups = tuple(
+        Group(f"g{i}", k, tuple(sorted(owners[k])), running[k] + pending[k], pending[k]) for i, k in enumerate(keys)
+    )
+    sites = _sites(inputs, assessment, requests)
+    return _arrange(inputs, assessment, groups, sites)
+
+
+def _group_order(key: GroupKey) -> tuple[object, ...]:
+    requests, rules = key
+    return (
+        -requests.cpu_millicores,
+        -requests.memory_bytes,
+        requests.ephemeral_storage_bytes,
+        requests.extended,
+        repr(rules),
+    )
+
+
+def _sites(inputs: PlanningInputs, assessment: Assessment, requests: Requests) -> list[Site]:
+    pods_on = inputs.snapshot.pods_on()
+    sites = []
+    for node in sorted(inputs.snapshot.nodes, key=lambda n: n.name):
+        role = assessment.roles[node.name]
+        if role == "frozen":
+            continue
+        room = node.allocatable
+        present = Counter[GroupKey]()
+        for pod in pods_on[node.name]:
+            if pod.stays_with_node:
+                room = room - pod.requests
+            elif pod.live and pod_key(pod) in assessment.pins:
+                room = room - requests(pod)
+            elif pod.live:
+                present[group_key(pod, requests)] += 1
+        room = room - _missing_daemons(inputs, node, pods_on[node.name])
+        price = inputs.catalogue.price(node)
+        content = tuple(sorted(present.items(), key=lambda item: _group_order(item[0])))
+        sites.append(Site(node, role, price or 0, room, content))
+    return sites
+
+
+def _missing_daemons(inputs: PlanningInputs, node: Node, pods: Sequence[Pod]) -> Resources:
+    """Return what DaemonSets will take that select the node and have no pod there yet.
+
+    One for which the running pods leave no room is left out: the present state must stay possible.
+    """
+    served = {pod.workload for pod in pods if pod.stays_with_node}
+    used = sum((pod.requests for pod in pods if pod.live or pod.stays_with_node), Resources())
+    missing = Resources()
+    for daemon in sorted(inputs.snapshot.daemonsets, key=lambda d: d.key):
+        selected = daemon.constraints.admit(node.labels, node.name, foreign_taints(node))
+        if daemon.key not in served and selected and (used + missing + daemon.requests).fits_in(node.allocatable):
+            missing = missing + daemon.requests
+    return missing
+
+
+def offering_room(inputs: PlanningInputs, offering: Offering) -> Resources:
+    """Return what a fresh node of the offering has left beside its DaemonSets."""
+    room = offering.allocatable
+    for daemon in inputs.snapshot.daemonsets:
+        if daemon.constraints.admit(offering.labels, "", offering.taints):
+            room = room - daemon.requests
+    return room
+
+
+def _arrange(
+    inputs: PlanningInputs, assessment: Assessment, groups: tuple[Group, ...], sites: Sequence[Site]
+) -> Problem:
+    index = {group.key: g for g, group in enumerate(groups)}
+    counts = np.array([group.count for group in groups], dtype=np.int64)
+    classes: list[NodeClass] = []
+    rooms: list[Resources] = []
+    admissible: list[BoolArray] = []
+    present: list[IntArray] = []
+    merged: dict[tuple[object, ...], list[Site]] = {}
+    for site in sites:
+        admitted = constraints.admission(
+            groups_of(groups), site.room, site.node.labels, site.node.name, foreign_taints(site.node)
+        )
+        held = np.zeros(len(groups), dtype=np.int64)
+        for key, count in site.present:
+            held[index[key]] = count
+        pool = inputs.catalogue.pool_of(site.node)
+        like = (
+            pool, site.node.zone, site.node.machine_type, site.node.capacity_type, site.role, site.price,
+            site.room, admitted.tobytes(), held.tobytes(),
+        )  # fmt: skip
+        twins = merged.setdefault(like, [])
+        if not twins:
+            rooms.append(site.room)
+            admissible.append(admitted)
+            present.append(held)
+        twins.append(site)
+    for twins in merged.values():
+        first = twins[0]
+        holds = first.role == "removable" and bool(first.present)
+        overlap = inputs.prices.overlap_nanousd_per_hour(first.price) if holds else 0
+        classes.append(
+            NodeClass(
+                id=f"node/{first.node.name}",
+                role=first.role,
+                pool=inputs.catalogue.pool_of(first.node),
+                zone=first.node.zone,
+                machine_type=first.node.machine_type,
+                capacity_type=first.node.capacity_type,
+                nodes=tuple(s.node.name for s in twins),
+                offering=None,
+                limit=len(twins),
+                cost=first.price - overlap,
+                overlap=overlap,
+            )
+        )
+    for offering in sorted(inputs.catalogue.offerings, key=_offering_order):
+        room = offering_room(inputs, offering)
+        admitted = constraints.admission(groups_of(groups), room, offering.labels, "", offering.taints)
+        limit = max(offering.minimum, int(counts[admitted].sum()))
+        if offering.maximum is not None:
+            limit = min(limit, offering.maximum)
+        classes.append(
+            NodeClass(
+                id=f"{offering.pool}/{offering.zone}/{offering.machine_type}/{offering.capacity_type}",
+                role="offering",
+                pool=offering.pool,
+                zone=offering.zone,
+                machine_type=offering.machine_type,
+                capacity_type=offering.capacity_type,
+                nodes=(),
+                offering=offering,
+                limit=limit,
+                cost=offering.price_nanousd_per_hour,
+                overlap=0,
+            )
+        )
+        rooms.append(room)
+        admissible.append(admitted)
+        present.append(np.zeros(len(groups), dtype=np.int64))
+    resources = _counted(groups)
+    frozen = [n for n in inputs.snapshot.nodes if assessment.roles[n.name] == "frozen"]
+    frozen_in = Counter((inputs.catalogue.pool_of(n), n.zone) for n in frozen)
+    places = [constraints.Place(c.pool, c.zone, c.limit, c.role == "kept", c.nodes) for c in classes]
+    rows, dropped = constraints.rows(places, inputs.catalogue.limits(), frozen_in)
+    prices = [inputs.catalogue.price(n) or 0 for n in frozen]
+    return Problem(
+        groups=groups,
+        classes=tuple(classes),
+        resources=resources,
+        requests=_amounts([g.requests for g in groups], resources),
+        counts=counts,
+        pending=np.array([group.pending for group in groups], dtype=np.int64),
+        room=_amounts(rooms, resources),
+        admissible=np.array(admissible, dtype=np.bool_).reshape(len(classes), len(groups)),
+        present=np.array(present, dtype=np.int64).reshape(len(classes), len(groups)),
+        costs=np.array([c.cost for c in classes], dtype=np.int64),
+        limits=np.array([c.limit for c in classes], dtype=np.int64),
+        rows=rows,
+        dropped=dropped,
+        move_price=inputs.prices.move_nanousd_per_hour,
+        constant=sum(prices) + sum(c.overlap * c.limit for c in classes),
+    )
+
+
+def groups_of(groups: Sequence[Group]) -> list[GroupKey]:
+    """Return the keys of the groups."""
+    return [group.key for group in groups]
+
+
+def _offering_order(offering: Offering) -> tuple[object, ...]:
+    return (
+        offering.pool,
+        offering.zone,
+        offering.machine_type,
+        offering.capacity_type,
+        offering.price_nanousd_per_hour,
+    )
+
+
+def _counted(groups: Sequence[Group]) -> tuple[str, ...]:
+    """Name the resources that any group requests; pods always."""
+    asked = {name for group in groups for name, amount in group.requests.amounts().items() if amount}
+    return tuple(sorted(asked | {"pods"}))
+
+
+def _amounts(vectors: Sequence[Resources], resources: Sequence[str]) -> IntArray:
+    table = [[amounts.get(name, 0) for name in resources] for amounts in (v.amounts() for v in vectors)]
+    return np.array(table, dtype=np.int64).reshape(len(vectors), len(resources))

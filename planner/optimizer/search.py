@@ -1,0 +1,195 @@
+"""Column generation for the bound, diving and a restricted integer program for the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from planner.optimizer import heuristics
+from planner.optimizer.certificate import Bound, bound
+from planner.optimizer.constraints import IntArray
+from planner.optimizer.master import Columns, Master, Relaxed, Remainder, Solver
+from planner.optimizer.packing import Packing, packing_of
+from planner.optimizer.pricing import Knapsacks, price_contents
+from planner.optimizer.problem import Problem
+
+# How many partial contents a knapsack keeps: first few, for columns in a hurry; more where none are found.
+_WIDTHS = (24, 400, 6000)
+_DIVE_WIDTH = 24
+_DIVE_ROUNDS = 2
+# A content must improve by this share of its node's price; what is left out is part of the proof.
+_TOLERANCE = 2e-7
+_NEARLY_ONE = 0.8
+_FEW_NODES = 6.0
+
+
+class Search:
+    """One problem being solved: the columns and the best bound so far.
+
+    `left` returns the seconds that remain; every loop asks it.
+    """
+
+    def __init__(self, problem: Problem, solver: Solver, left: Callable[[], float]) -> None:
+        self.problem = problem
+        self.columns = Columns(problem)
+        self.relaxed: Relaxed | None = None
+        nothing = np.zeros(len(problem.groups), dtype=np.int64)
+        self._sacks = Knapsacks.of(problem)
+        self._master = Master(problem, self.columns, solver, left)
+        self._left = left
+        self.proof = bound(
+            problem,
+            nothing,
+            np.zeros(len(problem.rows), dtype=np.int64),
+            np.zeros(len(problem.classes), dtype=np.int64),
+        )
+        every = np.arange(len(problem.classes))
+        self.columns.add(every, np.zeros((every.size, len(problem.groups)), dtype=np.int64))
+
+    def start_from(self, packing: Packing) -> None:
+        """Add a packing's contents as columns."""
+        self.columns.add(packing.classes, packing.contents)
+
+    def generate(self, enough: Callable[[Bound, float], bool]) -> None:
+        """Add columns until none improves, `enough(bound, relaxed value)` holds, or the time is over."""
+        problem, remainder = self.problem, Remainder.of(self.problem)
+        level = 0
+        while self._left() > 0:
+            relaxed = self._master.relax(remainder, np.arange(self.columns.classes.size))
+            if relaxed is None:
+                return
+            self.relaxed = relaxed
+            pods = np.floor(relaxed.pod_prices).astype(np.int64)
+            rows = np.floor(relaxed.row_prices).astype(np.int64)
+            floor = self._floor(rows, relaxed.limit_prices)
+            priced = price_contents(self._sacks, pods, floor, _WIDTHS[level])
+            proof = bound(problem, pods, rows, priced.upper)
+            if proof.value > self.proof.value:
+                self.proof = proof
+            if enough(self.proof, self._offset() + relaxed.value):
+                return
+            found = np.flatnonzero(priced.found)
+            added = self.columns.add(found, priced.contents[found]) if found.size else 0
+            if added:
+                level = 0
+            elif level + 1 < len(_WIDTHS):
+                level += 1
+            else:
+                return
+
+    def dive(self) -> Packing:
+        """Round the continuous optimum node by node, pricing contents for what remains; then repair."""
+        problem, remainder = self.problem, Remainder.of(self.problem)
+        classes, contents = np.zeros(0, dtype=np.int64), np.zeros((0, len(problem.groups)), dtype=np.int64)
+        while self._left() > 0 and not _done(remainder):
+            relaxed = self._price_remainder(remainder)
+            if relaxed is None or relaxed.amounts.sum() < 1e-6:
+                break
+            if relaxed.amounts.sum() <= _FEW_NODES:
+                usable = self._usable(remainder)
+                amounts = self._master.pick(remainder, usable, min(2.0, self._left()))
+                if amounts is not None:
+                    chosen = np.repeat(np.arange(amounts.size), amounts)
+                    classes = np.append(classes, self.columns.classes[chosen])
+                    contents = np.vstack([contents, self.columns.contents[chosen]])
+                    break
+            chosen = self._round(relaxed, remainder)
+            classes = np.append(classes, self.columns.classes[chosen])
+            contents = np.vstack([contents, self.columns.contents[chosen]])
+            remainder = remainder.after(problem, self.columns.classes[chosen], self.columns.contents[chosen])
+        packing = packing_of(problem, classes, contents, np.ones(classes.size, dtype=np.int64))
+        return self._repaired(packing)
+
+    def pick(self, value: int, seconds: float) -> Packing | None:
+        """Solve the restricted integer program over the columns that a plan better than `value` could use."""
+        if self.relaxed is None:
+            return None
+        problem, relaxed = self.problem, self.relaxed
+        reduced = self.columns.costs - self.columns.contents @ relaxed.pod_prices
+        reduced = reduced + relaxed.limit_prices[self.columns.classes]
+        for row, price in zip(problem.rows, relaxed.row_prices, strict=True):
+            reduced = reduced - row.coefficients[self.columns.classes] * price
+        usable = np.flatnonzero(reduced <= value - (self._offset() + relaxed.value) + 1.0)
+        amounts = self._master.pick(Remainder.of(problem), usable, seconds)
+        if amounts is None:
+            return None
+        return self._repaired(packing_of(problem, self.columns.classes, self.columns.contents, amounts))
+
+    def _repaired(self, packing: Packing) -> Packing:
+        filled = heuristics.fill(self.problem, _with_kept(self.problem, packing), "best")
+        return heuristics.cheapen(self.problem, filled)
+
+    def _offset(self) -> int:
+        return self.problem.constant - self.problem.move_price * int(self.problem.pending.sum())
+
+    def _floor(self, rows: IntArray, limit_prices: np.typing.NDArray[np.float64]) -> IntArray:
+        """Return what a content must be worth to improve: cost - rows + limit price, and a little more."""
+        problem = self.problem
+        floor = problem.costs.astype(np.float64) + limit_prices + _TOLERANCE * problem.costs
+        for row, price in zip(problem.rows, rows, strict=True):
+            floor = floor - row.coefficients * float(price)
+        return np.ceil(floor).astype(np.int64)
+
+    def _usable(self, remainder: Remainder) -> IntArray:
+        """Return the columns that still fit what remains."""
+        existing = np.array([c.role != "offering" for c in self.problem.classes], dtype=np.bool_)
+        open_ = ~existing[self.columns.classes] | (remainder.limits[self.columns.classes] > 0)
+        return np.flatnonzero(open_ & (self.columns.contents <= remainder.counts).all(axis=1))
+
+    def _price_remainder(self, remainder: Remainder) -> Relaxed | None:
+        sacks = self._sacks.capped(remainder.counts)
+        relaxed = None
+        for _ in range(_DIVE_ROUNDS + 1):
+            relaxed = self._master.relax(remainder, self._usable(remainder))
+            if relaxed is None:
+                return None
+            pods = np.floor(relaxed.pod_prices).astype(np.int64)
+            rows = np.floor(relaxed.row_prices).astype(np.int64)
+            floor = self._floor(rows, relaxed.limit_prices)
+            floor = np.where(remainder.limits > 0, floor, np.iinfo(np.int64).max // 4)
+            priced = price_contents(sacks, pods, floor, _DIVE_WIDTH)
+            found = np.flatnonzero(priced.found)
+            if not found.size or not self.columns.add(found, priced.contents[found]):
+                break
+        return relaxed
+
+    def _round(self, relaxed: Relaxed, remainder: Remainder) -> IntArray:
+        """Return the columns to fix now: whole ones all at once, else the largest fractions that go together."""
+        whole = np.floor(relaxed.amounts + 1e-6).astype(np.int64)
+        if whole.any():
+            return np.repeat(np.arange(whole.size), whole)
+        chosen: list[int] = []
+        left = remainder
+        for column in _largest_first(relaxed.amounts):
+            if chosen and relaxed.amounts[column] < _NEARLY_ONE:
+                break
+            content, k = self.columns.contents[column], self.columns.classes[column]
+            if (content <= left.counts).all() and left.limits[k] > 0:
+                chosen.append(column)
+                left = left.after(self.problem, self.columns.classes[[column]], self.columns.contents[[column]])
+        return np.array(chosen, dtype=np.int64)
+
+
+def _largest_first(amounts: np.typing.NDArray[np.float64]) -> Iterator[int]:
+    # Rounded, so that noise of the solver in the last digits does not decide.
+    for column in np.argsort(-np.round(amounts, 6), kind="stable"):
+        if amounts[column] > 1e-6:
+            yield int(column)
+
+
+def _done(remainder: Remainder) -> bool:
+    return not remainder.counts.any() and not (remainder.rhs > 0).any()
+
+
+def _with_kept(problem: Problem, packing: Packing) -> Packing:
+    """Add the kept nodes that a packing left out, empty."""
+    used = np.bincount(packing.classes, minlength=len(problem.classes))
+    short = [
+        (k, c.limit - int(used[k])) for k, c in enumerate(problem.classes) if c.role == "kept" and used[k] < c.limit
+    ]
+    missing = np.repeat(
+        np.array([k for k, _ in short], dtype=np.int64), np.array([count for _, count in short], dtype=np.int64)
+    )
+    contents = np.vstack([packing.contents, np.zeros((missing.size, packing.contents.shape[1]), dtype=np.int64)])
+    return Packing(np.append(packing.classes, missing), contents)

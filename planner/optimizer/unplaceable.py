@@ -1,0 +1,73 @@
+"""Pending pods that nothing can hold, each with the reason that a person needs."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+import numpy as np
+
+from planner.model.cluster import Pod
+from planner.model.disruption import planned_pods
+from planner.model.plan import Unplaced
+from planner.model.resources import Resources
+from planner.optimizer.movement import Movement
+from planner.optimizer.problem import GroupKey, build_problem, group_key, is_running, offering_room
+
+_GIB = 1024**3
+
+
+def unplaceable_pods(movement: Movement) -> tuple[dict[str, Unplaced], dict[GroupKey, int]]:
+    """Return the pending pods that cannot be planned, by workload and (those that are modelled) by group."""
+    inputs = movement.inputs
+    names = frozenset(node.name for node in inputs.snapshot.nodes)
+    pending = [p for p in planned_pods(inputs.snapshot) if not is_running(p, names)]
+    if not pending:
+        return {}, {}
+    problem = build_problem(inputs, movement.assessment, movement.requests, {})
+    holds: list[bool] = np.asarray((problem.caps > 0).any(axis=0)).tolist()
+    hopeless = {g.key for g, possible in zip(problem.groups, holds, strict=True) if not possible}
+    reasons: dict[str, list[str]] = defaultdict(list)
+    left_out: Counter[GroupKey] = Counter()
+    for pod in pending:
+        key = group_key(pod, movement.requests)
+        if pod.unmodelled:
+            reasons[pod.workload].append("not modelled yet: " + ", ".join(pod.unmodelled))
+        elif key in hopeless:
+            reasons[pod.workload].append(_reason(movement, pod, key[0]))
+            left_out[key] += 1
+    named = {w: Unplaced(len(r), "; ".join(sorted(set(r)))) for w, r in sorted(reasons.items())}
+    return named, dict(left_out)
+
+
+def _reason(movement: Movement, pod: Pod, requests: Resources) -> str:
+    """Name the resource of which even the largest offering that admits the pod has too little."""
+    inputs = movement.inputs
+    admitting = [
+        (offering.machine_type, offering_room(inputs, offering))
+        for offering in inputs.catalogue.offerings
+        if pod.constraints.admit(offering.labels, "", offering.taints)
+    ]
+    if not admitting:
+        return "no offering has the labels and taints that its nodeSelector, node affinity and tolerations ask for"
+    for name, amount in requests.amounts().items():
+        room, machine_type = max((room.amounts().get(name, 0), kind) for kind, room in admitting)
+        if amount > room:
+            return (
+                f"requests {_amount(name, amount)}; the largest offering that admits it, {machine_type}, "
+                f"has {_amount(name, room, unit=False)} free"
+            )
+    wanted = " and ".join(
+        _amount(name, amount) for name, amount in requests.amounts().items() if amount and name != "pods"
+    )
+    return f"requests {wanted}; no offering that admits it has all of that free"
+
+
+def _amount(name: str, amount: int, unit: bool = True) -> str:
+    match name:
+        case "cpu_millicores":
+            return f"{amount / 1000:g}" + (" CPU" if unit else "")
+        case "memory_bytes":
+            return f"{amount / _GIB:.3g} GiB" + (" of memory" if unit else "")
+        case "ephemeral_storage_bytes":
+            return f"{amount / _GIB:.3g} GiB" + (" of ephemeral storage" if unit else "")
+    return f"{amount}" + (f" {name}" if unit else "")
