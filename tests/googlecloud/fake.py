@@ -376,7 +376,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-class _ClusterManager(grpc.GenericRpcHandler):
+class _ClusterManager(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc comes without types
     """The gRPC service, with the client library's own message classes."""
 
     def __init__(self, cloud: FakeGoogleCloud) -> None:

@@ -50,8 +50,16 @@ def delete(skip: bool, *names: str) -> dict[str, Any]:
 def test_a_machine_boots_by_itself_and_its_hooks_are_told(google: FakeGoogleCloud, groups: Any) -> None:
     told: list[tuple[str, ...]] = []
     born, gone = threading.Event(), threading.Event()
-    google.on_instance_created = lambda *machine: (told.append(("created", *machine)), born.set())
-    google.on_instance_deleted = lambda *machine: (told.append(("deleted", *machine)), gone.set())
+
+    def created(*machine: str) -> None:
+        told.append(("created", *machine))
+        born.set()
+
+    def deleted(*machine: str) -> None:
+        told.append(("deleted", *machine))
+        gone.set()
+
+    google.on_instance_created, google.on_instance_deleted = created, deleted
     groups.create_instances_unary(create("new-1"))
     assert born.wait(10)
     groups.delete_instances_unary(delete(False, "new-1"))

@@ -24,6 +24,7 @@ from planner.cloud.gcp.errors import translated
 from planner.cloud.gcp.groups import Group, failure_of, instance_of
 from planner.cloud.gcp.machines import GPU, builtin_machines, known_machines
 from planner.cloud.gcp.pools import NodePool, node_pool_of, obstacle, operation_under_way
+from planner.cloud.tables import read_machines
 from planner.errors import BadSettings, CloudError
 from planner.model.cluster import Instance
 from planner.model.machines import Catalogue, MachineType, Offering
@@ -234,9 +235,7 @@ class GoogleCloud:
 
     def _machine_types(self) -> dict[str, MachineType]:
         if self._settings.machines:
-            from planner.cloud.tables import read_machines
-
-            return dict(read_machines(self._settings.machines))
+            return read_machines(self._settings.machines)
         return builtin_machines(self._region)
 
     def _offerings(self, pool: NodePool, types: Mapping[str, MachineType]) -> Iterator[Offering]:

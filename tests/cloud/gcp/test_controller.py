@@ -6,12 +6,14 @@ import logging
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from planner.cloud.gcp.controller import GoogleCloud
 from planner.errors import BadInput, BadSettings, CloudError, InstanceNotFound, InsufficientCapacity, QuotaExceeded
 from planner.model.cluster import Instance
+from planner.model.resources import Resources
 from planner.model.scheduling import Taint
 from tests.cloud.gcp.conftest import BOOT_SECONDS, DELETE_SECONDS, ZONES, Hand, Open
 from tests.googlecloud.fake import FakeGoogleCloud, FakePool
@@ -339,7 +341,7 @@ def test_the_catalogue_offers_each_managed_pool_in_each_of_its_zones(open_contro
     ]
     with FakeGoogleCloud(pools) as google:
         catalogue = open_controller(google.settings(["general", "batch"])).catalogue()
-    assert catalogue.managed_pools == {"general", "batch"}
+    assert catalogue.managed_pools == frozenset({"general", "batch"})
     assert catalogue.limits() == {("general", A): (1, 7), ("general", B): (1, 7)}
     in_a, _, batch = catalogue.offerings
     assert [(o.pool, o.zone, o.capacity_type) for o in catalogue.offerings] == [
@@ -389,6 +391,23 @@ def test_a_pool_without_a_price_or_with_unknown_room_is_not_offered_and_named(
         "node pool tpu is not offered: there is no on-demand price of ct5lp-hightpu-4t",
         "node pool t4 is not offered: 1 GPUs are attached and 0 are in the machine's price",
         "node pool windows is not offered: its nodes run Windows",
+    ]
+
+
+def test_a_table_of_the_users_replaces_the_built_in_one(
+    google: FakeGoogleCloud, open_controller: Open, tmp_path: Path
+) -> None:
+    table = tmp_path / "machines.csv"
+    table.write_text(
+        "machine_type,cpu_millicores,memory_bytes,max_pods,price_usd_per_hour,zones\n"
+        f"e2-standard-4,3900,13000000000,200,0.1,{A} {C}\n"
+    )
+    catalogue = open_controller(google.settings(["general"], machines=str(table))).catalogue()
+    assert list(catalogue.machines) == ["e2-standard-4"]
+    # The pool allows 110 pods where the table says 200, and the table has no price for zone b.
+    assert [(o.zone, o.price_nanousd_per_hour, o.allocatable) for o in catalogue.offerings] == [
+        (A, 100_000_000, Resources(3900, 13_000_000_000, 110)),
+        (C, 100_000_000, Resources(3900, 13_000_000_000, 110)),
     ]
 
 
