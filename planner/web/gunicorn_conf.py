@@ -8,10 +8,13 @@ import os
 import sys
 
 from planner.errors import BadInput
+from planner.kube.client import KubernetesClient
 from planner.settings import load_settings
 
 try:
     _settings = load_settings(os.environ.get("KINEMA_SETTINGS"), os.environ)
+    # The worker makes its own: here a wrong kubeconfig is said in one line, there it would be a trace.
+    KubernetesClient.connect(_settings.kubeconfig)
 except BadInput as _error:
     print(f"kinema web: {_error}", file=sys.stderr)  # noqa: T201
     sys.exit(2)
