@@ -18,6 +18,10 @@ from simulator.kubelet import Kubelets, NodeLifecycle
 from simulator.store import Json
 
 
+RETRY_SECONDS: Final = 30.0
+"""Between two attempts to create a machine that the zone does not have."""
+
+
 @dataclass(frozen=True, slots=True)
 class CloudTimes:
     """How long machines take: least and greatest seconds, drawn for each machine from the seed.
@@ -34,8 +38,8 @@ class CloudTimes:
 class SimulatedCloud:
     """Implements `planner.ports.Cloud` on a simulated cluster.
 
-    Set `stockouts[(pool, zone)]` to a cloud's error code and machines accepted from then on fail after their
-    boot time; add a (pool, zone) to `refusing` and calls raise at once; `other_operations` are what else is
+    Set `stockouts[(pool, zone)]` to a cloud's error code and machines that should boot there fail, and are tried
+    again until it is removed; add a (pool, zone) to `refusing` and calls raise at once; `other_operations` are what else is
     under way.
     """
 
@@ -82,19 +86,18 @@ class SimulatedCloud:
             existing = self._instances.get(name)
             if existing is None:
                 self._accept(name, offering)
-            elif existing.state == "deleting" or (existing.pool, existing.zone) != (pool, zone):
-                raise CloudError(f"instance {name} exists in {existing.pool} ({existing.zone}): {existing.state}")
+            elif (existing.pool, existing.zone) != (pool, zone):
+                raise CloudError(f"an instance {name} exists in {existing.pool} ({existing.zone})")
 
     def delete(self, pool: str, zone: str, names: Sequence[str]) -> None:
-        """Accept machines to be deleted."""
+        """Accept machines to be deleted; what is not there (any more) is left out."""
         self._clock.sleep(self.times.call_seconds)
-        self._offering(pool, zone)
+        if pool not in {offering.pool for offering in self._catalogue.offerings}:
+            raise CloudError(f"there is no pool {pool!r}")
         for name in names:
             found = self._instances.get(name)
-            if found is None or found.state == "deleting":
+            if found is None or found.state == "deleting" or (found.pool, found.zone) != (pool, zone):
                 continue
-            if (found.pool, found.zone) != (pool, zone):
-                raise CloudError(f"instance {name} is in {found.pool} ({found.zone}), not in {pool} ({zone})")
             self._set(name, "deleting")
             self._lifecycle.fell_silent(name)
             seconds = self._draw(f"delete/{name}", self.times.delete_seconds)
@@ -124,10 +127,12 @@ class SimulatedCloud:
 
     def _booted(self, name: str, offering: Offering, accepted: float) -> None:
         found = self._instances.get(name)
-        if found is None or found.state != "creating" or self._accepted_at[name] != accepted:
+        if found is None or found.state == "deleting" or self._accepted_at[name] != accepted:
             return
         if error := self.stockouts.get((offering.pool, offering.zone)):
+            # A managed instance group tries for ever; only deleting the machine ends it.
             self._set(name, "failed", error)
+            self._clock.call_after(RETRY_SECONDS, lambda: self._booted(name, offering, accepted))
             return
         self._set(name, "running")
         self._kubelets.revive(name)
