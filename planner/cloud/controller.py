@@ -8,8 +8,8 @@ from planner import ports
 from planner.errors import BadSettings
 from planner.settings import CloudSettings
 
-_CONTROLLERS = {"gcp": ("planner.cloud.gcp.controller", "google")}
-"""By provider: the module with `open_controller(settings)`, and the package that its extra installs.
+_CONTROLLERS = {"gcp": ("planner.cloud.gcp.controller", ("google", "grpc", "requests"))}
+"""By provider: the module with `open_controller(settings)`, and the packages that its extra installs.
 
 The module is imported only when it is asked for: Google's clients take two seconds to load.
 """
@@ -26,11 +26,11 @@ def open_cloud(settings: CloudSettings) -> ports.Cloud | None:
     if settings.provider not in _CONTROLLERS:
         known = ", ".join([*_CONTROLLERS, "none"])
         raise BadSettings(f"cloud.provider must be one of {known}, not {settings.provider!r}")
-    module_name, vendor = _CONTROLLERS[settings.provider]
+    module_name, packages = _CONTROLLERS[settings.provider]
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] != vendor:
+        if error.name is None or error.name.split(".")[0] not in packages:
             raise
         extra = settings.provider
         raise BadSettings(

@@ -30,12 +30,13 @@ def test_an_unknown_provider_is_refused_with_the_known_ones() -> None:
         open_cloud(CloudSettings(provider="aws"))  # type: ignore[arg-type]  # what a file could say
 
 
+@pytest.mark.parametrize("package", ["google.cloud", "grpc", "requests"])
 def test_missing_client_libraries_are_answered_with_the_extra_that_brings_them(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     for name in [n for n in sys.modules if n.startswith("planner.cloud.gcp.")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "google.cloud", None)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(BadSettings) as caught:
         open_cloud(GCP)
     assert "pip install 'kinema[gcp]'" in str(caught.value)

@@ -198,6 +198,10 @@ class FakeGoogleCloud:
         (`reason` is the gRPC status code's name)."""
         self._faults[method] = _Fault(status, reason, message, times)
 
+    def fail_operation(self, method: str, code: str) -> None:
+        """Accept the next call of createInstances or deleteInstances, and end its operation with this error."""
+        self._machines.fail_next(method, code)
+
     def set_pool_status(self, pool: str, status: str) -> None:
         """Set the status of a node pool, such as RECONCILING."""
         self._statuses[pool] = status

@@ -85,6 +85,7 @@ class Machines:
         self._short: dict[tuple[str, str], str] = {}
         self._quota: int | None = None
         self._operations: dict[str, dict[str, Any]] = {}
+        self._failing: dict[str, str] = {}
         self._requests: dict[str, tuple[str, float]] = {}
         self._events: deque[tuple[Hook, FakeInstance]] = deque()
         self._hooks_lock = threading.RLock()
@@ -117,6 +118,10 @@ class Machines:
             self.changed.notify_all()
         self.settle()
 
+    def fail_next(self, kind: str, code: str) -> None:
+        with self.changed:
+            self._failing[kind] = code
+
     def create(self, group: FakeGroup, names: Sequence[str], request_id: str) -> dict[str, Any]:
         """createInstances: accepted at once, then tried for ever."""
         self.settle()
@@ -128,6 +133,8 @@ class Machines:
                 raise Refusal(409, "alreadyExists", f"The resource 'zones/{group.zone}/instances/{existing[0]}' exists")
             if not names or len(set(names)) != len(names) or len(names) > 1000:
                 raise Refusal(400, "invalid", "between 1 and 1000 different names are needed")
+            if (failed := self._failed(group, "createInstances", request_id)) is not None:
+                return failed
             due = self.clock() + self.boot_seconds
             for name in names:
                 group.machines[name] = FakeInstance(
@@ -153,6 +160,8 @@ class Machines:
                 raise Refusal(
                     400, "invalid", f"zones/{group.zone}/instances/{strange} is no member or is being deleted"
                 )
+            if (failed := self._failed(group, "deleteInstances", request_id)) is not None:
+                return failed
             due = self.clock() + self.delete_seconds
             for name in members:
                 group.machines[name] = replace(group.machines[name], state="deleting", error="", due=due)
@@ -210,6 +219,15 @@ class Machines:
             del group.machines[machine.name]
             if machine.booted:
                 self._events.append((self.on_deleted, machine))
+
+    def _failed(self, group: FakeGroup, kind: str, request_id: str) -> dict[str, Any] | None:
+        """Accept a request whose operation ends with an error and changes nothing, where the test wants one."""
+        if (code := self._failing.pop(kind, None)) is None:
+            return None
+        accepted = self._operation(group, kind, request_id)
+        error = {"errors": [{"code": code, "message": "failed by the test"}]}
+        self._operations[accepted["name"]] |= {"error": error}
+        return accepted
 
     def _repeated(self, request_id: str) -> dict[str, Any] | None:
         name, asked_at = self._requests.get(request_id, ("", 0.0))

@@ -36,7 +36,7 @@ _CHUNK = 1000
 """Machines that one createInstances or deleteInstances may name."""
 
 _REPLAYS = 5
-"""How often the same machines can be deleted within the hour in which Google remembers a request."""
+"""How many earlier requests to delete the same machines may stand in the way of a new one."""
 
 _PARALLEL_READS = 8
 """Lists under way at once. The API allows 20 calls a second."""
@@ -154,7 +154,9 @@ class GoogleCloud:
                     "instances": [{"name": name} for name in chunk]
                 },
             }
-            operation = self._write(action, self._groups.create_instances_unary, request)
+            operation = self._ask(action, self._groups.create_instances_unary, request)
+            if (failure := failure_of(action, operation)) is not None:
+                raise failure
             # A new request is not done at once; one that is may be the answer to an earlier one.
             if _is_done(operation) and not set(chunk) & {i.name for i in self._members(group)}:
                 raise CloudError(f"cannot {action}: machines of these names were created and deleted within the hour")
@@ -167,7 +169,7 @@ class GoogleCloud:
 
     def _delete(self, group: Group, names: Sequence[str]) -> None:
         action = f"delete {len(names)} machines of {group.name} ({group.zone})"
-        earlier = ""
+        earlier, failure = "", None
         for _ in range(_REPLAYS):
             request = {
                 **group.path,
@@ -177,20 +179,18 @@ class GoogleCloud:
                     "skip_instances_on_validation_error": True,
                 },
             }
-            operation = self._write(action, self._groups.delete_instances_unary, request)
+            operation = self._ask(action, self._groups.delete_instances_unary, request)
             if not _is_done(operation) or not set(names) & self._deletable(group):
                 return
-            # The answer was that of an earlier request for the same names, which came back since: ask under
-            # an id that follows from that request, so that whoever repeats this asks for the same again.
-            earlier = operation.name
-        raise CloudError(f"cannot {action}: they came back {_REPLAYS} times within the hour")
+            # The answer was that of an earlier request for the same names, which failed, or after which they came
+            # back: ask under an id that follows from that request, so that whoever repeats this asks for the same.
+            earlier, failure = operation.name, failure_of(action, operation)
+        raise failure or CloudError(f"cannot {action}: they came back {_REPLAYS} times within the hour")
 
-    def _write(self, action: str, call: Callable[..., Any], request: Mapping[str, Any]) -> Any:
+    def _ask(self, action: str, call: Callable[..., Any], request: Mapping[str, Any]) -> Any:
+        """Return the operation that the answer names: accepted, not done, unless it is that of an earlier request."""
         with translated(action):
-            operation = call(request, retry=None, timeout=self._patience.call_seconds)
-        if (failure := failure_of(action, operation)) is not None:
-            raise failure
-        return operation
+            return call(request, retry=None, timeout=self._patience.call_seconds)
 
     def _read_options(self) -> dict[str, Any]:
         retry = Retry(if_exception_type(*_TRANSIENT), initial=0.2, maximum=2.0, timeout=self._patience.retry_seconds)

@@ -150,6 +150,27 @@ def test_a_machine_that_came_back_under_its_name_is_deleted_again(
     assert ids[0] == ids[1] != ids[2]
 
 
+def test_a_boot_that_failed_after_it_was_accepted_says_why_when_it_is_asked_for_again(
+    google: FakeGoogleCloud, cloud: GoogleCloud
+) -> None:
+    google.fail_operation("createInstances", "QUOTA_EXCEEDED")
+    cloud.boot("general", B, ["new-1"])
+    with pytest.raises(QuotaExceeded, match="QUOTA_EXCEEDED: failed by the test"):
+        cloud.boot("general", B, ["new-1"])
+    assert google.target_size("general", B) == 0
+
+
+def test_a_deletion_that_failed_after_it_was_accepted_is_asked_for_anew(
+    google: FakeGoogleCloud, cloud: GoogleCloud
+) -> None:
+    google.fail_operation("deleteInstances", "INTERNAL_ERROR")
+    cloud.delete("general", A, ["old-1"])
+    assert states(cloud) == {"old-1": "running", "old-2": "running"}
+    cloud.delete("general", A, ["old-1"])
+    assert states(cloud) == {"old-1": "deleting", "old-2": "running"}
+    assert google.target_size("general", A) == 1  # 2 - 1
+
+
 def test_a_stockout_is_told_and_ends_when_there_is_room_again(
     google: FakeGoogleCloud, cloud: GoogleCloud, clock: Hand
 ) -> None:

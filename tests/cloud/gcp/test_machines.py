@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from planner.cloud.gcp.machines import GIB, MIB, NodeSystem, allocatable, builtin_machines
@@ -102,6 +105,15 @@ def test_shared_cores_are_planned_with_what_they_may_use_all_the_time() -> None:
     machines = builtin_machines("us-central1")
     cpu = {name: machines[name].allocatable.cpu_millicores for name in ("e2-micro", "e2-small", "e2-medium")}
     assert cpu == {"e2-micro": 250, "e2-small": 500, "e2-medium": 940}  # min(share, 940)
+
+
+def test_the_table_needs_no_client_of_google() -> None:
+    code = (
+        "import sys; from planner.cloud.gcp.machines import builtin_machines; builtin_machines('us-central1'); "
+        "print([name for name in sys.modules if name.split('.')[0] in ('google', 'grpc', 'requests')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_prices_of_another_region_have_to_be_given() -> None:
