@@ -32,7 +32,7 @@ lint: $(VENV)/.development ## style, types and layers
 	@$(BIN)/lint-imports
 
 bench: $(VENV)/.development ## full benchmarks
-	@for file in benchmarks/bench_*.py; do $(BIN)/python "$$file" || exit; done
+	@for file in benchmarks/bench_*.py; do $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)" || exit; done
 
 soak: $(VENV)/.development ## long runs: thousands of seeds
 	@$(BIN)/python -m pytest -m soak -rs
