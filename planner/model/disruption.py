@@ -18,13 +18,15 @@ from planner.model.machines import Catalogue
 from planner.model.resources import Resources
 from planner.model.scheduling import Taint
 
-_FOREIGN_TAINTS = (
+REMOVAL_TAINTS = (
     "ToBeDeletedByClusterAutoscaler",
     "DeletionCandidateOfClusterAutoscaler",
     "karpenter.sh/disrupted",
     "karpenter.sh/unregistered",
     "cloud.google.com/impending-node-termination",
 )
+"""Taints by which others mark a node that they will remove."""
+
 _GO_DURATION = re.compile(r"^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+$")
 
 NodeRole = Literal["removable", "kept", "frozen"]
@@ -187,7 +189,7 @@ def _frozen_reason(node: Node, catalogue: Catalogue) -> str:
     if node.unschedulable:
         return "is cordoned"
     for taint in node.taints:
-        if taint.key in _FOREIGN_TAINTS:
+        if taint.key in REMOVAL_TAINTS:
             return f"carries the taint {taint.key}"
     if catalogue.managed_pools is not None and node.pool not in catalogue.managed_pools:
         return f"belongs to the pool {node.pool!r}, which Kinema was not given"
