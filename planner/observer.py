@@ -26,9 +26,14 @@ def instabilities(snapshot: Snapshot, settings: StabilitySettings) -> tuple[str,
     return tuple(reasons)
 
 
+def _without_room(pod: Pod) -> bool:
+    """Say whether the pod waits for room, or for its scheduling gates, rather than for its turn."""
+    return pod.unschedulable or "schedulingGates" in pod.unmodelled
+
+
 def _stuck(pod: Pod, snapshot: Snapshot, settings: StabilitySettings) -> bool:
     """Say whether nothing could hold the pod for longer than the grace: then it is the plan's to place."""
-    waiting = pod.live and pod.node is None and pod.unschedulable
+    waiting = pod.live and pod.node is None and _without_room(pod)
     return waiting and snapshot.taken_at - pod.created_at >= settings.pending_grace_seconds
 
 
@@ -85,9 +90,9 @@ def _autoscalers(snapshot: Snapshot, settings: StabilitySettings) -> Iterator[st
 def _pods(snapshot: Snapshot, settings: StabilitySettings) -> Iterator[str]:
     """Find pods that come or go; unschedulable ones block for the grace only."""
     waiting = [pod for pod in snapshot.pods if pod.live and pod.node is None]
-    fresh = [pod for pod in waiting if pod.unschedulable and not _stuck(pod, snapshot, settings)]
+    fresh = [pod for pod in waiting if _without_room(pod) and not _stuck(pod, snapshot, settings)]
     going = [pod for pod in snapshot.pods if pod.deleting and not pod.finished]
-    yield from _counted([pod for pod in waiting if not pod.unschedulable], "not yet scheduled")
+    yield from _counted([pod for pod in waiting if not _without_room(pod)], "not yet scheduled")
     yield from _counted(fresh, f"unschedulable for less than {settings.pending_grace_seconds:g} s")
     yield from _counted(going, "being deleted")
 
