@@ -152,6 +152,9 @@ class ApiServer:
         if resource in _WITH_STATUS:
             new["status"] = old.get("status", {})
         _check_immutable(resource, old, new)
+        if resource == DEPLOYMENTS and old["metadata"].get("annotations") != metadata.get("annotations"):
+            # Its controller notes the revision without this, since it writes by the status subresource.
+            metadata["generation"] += old["spec"] == new["spec"]
         return self._save(resource, entry, new)
 
     def patch(self, resource: Resource, key: Key, patch: Mapping[str, Any], kind: PatchKind) -> Entry:
@@ -436,10 +439,10 @@ def _check_selector(resource: Resource, body: Json) -> None:
 
 
 def _has_new_generation(resource: Resource, old: Json, new: Json) -> bool:
-    if old.get("spec") != new.get("spec"):
-        # A binding is written by the server itself and leaves the pod's generation.
-        return resource != PODS or old["spec"].get("nodeName") == new["spec"].get("nodeName")
-    return resource == DEPLOYMENTS and old["metadata"].get("annotations") != new["metadata"].get("annotations")
+    if old.get("spec") == new.get("spec"):
+        return False
+    # A binding is written by the server itself and leaves the pod's generation.
+    return resource != PODS or old["spec"].get("nodeName") == new["spec"].get("nodeName")
 
 
 def _ends_gracefully(pod: Json) -> bool:

@@ -17,7 +17,6 @@ from simulator.api import ApiServer
 from simulator.kubelet import Kubelets, NodeLifecycle
 from simulator.store import Json
 
-
 RETRY_SECONDS: Final = 30.0
 """Between two attempts to create a machine that the zone does not have."""
 
@@ -39,8 +38,8 @@ class SimulatedCloud:
     """Implements `planner.ports.Cloud` on a simulated cluster.
 
     Set `stockouts[(pool, zone)]` to a cloud's error code and machines that should boot there fail, and are tried
-    again until it is removed; add a (pool, zone) to `refusing` and calls raise at once; `other_operations` are what else is
-    under way.
+    again until it is removed; add a (pool, zone) to `refusing` and calls raise at once; `other_operations` are what
+    else is under way.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from typing import Final
 from planner.model.machines import Catalogue, MachineType, Offering
 from planner.model.resources import Resources
 from planner.ports import DAEMONSETS, DEPLOYMENTS, PODS, STATEFULSETS
-from simulator.api import ApiServer, SimulatedKubernetes, is_ready
+from simulator.api import ApiServer, SimulatedKubernetes, is_deleting, is_ready
 from simulator.availability import Availability
 from simulator.budgets import Budgets
 from simulator.clock import SimulatedClock
@@ -126,7 +126,7 @@ class World:
         self.availability.begin()
 
     def is_settled(self) -> bool:
-        """Tell whether every pod runs and every controller has seen its pods Ready."""
+        """Tell whether every pod runs, none is on its way out, and every controller has seen its pods Ready."""
         store = self.server.store
         return (
             all(_is_done(pod) for pod in store.bodies(PODS))
@@ -180,7 +180,7 @@ def pool(machine_type: MachineType, name: str, zone: str, **more: object) -> Off
 
 
 def _is_done(pod: Json) -> bool:
-    return is_ready(pod) or pod["status"].get("phase") in ("Succeeded", "Failed")
+    return not is_deleting(pod) and (is_ready(pod) or pod["status"].get("phase") in ("Succeeded", "Failed"))
 
 
 def _has_ready(body: Json, size: str) -> bool:

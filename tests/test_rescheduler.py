@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from planner import labels as keys
 from planner.model.cluster import DisruptionBudget, Instance, Node, Snapshot, Workload
 from planner.model.plan import (
@@ -29,7 +30,6 @@ from planner.model.resources import Resources
 from planner.model.scheduling import LabelSelector, Requirement, Taint
 from planner.rescheduler import divergence, next_steps, rehearse
 from planner.settings import MoveSettings
-
 from tests.building import catalogue, daemonset, daemonset_pod, deployment, node, offering, pods_of, resources, snapshot
 
 SETTINGS = MoveSettings(boot_timeout_seconds=600, iteration_timeout_seconds=3600, plan_ttl_seconds=86400)

@@ -162,7 +162,7 @@ class _Tree:
     ) -> tuple[npt.NDArray[np.bool_], IntArray, IntArray, IntArray]:
         """Return (found, value, contents, upper) of every class of the tree."""
         sacks, count = self.sacks, self.sacks.caps.shape[0]
-        kind = np.arange(count)
+        kind: IntArray = np.arange(count)
         usual = np.where(self.arrive > 0, sacks.caps, np.where(self.stay > 0, sacks.present, 0))
         low = np.where(self.arrive > 0, self.arrive, np.where(self.stay > 0, self.stay, np.inf))
         high = np.where(usual >= sacks.present, -self.arrive, -self.stay)
@@ -179,7 +179,7 @@ class _Tree:
         grain = self._grains(order, fixed)
         owner = kind
         worth = self._worth(contents)
-        rem: IntArray = sacks.room - contents @ sacks.requests
+        rem = sacks.room - contents @ sacks.requests
         alive = (rem >= 0).all(axis=1)
         owner, worth, rem = owner[alive], worth[alive], rem[alive]
         lost = np.full(count, -np.inf)

@@ -1,0 +1,314 @@
+"""The commands: what a person or the cluster starts; wires the real edges together."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from planner.errors import BadInput, BadSettings, KinemaError, Undecided
+from planner.settings import Settings, describe, load_settings
+
+if TYPE_CHECKING:  # what a command does not need is imported late: cvxpy alone takes a second
+    from rich.console import Console, RenderableType
+
+    from planner.model.cluster import Snapshot
+    from planner.model.inputs import PlanningInputs
+    from planner.model.machines import Catalogue
+    from planner.model.plan import Plan
+
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_UNDECIDED = 3
+EXIT_INTERRUPTED = 130
+
+_NANO = 10**9
+_LISTED = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; whatever a user can mend is one line on standard error."""
+    try:
+        parsed = _parser().parse_args(arguments)
+        command: Callable[[argparse.Namespace], int] = parsed.command
+        code = command(parsed)
+        sys.stdout.flush()
+    except BadInput as error:
+        return _fail(error, EXIT_BAD_INPUT)
+    except Undecided as error:
+        return _fail(error, EXIT_UNDECIDED)
+    except KinemaError as error:
+        return _fail(error, EXIT_FAILED)
+    except BrokenPipeError:
+        # The reader (head, a pager) has seen enough; the interpreter must not flush into the pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return code
+
+
+def _fail(error: KinemaError, code: int) -> int:
+    sys.stderr.write(f"kinema: {' '.join(str(error).split())}\n")
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose refusals look like every other message."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    invoked = Path(sys.argv[0]).name
+    prog = "kubectl kinema" if invoked == "kubectl-kinema" else "kinema"
+    parser = _Parser(prog=prog, description="Keeps a Kubernetes cluster on the cheapest set of nodes that runs everything.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    plan = commands.add_parser("plan", help="plan a cluster; changes nothing", description=_plan.__doc__)
+    _add_inputs(plan)
+    plan.add_argument("--solver", metavar="NAME", help="HIGHS, GLPK_MI or another MIP solver of cvxpy")
+    plan.add_argument("--time-limit", type=_seconds, metavar="SECONDS", help="when the best plan so far is taken")
+    plan.add_argument("--output", choices=("table", "json"), default="table", help="for people (default), or to keep")
+    plan.set_defaults(command=_plan)
+
+    verify = commands.add_parser("verify", help="check a plan without trusting the optimizer", description=_verify.__doc__)
+    verify.add_argument("plan", metavar="PLAN", help="what `kinema plan --output json` printed; - reads standard input")
+    _add_inputs(verify)
+    verify.add_argument(
+        "--time-limit", type=_seconds, default=60.0, metavar="SECONDS", help="for the knapsacks of the bound (60)"
+    )
+    verify.set_defaults(command=_verify)
+
+    settings = commands.add_parser("settings", help="print the effective settings", description=_settings.__doc__)
+    _add_settings(settings)
+    settings.set_defaults(command=_settings)
+
+    run = commands.add_parser("run", help="run the loop on a cluster", description=_run.__doc__)
+    _add_settings(run)
+    run.add_argument("--once", action="store_true", help="end after one iteration")
+    run.add_argument("--mode", choices=("recommend", "apply"), help="whether to act; the settings' mode otherwise")
+    run.set_defaults(command=_run)
+
+    simulate = commands.add_parser("simulate", help="one iteration on a simulated cluster", description=_simulate.__doc__)
+    simulate.set_defaults(command=_simulate)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--settings", metavar="FILE", help="YAML; `kinema settings` prints all with their defaults")
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cluster",
+        metavar="DUMP",
+        help="what `kubectl get nodes,pods,deployments,replicasets,statefulsets,daemonsets,jobs,hpa,pdb -A -o json` "
+        "printed, or any part of it; - reads standard input; without it the kubeconfig's cluster is read",
+    )
+    parser.add_argument("--machines", metavar="CSV", help="machine types with allocatable amounts and prices")
+    parser.add_argument("--pools", metavar="YAML", help="node pools; without it every machine type in every zone")
+    parser.add_argument("--cloud", choices=("gcp",), help="instead of --machines: the built-in prices of this cloud")
+    parser.add_argument("--region", metavar="NAME", help="with --cloud: whose prices")
+    _add_settings(parser)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be seconds above 0, not {text!r}")
+    return value
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    """Find the cheapest set of nodes that runs everything, with a proven lower bound. Changes nothing."""
+    settings = _load(arguments)
+    optimizer = settings.optimizer
+    if arguments.solver is not None:
+        optimizer = _changed(optimizer, "--solver", solver=arguments.solver)
+    if arguments.time_limit is not None:
+        optimizer = replace(optimizer, time_limit_seconds=arguments.time_limit)
+    settings = replace(settings, optimizer=optimizer)
+    _quiet_libraries()
+    began = time.monotonic()
+    inputs = _inputs(arguments, settings)
+    read_seconds = time.monotonic() - began
+    # The optimizer is loaded only once the input is known to be right.
+    from planner.loop import make_plan
+
+    plan = make_plan(inputs, settings, lambda _: None)
+    plan = replace(plan, timings_seconds={"read": round(read_seconds, 3), **plan.timings_seconds})
+    if arguments.output == "json":
+        from planner.model.plan_json import encode_plan
+
+        sys.stdout.buffer.write(encode_plan(plan))
+    else:
+        _print(_tables(plan, inputs))
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    """Check placement, capacity, prices and the lower bound of a plan in whole numbers, from the inputs alone."""
+    from planner.model.inputs import ChangePrices
+    from planner.model.plan_json import ContradictoryPlan, decode_plan, usd
+    from planner.verifier import verify
+
+    settings = _load(arguments)
+    _quiet_libraries()
+    if arguments.plan == "-" and arguments.cluster == "-":
+        raise BadInput("PLAN and --cluster cannot both be read from standard input")
+    origin, data = _read(arguments.plan)
+    try:
+        plan = decode_plan(data, origin)
+    except ContradictoryPlan as error:
+        sys.stdout.write(f"wrong: {error}\n")
+        return EXIT_FAILED
+    objective = plan.objective
+    # The plan says by which prices of change it was made; whether they are the user's own is seen in the plan.
+    prices = ChangePrices(objective.payback_hours, objective.move_cost_nanousd, objective.boot_overlap_minutes)
+    inputs = replace(_inputs(arguments, settings), iteration=plan.iteration, prices=prices)
+    verdict = verify(plan, inputs, arguments.time_limit, time.monotonic)
+    for problem in verdict.problems:
+        sys.stdout.write(f"wrong: {problem}\n")
+    if verdict.problems:
+        return EXIT_FAILED
+    if verdict.undecided:
+        raise Undecided(
+            f"{len(verdict.undecided)} knapsacks of the bound were still open after {arguments.time_limit:g} s "
+            f"({_some(verdict.undecided)}); everything else is right; give more time with --time-limit"
+        )
+    bound = verdict.lower_bound_nanousd_per_hour
+    proven = "" if bound is None else f"; its certificate proves at least {usd(bound)}"
+    sys.stdout.write(f"right: the plan costs {usd(verdict.value_nanousd_per_hour)} $/h{proven}\n")
+    return 0
+
+
+def _settings(arguments: argparse.Namespace) -> int:
+    """Print the effective settings (file and environment) as YAML."""
+    import yaml
+
+    sys.stdout.write(yaml.safe_dump(describe(_load(arguments)), sort_keys=False, allow_unicode=True))
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Run the loop on the kubeconfig's cluster until it is asked to stop; changes nothing unless the mode is apply."""
+    raise NotImplementedError
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    """Run one whole iteration on a simulated cluster; needs no cluster, no cloud and no network."""
+    raise NotImplementedError
+
+
+def _load(arguments: argparse.Namespace) -> Settings:
+    return load_settings(arguments.settings, os.environ)
+
+
+def _changed(settings: Any, flag: str, **values: object) -> Any:
+    """Return settings with values from the command line, checked as those of a file."""
+    try:
+        return replace(settings, **values)
+    except ValueError as error:
+        raise BadSettings(f"{flag}: {error}, not {', '.join(map(repr, values.values()))}") from None
+
+
+def _quiet_libraries() -> None:
+    """Keep warnings of libraries, such as a retried connection, off the one line that a person reads."""
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
+def _inputs(arguments: argparse.Namespace, settings: Settings) -> PlanningInputs:
+    """Read everything that a plan is made from; its iteration is a hash of what was read."""
+    from planner.model.inputs import ChangePrices, PlanningInputs
+    from planner.rescheduler import rules_of
+
+    effort = settings.optimizer
+    prices = ChangePrices(effort.payback_hours, effort.move_cost_nanousd, effort.boot_overlap_minutes)
+    rules = rules_of(settings.move)
+    snapshot, digest = _snapshot(arguments, settings)
+    catalogue = _catalogue(arguments, settings, snapshot)
+    for part in (arguments.machines, arguments.pools):
+        digest.update(Path(part).read_bytes() if part else b"\0")
+    digest.update(repr((rules, prices, arguments.cloud, arguments.region)).encode())
+    return PlanningInputs(snapshot, catalogue, f"p{digest.hexdigest()[:12]}", rules=rules, prices=prices)
+
+
+def _snapshot(arguments: argparse.Namespace, settings: Settings) -> tuple[Snapshot, Any]:
+    """Return the cluster, and a running hash of what was read."""
+    from planner.kube.reader import read_dump, read_snapshot
+
+    if arguments.cluster is not None:
+        origin, data = _read(arguments.cluster)
+        return read_dump(data, origin), hashlib.sha256(data)
+    from planner.kube.client import KubernetesClient
+
+    snapshot = read_snapshot(KubernetesClient.connect(settings.kubeconfig), None, SystemClock())
+    return snapshot, hashlib.sha256(repr(snapshot).encode())
+
+
+def _read(name: str) -> tuple[str, bytes]:
+    """Return what to call a file or standard input, and its bytes."""
+    if name == "-":
+        return "standard input", sys.stdin.buffer.read()
+    try:
+        return name, Path(name).read_bytes()
+    except OSError as error:
+        raise BadInput(f"{name}: cannot be read: {error.strerror or error}") from None
+
+
+def _catalogue(arguments: argparse.Namespace, settings: Settings, snapshot: Snapshot) -> Catalogue:
+    """Return what can be bought: the user's tables, a cloud's built-in prices, or the cloud of the settings."""
+    from planner.cloud.tables import catalogue, read_machines, read_pools
+
+    if arguments.machines and arguments.cloud:
+        raise BadInput("give --machines or --cloud, not both")
+    if arguments.region and not arguments.cloud:
+        raise BadInput("--region says whose prices --cloud means; give --cloud too")
+    table = arguments.machines or ("" if arguments.cloud else settings.cloud.machines)
+    if table and (arguments.machines or settings.cloud.provider == "none"):
+        machines = read_machines(table)
+    elif arguments.cloud:
+        from planner.cloud.gcp.machines import builtin_machines
+
+        if not arguments.region:
+            raise BadInput(f"--cloud {arguments.cloud} needs a --region, such as us-central1")
+        machines = builtin_machines(arguments.region)
+    elif settings.cloud.provider != "none":
+        from planner.cloud.controller import open_cloud
+
+        cloud = open_cloud(settings.cloud)
+        assert cloud is not None
+        return cloud.catalogue()
+    else:
+        raise BadInput("there are no machine types: give --machines CSV, or --cloud gcp --region NAME")
+    pools = read_pools(arguments.pools, machines) if arguments.pools else None
+    return catalogue(machines, pools, snapshot)
+
+
+@dataclass(frozen=True, slots=True)
+class SystemClock:
+    """Real time; `stop` ends a sleep early and says that the process was asked to end."""
+
+    stop: threading.Event = threading.Event()
+
+    def now(self) -> float:
+        """Return seconds since the epoch."""
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        """Return after so many seconds, or as soon as the process is asked to end."""
+        self.stop.wait(seconds)

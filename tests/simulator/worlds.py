@@ -1,0 +1,46 @@
+"""Small worlds for the simulator's own tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from planner.ports import DEPLOYMENTS
+from simulator.api import ApiServer
+from simulator.extenders import Extender
+from simulator.store import Json
+from simulator.workloads import Workload
+from simulator.world import ExistingNode, Scenario, World, catalogue, machine
+
+M4 = machine("m4", 4000, 16, 0.20)
+ZONE = "europe-west3-a"
+
+
+def world(
+    workloads: Sequence[Workload] = (),
+    nodes: int = 3,
+    seed: int = 0,
+    extender: Callable[[ApiServer], Extender] | None = None,
+) -> World:
+    """Return a world of nodes n1, n2, … with 4 CPUs and 16 GiB each, in which everything stands."""
+    existing = tuple(ExistingNode(f"n{number + 1}", "m4", ZONE) for number in range(nodes))
+    built = World(Scenario(catalogue([M4]), existing, tuple(workloads), seed=seed), extender)
+    built.settle()
+    return built
+
+
+def restart(built: World, workload: Workload, iteration: str = "i1") -> None:
+    """Start the rolling update of a Deployment, as `kubectl rollout restart` does."""
+    template: dict[str, Any] = {"metadata": {"annotations": {"kinema.io/iteration": iteration}}}
+    patch: dict[str, Any] = {"spec": {"template": template}}
+    built.kubernetes.patch(DEPLOYMENTS, workload.namespace, workload.name, patch)
+
+
+def names(pods: Sequence[Json]) -> list[str]:
+    """Return the pods' names."""
+    return [pod["metadata"]["name"] for pod in pods]
+
+
+def uids(pods: Sequence[Json]) -> list[str]:
+    """Return the pods' uids."""
+    return [pod["metadata"]["uid"] for pod in pods]
