@@ -6,33 +6,32 @@ import argparse
 import hashlib
 import logging
 import os
+import secrets
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from planner.errors import BadInput, BadSettings, KinemaError, Undecided
-from planner.settings import Settings, describe, load_settings
+from planner.settings import MoveSettings, Settings, describe, load_settings
 
 if TYPE_CHECKING:  # what a command does not need is imported late: cvxpy alone takes a second
-    from rich.console import Console, RenderableType
-
     from planner.model.cluster import Snapshot
     from planner.model.inputs import PlanningInputs
     from planner.model.machines import Catalogue
-    from planner.model.plan import Plan
+    from planner.ports import Usage
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_UNDECIDED = 3
 EXIT_INTERRUPTED = 130
 
-_NANO = 10**9
-_LISTED = 3
+_log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,7 +71,9 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     invoked = Path(sys.argv[0]).name
     prog = "kubectl kinema" if invoked == "kubectl-kinema" else "kinema"
-    parser = _Parser(prog=prog, description="Keeps a Kubernetes cluster on the cheapest set of nodes that runs everything.")
+    parser = _Parser(
+        prog=prog, description="Keeps a Kubernetes cluster on the cheapest set of nodes that runs everything."
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
 
     plan = commands.add_parser("plan", help="plan a cluster; changes nothing", description=_plan.__doc__)
@@ -82,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--output", choices=("table", "json"), default="table", help="for people (default), or to keep")
     plan.set_defaults(command=_plan)
 
-    verify = commands.add_parser("verify", help="check a plan without trusting the optimizer", description=_verify.__doc__)
+    verify = commands.add_parser(
+        "verify", help="check a plan without trusting the optimizer", description=_verify.__doc__
+    )
     verify.add_argument("plan", metavar="PLAN", help="what `kinema plan --output json` printed; - reads standard input")
     _add_inputs(verify)
     verify.add_argument(
@@ -100,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--mode", choices=("recommend", "apply"), help="whether to act; the settings' mode otherwise")
     run.set_defaults(command=_run)
 
-    simulate = commands.add_parser("simulate", help="one iteration on a simulated cluster", description=_simulate.__doc__)
+    simulate = commands.add_parser("simulate", help="one iteration in a simulation", description=_simulate.__doc__)
     simulate.set_defaults(command=_simulate)
     return parser
 
@@ -156,12 +159,15 @@ def _plan(arguments: argparse.Namespace) -> int:
 
         sys.stdout.buffer.write(encode_plan(plan))
     else:
-        _print(_tables(plan, inputs))
+        from planner.display import plan_console, show_plan
+
+        show_plan(plan, inputs, plan_console())
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     """Check placement, capacity, prices and the lower bound of a plan in whole numbers, from the inputs alone."""
+    from planner.display import some
     from planner.model.inputs import ChangePrices
     from planner.model.plan_json import ContradictoryPlan, decode_plan, usd
     from planner.verifier import verify
@@ -188,7 +194,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     if verdict.undecided:
         raise Undecided(
             f"{len(verdict.undecided)} knapsacks of the bound were still open after {arguments.time_limit:g} s "
-            f"({_some(verdict.undecided)}); everything else is right; give more time with --time-limit"
+            f"({some(verdict.undecided)}); everything else is right; give more time with --time-limit"
         )
     bound = verdict.lower_bound_nanousd_per_hour
     proven = "" if bound is None else f"; its certificate proves at least {usd(bound)}"
@@ -206,12 +212,125 @@ def _settings(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Run the loop on the kubeconfig's cluster until it is asked to stop; changes nothing unless the mode is apply."""
-    raise NotImplementedError
+    settings = _load(arguments)
+    if arguments.mode is not None:
+        settings = replace(settings, mode=arguments.mode)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for noisy in ("google", "urllib3", "kubernetes"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    from prometheus_client import start_http_server
+
+    from planner.cloud.controller import open_cloud
+    from planner.kube.client import KubernetesClient
+    from planner.leadership import Leadership
+    from planner.loop import Edges, run
+    from planner.metrics import Metrics
+
+    cloud = open_cloud(settings.cloud)
+    if cloud is None:
+        raise BadSettings("cloud.provider must be gcp for `kinema run`, not 'none'; `kinema plan` needs no cloud")
+    clock = SystemClock()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: clock.stop.set())
+    kubernetes = KubernetesClient.connect(settings.kubeconfig)
+    identity = settings.leader.identity or f"{socket.gethostname()}_{secrets.token_hex(4)}"
+    edges = Edges(
+        kubernetes=kubernetes,
+        cloud=cloud,
+        usage=_usage(settings),
+        clock=clock,
+        leadership=Leadership(kubernetes, clock, settings.leader, identity),
+        metrics=Metrics(),
+        report=_log_report,
+        steering_problem=lambda: _extender_problem(settings.move.extender_url),
+        stopping=clock.stop.is_set,
+    )
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, registry=edges.metrics.registry)
+    threading.Thread(target=_renew, args=(edges.leadership, clock, settings), daemon=True).start()
+    try:
+        run(edges, settings, once=arguments.once)
+    finally:
+        clock.stop.set()
+        edges.leadership.release()
+    return 0
 
 
-def _simulate(arguments: argparse.Namespace) -> int:
+def _renew(leadership: Leadership, clock: SystemClock, settings: Settings) -> None:
+    """Renew the Lease while the loop is busy, such as with a long solve."""
+    while not clock.stop.wait(settings.leader.duration_seconds / 3):
+        leadership.ensure()
+
+
+def _usage(settings: Settings) -> Usage:
+    from planner.usage import NoUsage, PrometheusUsage
+
+    wanted = settings.predictor
+    if wanted.kind == "none":
+        return NoUsage()
+    return PrometheusUsage(wanted.prometheus_url, wanted.window_seconds, wanted.step_seconds)
+
+
+def _extender_problem(url: str) -> str:
+    """Return why the extender at the URL cannot steer; "" where it is ready or no URL was given."""
+    if not url:
+        return ""
+    import urllib3
+
+    try:
+        answer = urllib3.request("GET", f"{url.rstrip('/')}/readyz", timeout=5, retries=False)
+    except urllib3.exceptions.HTTPError as error:
+        return f"the extender at {url} does not answer: {error}"
+    return "" if answer.status == 200 else f"the extender at {url} is not ready (status {answer.status})"
+
+
+def _log_report(report: Report) -> None:
+    """Say in one line what the loop did."""
+    from planner.loop import Waiting
+    from planner.model.effort import Progress
+    from planner.model.plan import Decision, Plan, SavePlan, Wait
+    from planner.model.plan_json import usd
+
+    match report:
+        case Progress():
+            return
+        case Plan():
+            before, after = usd(report.current_cost_nanousd_per_hour), usd(report.cost_nanousd_per_hour)
+            gap = report.objective.relative_gap
+            text = f"plan {report.iteration}: {before} -> {after} $/h, gap {gap:.2%}, {report.moves} pods to move"
+        case Decision():
+            text = f"decision: {report.verdict} ({report.reason})"
+        case Waiting() | Wait():
+            text = f"waiting: {'; '.join(report.reasons)}"
+        case SavePlan():
+            text = f"plan {report.record.plan.iteration} is {report.record.phase} {report.record.reason}"
+        case _:
+            text = f"done: {report}"
+    _log.info("%s", text)
+
+
+def _simulate(arguments: argparse.Namespace) -> int:  # noqa: ARG001  every command takes its arguments
     """Run one whole iteration on a simulated cluster; needs no cluster, no cloud and no network."""
-    raise NotImplementedError
+    from rich.console import Console
+
+    from planner.cloud.gcp.machines import builtin_machines
+    from planner.leadership import Leadership
+    from planner.loop import Edges, iterate
+    from planner.metrics import Metrics
+    from planner.usage import NoUsage
+    from simulator.demo import demonstrate
+    from simulator.world import World
+
+    settings = Settings(mode="apply", move=MoveSettings(steering="extender", poll_seconds=2))
+
+    def once(world: World, report: Callable[[object], None]) -> str:
+        leadership = Leadership(world.kubernetes, world.clock, settings.leader, "demo")
+        return iterate(
+            Edges(world.kubernetes, world.cloud, NoUsage(), world.clock, leadership, Metrics(), report), settings
+        )
+
+    result = demonstrate(builtin_machines("us-central1"), once, Console())
+    return 0 if result.outcome == "carried-out" and not result.violations else EXIT_FAILED
 
 
 def _load(arguments: argparse.Namespace) -> Settings:
@@ -303,7 +422,7 @@ def _catalogue(arguments: argparse.Namespace, settings: Settings, snapshot: Snap
 class SystemClock:
     """Real time; `stop` ends a sleep early and says that the process was asked to end."""
 
-    stop: threading.Event = threading.Event()
+    stop: threading.Event = field(default_factory=threading.Event)
 
     def now(self) -> float:
         """Return seconds since the epoch."""
@@ -312,3 +431,57 @@ class SystemClock:
     def sleep(self, seconds: float) -> None:
         """Return after so many seconds, or as soon as the process is asked to end."""
         self.stop.wait(seconds)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
+
+
+def _print(parts: Sequence[RenderableType]) -> None:
+    from rich.console import Console
+
+    console: Console = Console()
+    for part in parts:
+        console.print(part)
+
+
+def _tables(plan: Plan, inputs: PlanningInputs) -> list[RenderableType]:
+    """Return what a person wants to know of a plan: the nodes, the money, what stays and why, what has no place."""
+    from collections import Counter
+
+    from rich.table import Table
+
+    from planner.model.plan_json import usd
+
+    objective = plan.objective
+    nodes = Table("nodes", "pool", "machine type", "zone", "count", "$/h each", "pods", title="Nodes of the plan")
+    rows: Counter[tuple[str, ...]] = Counter()
+    pods: Counter[tuple[str, ...]] = Counter()
+    for node in plan.nodes:
+        price = "?" if node.price_nanousd_per_hour is None else usd(node.price_nanousd_per_hour)
+        row = (node.state, node.pool, node.machine_type, node.zone, price)
+        rows[row] += 1
+        pods[row] += sum(node.pods.values())
+    for row, count in sorted(rows.items()):
+        nodes.add_row(*row[:4], str(count), row[4], str(pods[row]))
+    money = Table("", "before", "after", title="Cost")
+    staying = sum(count for row, count in rows.items() if row[0] != "remove")
+    money.add_row("nodes", str(len(inputs.snapshot.nodes)), str(staying))
+    money.add_row("$/h", usd(plan.current_cost_nanousd_per_hour), usd(plan.cost_nanousd_per_hour))
+    money.add_row("proven lower bound", "", usd(objective.lower_bound_nanousd_per_hour))
+    money.add_row("objective, gap", "", f"{usd(objective.value_nanousd_per_hour)}, {objective.relative_gap:.3%}")
+    money.add_row("pods moved", "", str(plan.moves))
+    parts: list[RenderableType] = [nodes, money]
+    reasons = Counter(w.reason for w in plan.workloads.values() if w.strategy == "pinned")
+    if reasons:
+        pinned = Table("workloads", "why they stay", title="Pinned")
+        for reason, count in sorted(reasons.items()):
+            pinned.add_row(str(count), reason)
+        parts.append(pinned)
+    if plan.unplaced:
+        unplaced = Table("workload", "pods", "why", title="Without a place")
+        for key, item in sorted(plan.unplaced.items()):
+            unplaced.add_row(key, str(item.count), item.reason)
+        parts.append(unplaced)
+    return parts

@@ -67,8 +67,7 @@ def encode_placement(placement: Placement) -> str:
         "iteration": placement.iteration,
         "expires": placement.expires,
         "targets": [
-            {"workload": t.workload, "uid": t.uid, "want": t.want, "count": t.count}
-            for t in placement.targets
+            {"workload": t.workload, "uid": t.uid, "want": t.want, "count": t.count} for t in placement.targets
         ],
         "headroom": dict(placement.headroom),
     }

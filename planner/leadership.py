@@ -9,7 +9,8 @@ this planner's own clock, so that clocks need not agree).
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,9 +30,17 @@ class Leadership:
     _seen: tuple[str, str] = ("", "")
     _seen_at: float = 0.0
     _held_until: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ensure(self) -> bool:
-        """Acquire or renew the Lease; return whether this planner leads now. An API that is away is a no."""
+        """Acquire or renew the Lease; return whether this planner leads now.
+
+        While the API is away a leader stays one until its Lease runs out.
+        """
+        with self._lock:
+            return self._ensure()
+
+    def _ensure(self) -> bool:
         now = self.clock.now()
         try:
             lease = self._read()

@@ -183,7 +183,8 @@ def run(edges: Edges, settings: Settings, *, once: bool) -> Outcome:
             edges.metrics.iterations.labels(outcome).inc()
             edges.metrics.leader.set(outcome != "not-leader")
             edges.metrics.last_success.set(edges.clock.now())
-            _log.info("iteration ended: %s", outcome)
+            idle_note = "another planner leads; this one stays idle"
+            _log.info("%s", idle_note if outcome == "not-leader" else f"iteration ended: {outcome}")
         except KinemaError as error:
             edges.metrics.iterations.labels("failed").inc()
             if once:
@@ -235,10 +236,9 @@ def _new_holds(stuck: Mapping[str, str], held: Mapping[str, str]) -> dict[str, s
 
 def _with_bound_of(plan: Plan, first: Plan) -> Plan:
     bound = first.objective.lower_bound_nanousd_per_hour
-    status = "optimal" if plan is first and plan.objective.status == "optimal" else "feasible"
     objective = replace(
         plan.objective,
         lower_bound_nanousd_per_hour=bound,
-        status="optimal" if plan.objective.value_nanousd_per_hour == bound else status,
+        status="optimal" if plan is first and plan.objective.status == "optimal" else "feasible",
     )
     return replace(plan, objective=objective, certificate=first.certificate)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from planner import labels as keys
 from planner.model.cluster import NODE_POOL, Instance, Node, Pod, Snapshot, Workload
 from planner.model.disruption import DisruptionRules, Mobility, mobilities, pin_reason, planned_pods, pod_key
-from planner.model.machines import Catalogue
+from planner.model.machines import Catalogue, Offering
 from planner.model.plan import (
     BootNodes,
     DeleteInstances,
@@ -391,9 +391,7 @@ def _misplaced(record: PlanRecord, key: str, pods: list[Pod]) -> list[Pod]:
     for node, here in sorted(by_node.items()):
         excess = len(here) - wanted.get(node, 0)
         movable = [
-            p
-            for p in here
-            if pod_key(p) not in pinned and (node in expiring or p.created_at <= record.accepted_at)
+            p for p in here if pod_key(p) not in pinned and (node in expiring or p.created_at <= record.accepted_at)
         ]
         if excess > 0 and (node in expiring or node in wanted):
             found.extend(movable[-excess:])
@@ -560,7 +558,9 @@ def _take_back(record: PlanRecord, snapshot: Snapshot) -> tuple[Step, ...]:
 def _with_booted(plan: Plan, snapshot: Snapshot, catalogue: Catalogue) -> Snapshot:
     """Return the snapshot as it will be when every new node is Ready and runs its DaemonSets."""
     present = {node.name for node in snapshot.nodes}
-    offerings = {(o.pool, o.zone, o.machine_type, o.capacity_type): o for o in catalogue.offerings}
+    offerings: dict[tuple[str, ...], Offering] = {
+        (o.pool, o.zone, o.machine_type, o.capacity_type): o for o in catalogue.offerings
+    }
     fresh = []
     for node in plan.nodes:
         if node.state != "boot" or node.name in present:

@@ -244,9 +244,7 @@ def test_an_empty_node_is_closed_then_its_machine_deleted_then_its_node() -> Non
     assert closing.taint_effect == "NoSchedule"
     closed_node = replace(cluster.nodes[0], taints=(Taint(keys.EXPIRING, IT, "NoSchedule"),))
     closed = replace(cluster, nodes=(closed_node, cluster.nodes[1]))
-    assert next_steps(record, closed, ACCEPTED_AT, SETTINGS) == (
-        DeleteInstances("pool-a", "zone-a", ("old",), IT),
-    )
+    assert next_steps(record, closed, ACCEPTED_AT, SETTINGS) == (DeleteInstances("pool-a", "zone-a", ("old",), IT),)
     deleting = replace(closed, instances=(Instance("old", "pool-a", "zone-a", "deleting"), *running("new")))
     assert next_steps(record, deleting, ACCEPTED_AT, SETTINGS) == (Wait(("the machine old is being deleted",)),)
     gone = replace(closed, instances=running("new"))
@@ -341,9 +339,7 @@ def test_rehearsal_names_workloads_that_would_have_to_swap_places() -> None:
 def test_rehearsal_counts_the_daemonsets_of_new_nodes() -> None:
     # 4000 - 100 of the agent = 3900 is less than the 4000 that the pod wants.
     a = deployment("a", 1, cpu=4000)
-    record = record_of(
-        [planned_node("old", "remove"), planned_node("new", "boot", {a.key: 1})], {a.key: moved(a, 1)}
-    )
+    record = record_of([planned_node("old", "remove"), planned_node("new", "boot", {a.key: 1})], {a.key: moved(a, 1)})
     cluster = snapshot([pool_node("old")], [a], pods_of(a, {"old": 1}), daemonsets=(daemonset("agent", cpu=100),))
     assert list(rehearse(record.plan, cluster, catalogue(offering(pool="pool-a")), SETTINGS)) == [a.key]
     assert rehearse(record.plan, replace(cluster, daemonsets=()), catalogue(offering(pool="pool-a")), SETTINGS) == {}

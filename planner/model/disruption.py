@@ -236,9 +236,7 @@ def _opted_out(annotations: Mapping[str, str]) -> str:
     return ""
 
 
-def _mobility(
-    workload: Workload, budgets: list[tuple[DisruptionBudget, int]], rules: DisruptionRules
-) -> Mobility:
+def _mobility(workload: Workload, budgets: list[tuple[DisruptionBudget, int]], rules: DisruptionRules) -> Mobility:
     """Resolve the workload's own strategy, its budgets and the ceiling of unavailability.
 
     Rolling updates are not limited by budgets, so one that is looser than a budget or the ceiling is not used.

@@ -72,8 +72,4 @@ class Catalogue:
 
     def limits(self) -> dict[tuple[str, str], tuple[int, int | None]]:
         """Return (minimum, maximum) of the nodes of each (pool, zone), where it restricts anything."""
-        return {
-            (o.pool, o.zone): (o.minimum, o.maximum)
-            for o in self.offerings
-            if o.minimum or o.maximum is not None
-        }
+        return {(o.pool, o.zone): (o.minimum, o.maximum) for o in self.offerings if o.minimum or o.maximum is not None}

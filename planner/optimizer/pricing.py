@@ -162,13 +162,12 @@ class _Tree:
     ) -> tuple[npt.NDArray[np.bool_], IntArray, IntArray, IntArray]:
         """Return (found, value, contents, upper) of every class of the tree."""
         sacks, count = self.sacks, self.sacks.caps.shape[0]
-        kind: IntArray = np.arange(count)
-        usual = np.where(self.arrive > 0, sacks.caps, np.where(self.stay > 0, sacks.present, 0))
+        usual: IntArray = np.where(self.arrive > 0, sacks.caps, np.where(self.stay > 0, sacks.present, 0))
         low = np.where(self.arrive > 0, self.arrive, np.where(self.stay > 0, self.stay, np.inf))
         high = np.where(usual >= sacks.present, -self.arrive, -self.stay)
         slack = (root - floor - _MARGIN)[:, None]
         fixed = ((usual == 0) | (low > slack)) & ((usual == sacks.caps) | (high > slack))
-        contents = np.where(fixed, usual, 0)
+        contents: IntArray = np.where(fixed, usual, 0)
         share = (sacks.requests[None] / np.maximum(sacks.room[:, None], 1)).max(axis=2)
         order = np.argsort(np.where(fixed, np.inf, -share), axis=1, kind="stable")
         stages = int((~fixed).sum(axis=1).max())
@@ -177,9 +176,9 @@ class _Tree:
         core = np.take_along_axis(np.where(fixed, 0.0, self.best), order, axis=1)
         suffix[:, :stages] = np.cumsum(core[:, ::-1], axis=1)[:, ::-1]
         grain = self._grains(order, fixed)
-        owner = kind
+        owner: IntArray = np.arange(count)
         worth = self._worth(contents)
-        rem = sacks.room - contents @ sacks.requests
+        rem: IntArray = np.subtract(sacks.room, contents @ sacks.requests)
         alive = (rem >= 0).all(axis=1)
         owner, worth, rem = owner[alive], worth[alive], rem[alive]
         lost = np.full(count, -np.inf)
