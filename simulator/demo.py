@@ -31,6 +31,12 @@ from simulator.world import World
 DEFAULT_SEED: Final = 7
 NANO: Final = 10**9
 
+MOST_NAMES: Final = 4
+"""Names in one line of the display."""
+
+TOGETHER_SECONDS: Final = 5.0
+"""Simulated seconds within which equal events share a line."""
+
 Iterate = Callable[[World, Callable[[object], None]], str]
 """Runs one iteration on a world, tells what it does (plan, decision, steps), and returns how it ended."""
 
@@ -159,6 +165,8 @@ class _Display:
             pod["metadata"]["uid"] for pod in world.server.store.bodies(PODS) if owner_key(pod, "DaemonSet") is None
         )
         self._arrived: set[str] = set()
+        self._gathered: dict[str, list[str]] = {}
+        self._gathered_at = 0.0
         self.plan: Plan | None = None
         world.cloud.listener = self._on_machine
         world.server.store.subscribe(self._on_change)
@@ -183,27 +191,32 @@ class _Display:
             case RollOut():
                 body = self._world.server.find(DEPLOYMENTS, _key(what.workload))
                 replicas = body["spec"]["replicas"] if body else 0
-                self._say(f"[cyan]roll out[/] {what.workload} ({replicas} pods)")
+                self._gather("[cyan]roll out[/]", f"{what.workload.split('/')[2]} ({replicas})")
             case EvictPod():
-                self._say(f"[yellow]evict[/]    {what.namespace}/{what.name} from {what.node}")
+                self._gather("[yellow]evict[/]   ", what.name)
+            case MarkNode() if what.taint_effect == "NoSchedule":
+                self._gather("[magenta]drain[/]   ", what.node)
             case MarkNode() if what.labels.get(keys.EXPIRING):
-                self._say(f"[magenta]drain[/]    {what.node}")
+                self._gather("[magenta]expiring[/]", what.node)
+            case MarkNode() if what.labels.get(keys.OPTIMAL):
+                self._gather("[blue]in plan[/] ", what.node)
             case DeleteInstances():
-                self._say(f"[red]delete[/]   {', '.join(what.names)}")
+                for name in what.names:
+                    self._gather("[red]delete[/]  ", name)
 
     def _on_machine(self, event: str, instance: Instance) -> None:
         if event == "accepted":
-            self._say(f"[green]boot[/]     {instance.name} in {instance.pool}, {instance.zone}")
+            self._gather("[green]boot[/]    ", instance.name)
         elif event == "failed":
             self._say(f"[red]failed[/]   {instance.name}: {instance.error}")
 
     def _on_change(self, change: Change) -> None:
         if change.resource == NODES and change.type == "DELETED":
             self._progress.advance(self._drains)
-            self._say(f"[red]removed[/]  {change.key[1]}")
+            self._gather("[red]removed[/] ", change.key[1])
         elif change.resource == NODES and change.before and is_ready(change.body) and not is_ready(change.before):
             self._progress.advance(self._boots)
-            self._say(f"[green]ready[/]    {change.key[1]}")
+            self._gather("[green]ready[/]   ", change.key[1])
         elif change.resource == PODS and change.type == "MODIFIED" and is_ready(change.body):
             uid = change.body["metadata"]["uid"]
             is_new = uid not in self._standing and uid not in self._arrived
@@ -214,8 +227,29 @@ class _Display:
     def _set_total(self, task: TaskID, total: int) -> None:
         self._progress.update(task, total=total)
 
+    def flush(self) -> None:
+        """Show what was gathered."""
+        for verb, names in self._gathered.items():
+            shown = ", ".join(names[:MOST_NAMES])
+            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+            self._print(self._gathered_at, f"{verb} {shown}{more}")
+        self._gathered.clear()
+
+    def _gather(self, verb: str, name: str) -> None:
+        """Show what happens to many at about the same time in one line."""
+        now = self._world.clock.now()
+        if now - self._gathered_at > TOGETHER_SECONDS:
+            self.flush()
+        if not self._gathered:
+            self._gathered_at = now
+        self._gathered.setdefault(verb, []).append(name)
+
     def _say(self, text: str) -> None:
-        now = datetime.fromtimestamp(self._world.clock.now(), UTC)
+        self.flush()
+        self._print(self._world.clock.now(), text)
+
+    def _print(self, seconds: float, text: str) -> None:
+        now = datetime.fromtimestamp(seconds, UTC)
         self._progress.console.print(f"[dim]{now:%H:%M:%S}[/]  {text}", highlight=False)
 
 
@@ -224,6 +258,7 @@ def _watch(world: World, iterate: Iterate, console: Console) -> tuple[Plan | Non
     with Progress(*columns, console=console, transient=True) as progress:
         display = _Display(world, progress)
         outcome = iterate(world, display.report)
+        display.flush()
     return display.plan, outcome
 
 
