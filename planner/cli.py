@@ -21,6 +21,8 @@ from planner.errors import BadInput, BadSettings, KinemaError, Undecided
 from planner.settings import MoveSettings, Settings, describe, load_settings
 
 if TYPE_CHECKING:  # what a command does not need is imported late: cvxpy alone takes a second
+    from planner.leadership import Leadership
+    from planner.loop import Report
     from planner.model.cluster import Snapshot
     from planner.model.inputs import PlanningInputs
     from planner.model.machines import Catalogue
@@ -185,7 +187,10 @@ def _verify(arguments: argparse.Namespace) -> int:
     objective = plan.objective
     # The plan says by which prices of change it was made; whether they are the user's own is seen in the plan.
     prices = ChangePrices(objective.payback_hours, objective.move_cost_nanousd, objective.boot_overlap_minutes)
-    inputs = replace(_inputs(arguments, settings), iteration=plan.iteration, prices=prices)
+    # A pinned workload may be held by the planner's own choice (no order of stages could move it). That makes a plan
+    # dearer, never wrong, and the bound is checked without it.
+    held = {key: workload.reason for key, workload in plan.workloads.items() if workload.strategy == "pinned"}
+    inputs = replace(_inputs(arguments, settings), iteration=plan.iteration, prices=prices, held=held)
     verdict = verify(plan, inputs, arguments.time_limit, time.monotonic)
     for problem in verdict.problems:
         sys.stdout.write(f"wrong: {problem}\n")
@@ -246,7 +251,10 @@ def _run(arguments: argparse.Namespace) -> int:
         stopping=clock.stop.is_set,
     )
     if settings.metrics_port:
-        start_http_server(settings.metrics_port, registry=edges.metrics.registry)
+        try:
+            start_http_server(settings.metrics_port, registry=edges.metrics.registry)
+        except OSError as error:
+            raise BadSettings(f"metrics_port: cannot listen on {settings.metrics_port}: {error.strerror}") from None
     threading.Thread(target=_renew, args=(edges.leadership, clock, settings), daemon=True).start()
     try:
         run(edges, settings, once=arguments.once)
@@ -431,57 +439,3 @@ class SystemClock:
     def sleep(self, seconds: float) -> None:
         """Return after so many seconds, or as soon as the process is asked to end."""
         self.stop.wait(seconds)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
-
-
-def _print(parts: Sequence[RenderableType]) -> None:
-    from rich.console import Console
-
-    console: Console = Console()
-    for part in parts:
-        console.print(part)
-
-
-def _tables(plan: Plan, inputs: PlanningInputs) -> list[RenderableType]:
-    """Return what a person wants to know of a plan: the nodes, the money, what stays and why, what has no place."""
-    from collections import Counter
-
-    from rich.table import Table
-
-    from planner.model.plan_json import usd
-
-    objective = plan.objective
-    nodes = Table("nodes", "pool", "machine type", "zone", "count", "$/h each", "pods", title="Nodes of the plan")
-    rows: Counter[tuple[str, ...]] = Counter()
-    pods: Counter[tuple[str, ...]] = Counter()
-    for node in plan.nodes:
-        price = "?" if node.price_nanousd_per_hour is None else usd(node.price_nanousd_per_hour)
-        row = (node.state, node.pool, node.machine_type, node.zone, price)
-        rows[row] += 1
-        pods[row] += sum(node.pods.values())
-    for row, count in sorted(rows.items()):
-        nodes.add_row(*row[:4], str(count), row[4], str(pods[row]))
-    money = Table("", "before", "after", title="Cost")
-    staying = sum(count for row, count in rows.items() if row[0] != "remove")
-    money.add_row("nodes", str(len(inputs.snapshot.nodes)), str(staying))
-    money.add_row("$/h", usd(plan.current_cost_nanousd_per_hour), usd(plan.cost_nanousd_per_hour))
-    money.add_row("proven lower bound", "", usd(objective.lower_bound_nanousd_per_hour))
-    money.add_row("objective, gap", "", f"{usd(objective.value_nanousd_per_hour)}, {objective.relative_gap:.3%}")
-    money.add_row("pods moved", "", str(plan.moves))
-    parts: list[RenderableType] = [nodes, money]
-    reasons = Counter(w.reason for w in plan.workloads.values() if w.strategy == "pinned")
-    if reasons:
-        pinned = Table("workloads", "why they stay", title="Pinned")
-        for reason, count in sorted(reasons.items()):
-            pinned.add_row(str(count), reason)
-        parts.append(pinned)
-    if plan.unplaced:
-        unplaced = Table("workload", "pods", "why", title="Without a place")
-        for key, item in sorted(plan.unplaced.items()):
-            unplaced.add_row(key, str(item.count), item.reason)
-        parts.append(unplaced)
-    return parts

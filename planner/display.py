@@ -33,9 +33,14 @@ def show_plan(plan: Plan, inputs: PlanningInputs, console: Console) -> None:
     missing: defaultdict[str, list[str]] = defaultdict(list)
     for key, unplaced in plan.unplaced.items():
         missing[unplaced.reason].append(f"{key} ({unplaced.count})")
+    held: defaultdict[str, list[str]] = defaultdict(list)
+    for key, workload in plan.workloads.items():
+        if workload.strategy == "pinned" and workload.reason not in pinned:
+            held[workload.reason].append(key)
     for title, what, groups in (
         ("Pods that have no place", "workloads", missing),
         ("Pods that stay where they are", "pods", pinned),
+        ("Workloads that the plan leaves where they are", "workloads", held),
         ("Nodes that are not removed", "nodes", kept),
     ):
         if groups:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -13,8 +13,8 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-from planner.errors import BadInput, CloudError
-from planner.model.cluster import ARCH, INSTANCE_TYPE, NODE_POOL, SPOT_MARKS, ZONE, CapacityType, Instance, Snapshot
+from planner.errors import BadInput
+from planner.model.cluster import ARCH, INSTANCE_TYPE, NODE_POOL, SPOT_MARKS, ZONE, CapacityType, Snapshot
 from planner.model.decoding import explain
 from planner.model.machines import Catalogue, MachineType, Offering
 from planner.model.resources import Resources
@@ -137,37 +137,6 @@ def catalogue(machines: Mapping[str, MachineType], pools: Iterable[Pool] | None,
             )
     managed = None if given is None else frozenset(pool.name for pool in given)
     return Catalogue(machines, tuple(offerings), managed)
-
-
-@dataclass(frozen=True, slots=True)
-class TableCloud:
-    """A cloud of which only a table is known: plans can be made, nothing can be booted or deleted.
-
-    `look` reads the cluster; its nodes say in which zones machines can be had.
-    """
-
-    machines: Mapping[str, MachineType]
-    look: Callable[[], Snapshot]
-
-    def catalogue(self) -> Catalogue:
-        """Return every machine type in every zone of the cluster, without limit."""
-        return catalogue(self.machines, None, self.look())
-
-    def instances(self) -> tuple[Instance, ...]:
-        """Return nothing: a table has no machines."""
-        return ()
-
-    def operations(self) -> tuple[str, ...]:
-        """Return nothing: nobody tells a table what is under way."""
-        return ()
-
-    def boot(self, pool: str, zone: str, names: Sequence[str]) -> None:
-        """Refuse."""
-        raise CloudError(f"{', '.join(names)} of {pool} in zone {zone!r}: a table of prices boots nothing")
-
-    def delete(self, pool: str, zone: str, names: Sequence[str]) -> None:
-        """Refuse."""
-        raise CloudError(f"{', '.join(names)} of {pool} in zone {zone!r}: a table of prices deletes nothing")
 
 
 def _labels(machine: MachineType, pool: Pool, zone: str, regions: Mapping[str, str]) -> dict[str, str]:
