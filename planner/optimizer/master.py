@@ -7,6 +7,7 @@ Continuous it prices pods and rows (its duals); integer it picks among the known
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -79,14 +80,18 @@ class CvxpySolver:
         problem = cvxpy.Problem(cvxpy.Minimize(program.costs @ x), rows)
         name = self._integer if program.integer else self._continuous
         try:
-            problem.solve(solver=name, **_options(name, time_limit_seconds))
+            with warnings.catch_warnings():
+                # cvxpy warns of answers at a limit; the status is read below, and every answer is checked.
+                warnings.simplefilter("ignore")
+                problem.solve(solver=name, **_options(name, time_limit_seconds))
         except cvxpy.SolverError as error:
             raise SolverError(f"{name} failed: {error}") from error
         nothing = np.zeros(0)
-        if problem.status in (cvxpy.OPTIMAL, cvxpy.OPTIMAL_INACCURATE) and x.value is not None:
+        final = (cvxpy.OPTIMAL,) if program.integer else (cvxpy.OPTIMAL, cvxpy.OPTIMAL_INACCURATE)
+        if problem.status in final and x.value is not None:
             duals = nothing if program.integer else np.asarray(rows[0].dual_value, dtype=np.float64).ravel()
             return Answer("optimal", np.asarray(x.value, dtype=np.float64).ravel(), duals)
-        if problem.status == cvxpy.USER_LIMIT and program.integer and x.value is not None:
+        if program.integer and problem.status in (cvxpy.OPTIMAL_INACCURATE, cvxpy.USER_LIMIT) and x.value is not None:
             return Answer("limit", np.asarray(x.value, dtype=np.float64).ravel(), nothing)
         if problem.status == cvxpy.USER_LIMIT or (program.integer and name == "GLPK_MI"):
             return Answer("none", nothing, nothing)

@@ -25,6 +25,7 @@ _BOUND_SHARE = 0.5
 # Column generation ends when its own optimum is proven to this share: more cannot be seen in any plan.
 _PROVEN = 1e-6
 _PICK_SHARE = 0.3
+_PICK_SECONDS = 3.0
 
 
 def optimize(inputs: PlanningInputs, effort: Effort, watch: Watch) -> Plan:
@@ -54,7 +55,7 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
     if not race.won():
         race.enter(search.dive())
     if not race.won() and race.best is not None and race.left() > 0:
-        picked = search.pick(race.best.value, race.left() * _PICK_SHARE)
+        picked = search.pick(race.best.value, min(race.left() * _PICK_SHARE, _PICK_SECONDS))
         if picked is not None:
             race.enter(picked)
     if race.best is None:
@@ -133,7 +134,9 @@ class _Race:
         """Say whether the best candidate is as close to the bound as was asked, and nothing is left out."""
         if self.best is None or self._proven is None or self.best.missing > self._expected():
             return False
-        return self.best.value - self._proven <= self._effort.target_gap * abs(self.best.value)
+        # Moves beyond the displaced pods (a roll-out replaces all) are no matter of the packing any more.
+        value = self._packing.displaced_value(self._problem) if self._packing else self.best.value
+        return value - self._proven <= self._effort.target_gap * abs(value)
 
     def left_out(self, before: Mapping[GroupKey, int]) -> dict[GroupKey, int]:
         """Return the pods without a place by group: those left out `before`, and by the best candidate."""

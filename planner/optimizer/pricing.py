@@ -29,6 +29,8 @@ FloatArray = npt.NDArray[np.float64]
 
 _INTERIOR_STEPS = 14
 _MARGIN = 0.5
+# More than one content of a class at once saves rounds of the master program.
+_CONTENTS_EACH = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,35 +65,39 @@ class Knapsacks:
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """The answer for each class: a content better than the floor where `found`, and `upper` >= V in any case."""
+    """What was found: `upper` >= V of each class, and contents better than the floor, with their classes.
 
-    found: npt.NDArray[np.bool_]
-    value: IntArray
-    contents: IntArray
+    Shapes: `upper` (classes), `classes` (found), `contents` (found, groups).
+    """
+
     upper: IntArray
+    classes: IntArray
+    contents: IntArray
 
 
 def price_contents(sacks: Knapsacks, prices: IntArray, floor: IntArray, width: int) -> Priced:
     """Look for a content of each class worth more than its floor, keeping at most `width` partial contents.
 
     `prices` (groups) and `floor` (classes) in nanodollars per hour. Where nothing better exists and nothing had to
-    be dropped, `upper` is the floor.
+    be dropped, `upper` is the floor; where the best content was found and nothing dropped, its value.
     """
     count, groups = sacks.caps.shape
-    found = np.zeros(count, dtype=np.bool_)
-    value, contents, upper = floor.copy(), np.zeros((count, groups), dtype=np.int64), floor.copy()
+    nothing = Priced(floor, np.zeros(0, dtype=np.int64), np.zeros((0, groups), dtype=np.int64))
     if groups == 0 or count == 0:
-        return Priced(found, value, contents, upper)
+        return nothing
     multipliers = _multipliers(sacks, prices)
     weight = multipliers @ sacks.requests.T
     stay, arrive = prices[None, :] - weight, prices[None, :] - sacks.move_price - weight
     best = np.maximum(stay, 0) * sacks.present + np.maximum(arrive, 0) * (sacks.caps - sacks.present)
     root = (multipliers * sacks.room).sum(axis=1) + best.sum(axis=1)
     active = np.flatnonzero(root > floor + _MARGIN)
-    if active.size:
-        tree = _Tree(sacks.only(active), prices, multipliers[active], stay[active], arrive[active], best[active])
-        found[active], value[active], contents[active], upper[active] = tree.search(root[active], floor[active], width)
-    return Priced(found, value, contents, upper)
+    if not active.size:
+        return nothing
+    tree = _Tree(sacks.only(active), prices, multipliers[active], stay[active], arrive[active], best[active])
+    found = tree.search(root[active], floor[active], width)
+    upper = floor.copy()
+    upper[active] = found.upper
+    return Priced(upper, active[found.classes], found.contents)
 
 
 def _multipliers(sacks: Knapsacks, prices: IntArray) -> FloatArray:
@@ -157,10 +163,8 @@ class _Tree:
         self.sacks, self.prices, self.multipliers = sacks, prices, multipliers
         self.stay, self.arrive, self.best = stay, arrive, best
 
-    def search(
-        self, root: FloatArray, floor: IntArray, width: int
-    ) -> tuple[npt.NDArray[np.bool_], IntArray, IntArray, IntArray]:
-        """Return (found, value, contents, upper) of every class of the tree."""
+    def search(self, root: FloatArray, floor: IntArray, width: int) -> Priced:
+        """Return the answer for the classes of the tree."""
         sacks, count = self.sacks, self.sacks.caps.shape[0]
         usual: IntArray = np.where(self.arrive > 0, sacks.caps, np.where(self.stay > 0, sacks.present, 0))
         low = np.where(self.arrive > 0, self.arrive, np.where(self.stay > 0, self.stay, np.inf))
@@ -209,20 +213,21 @@ class _Tree:
             keep = _narrow(keep, owner_next, worth_next, rem_next, bound, lost, width)
             trail.append((parent[keep], take[keep]))
             owner, worth, rem = owner_next[keep], worth_next[keep], rem_next[keep]
-        value, found = floor.copy(), np.zeros(count, dtype=np.bool_)
-        if owner.size:
-            ranked = np.lexsort((np.arange(owner.size), -worth, owner))
-            winners = ranked[np.unique(owner[ranked], return_index=True)[1]]
-            winners = winners[worth[winners] > floor[owner[winners]]]
-            found[owner[winners]], value[owner[winners]] = True, worth[winners]
-            rows, at = owner[winners], winners
-            for stage in range(stages, 0, -1):
-                parents, takes = trail[stage]
-                g = order[rows, stage - 1]
-                contents[rows, g] += np.where(fixed[rows, g], 0, takes[at])
-                at = parents[at]
-        upper = np.maximum(value, np.where(np.isfinite(lost), np.floor(lost + _MARGIN), -1).astype(np.int64))
-        return found, value, contents, upper
+        better = np.flatnonzero(worth > floor[owner])
+        winners = better[np.lexsort((better, -worth[better], owner[better]))]
+        starts = np.unique(owner[winners], return_index=True)[1]
+        rank = np.arange(winners.size) - np.repeat(starts, np.diff(np.append(starts, winners.size)))
+        winners = winners[rank < _CONTENTS_EACH]
+        rows, at = owner[winners], winners
+        found = contents[rows]
+        for stage in range(stages, 0, -1):
+            parents, takes = trail[stage]
+            g = order[rows, stage - 1]
+            found[np.arange(rows.size), g] += np.where(fixed[rows, g], 0, takes[at])
+            at = parents[at]
+        upper = np.maximum(floor, np.where(np.isfinite(lost), np.floor(lost + _MARGIN), -1).astype(np.int64))
+        np.maximum.at(upper, rows, worth[winners])
+        return Priced(upper, rows, found)
 
     def _worth(self, contents: IntArray) -> IntArray:
         arriving = np.maximum(contents - self.sacks.present, 0).sum(axis=1)

@@ -101,6 +101,29 @@ class Problem:
         whole: IntArray = caps.astype(np.int64)
         return whole
 
+    def dominators(self) -> IntArray:
+        """Return for each class the one that is at least as good in every plan, itself where there is none, (classes).
+
+        An offering without limits that admits the same groups, has no less room and costs no more: no content of the
+        other is worth more on its own node, so V - c of the other is at most that of its dominator.
+        """
+        best = np.arange(len(self.classes))
+        bound = np.zeros(len(self.classes), dtype=np.bool_)
+        for row in self.rows:
+            bound |= row.coefficients != 0
+        offers = [k for k, c in enumerate(self.classes) if c.role == "offering" and not bound[k]]
+        offers.sort(key=lambda k: (int(self.costs[k]), *(-self.room[k]).tolist(), k))
+        leaders: list[int] = []
+        for k in offers:
+            for leader in leaders:
+                admits = (self.admissible[leader] | ~self.admissible[k]).all()
+                if admits and (self.room[leader] >= self.room[k]).all():
+                    best[k] = leader
+                    break
+            else:
+                leaders.append(k)
+        return best
+
     def arrivals(self, classes: IntArray, contents: IntArray) -> IntArray:
         """How many pods of each content are more than its node holds now, (contents,)."""
         arriving: IntArray = np.maximum(contents - self.present[classes], 0).sum(axis=1, dtype=np.int64)

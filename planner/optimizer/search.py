@@ -11,11 +11,11 @@ from planner.optimizer.certificate import Bound, bound
 from planner.optimizer.constraints import IntArray
 from planner.optimizer.master import Columns, Master, Relaxed, Remainder, Solver
 from planner.optimizer.packing import Packing, packing_of
-from planner.optimizer.pricing import Knapsacks, price_contents
+from planner.optimizer.pricing import Knapsacks, Priced, price_contents
 from planner.optimizer.problem import Problem
 
 # How many partial contents a knapsack keeps: first few, for columns in a hurry; more where none are found.
-_WIDTHS = (24, 400, 6000)
+_WIDTHS = (24, 400, 6000, 60000)
 _DIVE_WIDTH = 24
 _DIVE_ROUNDS = 2
 # A content must improve by this share of its node's price; what is left out is part of the proof.
@@ -35,7 +35,10 @@ class Search:
         self.columns = Columns(problem)
         self.relaxed: Relaxed | None = None
         nothing = np.zeros(len(problem.groups), dtype=np.int64)
-        self._sacks = Knapsacks.of(problem)
+        # A dominated offering is in no best plan: it is not priced, and its proof is its dominator's.
+        self._leaders = problem.dominators()
+        self._asked = np.unique(self._leaders)
+        self._sacks = Knapsacks.of(problem).only(self._asked)
         self._master = Master(problem, self.columns, solver, left)
         self._left = left
         self.proof = bound(
@@ -54,7 +57,6 @@ class Search:
     def generate(self, enough: Callable[[Bound, float], bool]) -> None:
         """Add columns until none improves, `enough(bound, relaxed value)` holds, or the time is over."""
         problem, remainder = self.problem, Remainder.of(self.problem)
-        level = 0
         while self._left() > 0:
             relaxed = self._master.relax(remainder, np.arange(self.columns.classes.size))
             if relaxed is None:
@@ -62,20 +64,13 @@ class Search:
             self.relaxed = relaxed
             pods = np.floor(relaxed.pod_prices).astype(np.int64)
             rows = np.floor(relaxed.row_prices).astype(np.int64)
-            floor = self._floor(rows, relaxed.limit_prices)
-            priced = price_contents(self._sacks, pods, floor, _WIDTHS[level])
+            priced = self._price(pods, self._floor(rows, relaxed.limit_prices))
             proof = bound(problem, pods, rows, priced.upper)
             if proof.value > self.proof.value:
                 self.proof = proof
             if enough(self.proof, self._offset() + relaxed.value):
                 return
-            found = np.flatnonzero(priced.found)
-            added = self.columns.add(found, priced.contents[found]) if found.size else 0
-            if added:
-                level = 0
-            elif level + 1 < len(_WIDTHS):
-                level += 1
-            else:
+            if not self.columns.add(priced.classes, priced.contents):
                 return
 
     def dive(self) -> Packing:
@@ -131,6 +126,19 @@ class Search:
             floor = floor - row.coefficients * float(price)
         return np.ceil(floor).astype(np.int64)
 
+    def _price(self, pods: IntArray, floor: IntArray) -> Priced:
+        """Price every class, with more and more effort on those that are still open while nothing is found."""
+        upper = floor[self._asked]
+        open_ = np.arange(self._asked.size)
+        for width in _WIDTHS:
+            priced = price_contents(self._sacks.only(open_), pods, floor[self._asked[open_]], width)
+            upper[open_] = priced.upper
+            found = self._asked[open_[priced.classes]]
+            open_ = open_[priced.upper > floor[self._asked[open_]]]
+            if found.size or not open_.size or self._left() <= 0:
+                break
+        return Priced(upper[np.searchsorted(self._asked, self._leaders)], found, priced.contents)
+
     def _usable(self, remainder: Remainder) -> IntArray:
         """Return the columns that still fit what remains."""
         existing = np.array([c.role != "offering" for c in self.problem.classes], dtype=np.bool_)
@@ -148,9 +156,8 @@ class Search:
             rows = np.floor(relaxed.row_prices).astype(np.int64)
             floor = self._floor(rows, relaxed.limit_prices)
             floor = np.where(remainder.limits > 0, floor, np.iinfo(np.int64).max // 4)
-            priced = price_contents(sacks, pods, floor, _DIVE_WIDTH)
-            found = np.flatnonzero(priced.found)
-            if not found.size or not self.columns.add(found, priced.contents[found]):
+            priced = price_contents(sacks, pods, floor[self._asked], _DIVE_WIDTH)
+            if not self.columns.add(self._asked[priced.classes], priced.contents):
                 break
         return relaxed
 
