@@ -36,6 +36,11 @@ class Filtered:
     failed: Json
 
 
+class _HostPriority(msgspec.Struct):
+    host: str = msgspec.field(name="Host")
+    score: int = msgspec.field(name="Score")
+
+
 class Extender:
     """Speaks extender/v1 with names only (nodeCacheCapable). Source: kubernetes pkg/scheduler/extender.go."""
 
@@ -67,9 +72,11 @@ class Extender:
             ExtenderFault: no usable answer.
         """
         answer = self._ask("prioritize", pod, names)
-        if not isinstance(answer, list):
-            raise self._fault(f"prioritize: {answer!r:.200}")
-        return {item["Host"]: item["Score"] * self.weight * 10 for item in answer}
+        try:
+            scores = msgspec.convert(answer, list[_HostPriority])
+        except msgspec.ValidationError as error:
+            raise self._fault(f"prioritize: {error}") from error
+        return {item.host: item.score * self.weight * 10 for item in scores if item.host in names}
 
     def _ask(self, verb: str, pod: Json, names: Sequence[str]) -> Any:
         self.calls += 1

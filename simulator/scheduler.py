@@ -327,4 +327,4 @@ def _check_modelled(pod: Json) -> None:
         or any(term["topologyKey"] != _HOSTNAME for term in _anti_affinity(pod))
         or any("persistentVolumeClaim" in volume for volume in spec.get("volumes") or ())
     ):
-        raise NotImplementedError(f"the simulated scheduler does not model a constraint of pod {key_of(pod)}")
+        raise NotImplementedError(f"the simulated scheduler does not model a constraint of pod {'/'.join(key_of(pod))}")

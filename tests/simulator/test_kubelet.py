@@ -1,0 +1,68 @@
+"""Pods and nodes whose machines come and go."""
+
+from __future__ import annotations
+
+from planner.ports import NODES, PODS
+from simulator.api import condition, is_deleting, is_ready
+from simulator.kubelet import NODE_MONITOR_GRACE_SECONDS, ORPHAN_SECONDS, STARTUP_SECONDS
+from simulator.store import key_of
+from simulator.workloads import Workload
+from tests.simulator.worlds import uids, world
+
+
+def test_a_pod_takes_its_start_up_time_to_become_ready() -> None:
+    built = world()
+    slow = Workload(name="slow", pod_annotations={STARTUP_SECONDS: "30"})
+    built.apply([slow])
+
+    built.run(29)
+    assert not is_ready(built.pods_of(slow)[0])
+    built.run(3)
+    assert is_ready(built.pods_of(slow)[0])
+
+
+def test_a_deleted_pod_stops_within_its_grace() -> None:
+    quick = Workload(name="quick", spec={"terminationGracePeriodSeconds": 1})
+    built = world([quick])
+    pod = built.pods_of(quick)[0]
+
+    built.kubernetes.delete(PODS, "default", pod["metadata"]["name"], pod["metadata"]["uid"])
+    assert is_deleting(built.server.find(PODS, key_of(pod)) or {})
+    built.run(1.1)
+
+    assert built.server.find(PODS, key_of(pod)) is None
+
+
+def test_a_node_whose_machine_is_gone_becomes_unreachable_after_the_grace_and_stays() -> None:
+    built = world(nodes=2)
+    built.cloud.delete("m4", "europe-west3-a", ["n1"])
+
+    built.run(NODE_MONITOR_GRACE_SECONDS - 1)
+    node = built.server.find(NODES, ("", "n1"))
+    assert node is not None
+    assert is_ready(node)
+    built.run(300)
+
+    node = built.server.find(NODES, ("", "n1"))
+    assert node is not None
+    ready = condition(node, "Ready")
+    assert ready is not None
+    assert ready["status"] == "Unknown"
+    assert {taint["key"] for taint in node["spec"]["taints"]} == {"node.kubernetes.io/unreachable"}
+
+
+def test_pods_of_a_deleted_node_stay_a_while_and_are_then_made_anew_elsewhere() -> None:
+    web = Workload(name="web", on=("n1",))
+    built = world([web], nodes=2)
+    old = uids(built.pods_of(web))
+    built.cloud.delete("m4", "europe-west3-a", ["n1"])
+    node = built.server.find(NODES, ("", "n1"))
+    assert node is not None
+    built.kubernetes.delete(NODES, "", "n1", node["metadata"]["uid"])
+
+    built.run(ORPHAN_SECONDS - 1)
+    assert uids(built.pods_of(web)) == old
+    built.run(20)
+
+    assert built.nodes_of(web) == ["n2"]
+    assert uids(built.pods_of(web)) != old
