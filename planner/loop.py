@@ -23,6 +23,8 @@ from planner.processor import decide
 from planner.rescheduler import CARRIED_OUT, divergence, next_steps, rehearse, rules_of, unsteered
 from planner.settings import Settings
 from planner.solving import solve
+from planner.staging import evicting, relocated
+from planner.verifier import check_placement
 
 _log = logging.getLogger(__name__)
 
@@ -149,9 +151,9 @@ def carry_on(edges: Edges, record: PlanRecord, settings: Settings) -> Outcome:
 def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Report], None]) -> Plan:
     """Return the cheapest plan that can be carried out stage by stage.
 
-    A workload that no order of stages can move is held where it is and the plan made again; the last try holds
-    every workload that still moves. The bound of the first solve stays: holding a workload is our choice, not
-    part of the problem.
+    A workload that no order of stages can roll out is evicted instead, or its pods go to new nodes; where neither
+    is possible it is held where it is and the plan made again, at last with every workload held that still moves.
+    The bound of the first solve stays: holding a workload is our choice, not part of the problem.
 
     Raises:
         SolverError: the solver failed, or no plan passed the rehearsal.
@@ -163,7 +165,13 @@ def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Repo
         first = first or plan
         plan = _with_bound_of(plan, first)
         stuck = rehearse(plan, inputs.snapshot, inputs.catalogue, settings.move)
+        for mend in (evicting, relocated):
+            if stuck:
+                plan = mend(plan, inputs, stuck)
+                stuck = rehearse(plan, inputs.snapshot, inputs.catalogue, settings.move)
         if not stuck:
+            if problems := check_placement(plan, replace(inputs, held=held)):
+                raise SolverError(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
             return plan
         if attempt == MOST_REHEARSALS - 2:
             stuck = {key: "others stood in its way" for key, w in plan.workloads.items() if w.moves} | stuck

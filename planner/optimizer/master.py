@@ -47,10 +47,18 @@ class Answer:
     duals: FloatArray
 
 
-class Solver(Protocol):
-    """Anything that solves a program within a time limit."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a solver stops: seconds, and (where it can count them) nodes of its search, which every run repeats."""
 
-    def solve(self, program: Program, time_limit_seconds: float) -> Answer:
+    seconds: float
+    nodes: int | None = None
+
+
+class Solver(Protocol):
+    """Anything that solves a program within limits."""
+
+    def solve(self, program: Program, limits: Limits) -> Answer:
         """Return the answer as the solver gives it, unchecked."""
         ...
 
@@ -73,7 +81,7 @@ class CvxpySolver:
         gives_duals = {"GLPK_MI": "GLPK", "HIGHS": "HIGHS"}
         self._continuous = gives_duals.get(name) or next(s for s in ("HIGHS", "GLPK", "CLARABEL") if s in installed)
 
-    def solve(self, program: Program, time_limit_seconds: float) -> Answer:
+    def solve(self, program: Program, limits: Limits) -> Answer:
         """State the program in cvxpy, solve it, and return status, values and duals as they come."""
         x = cvxpy.Variable(program.costs.size, integer=program.integer)
         rows = [program.matrix @ x >= program.rhs, x >= 0]
@@ -83,7 +91,7 @@ class CvxpySolver:
             with warnings.catch_warnings():
                 # cvxpy warns of answers at a limit; the status is read below, and every answer is checked.
                 warnings.simplefilter("ignore")
-                problem.solve(solver=name, **_options(name, time_limit_seconds))
+                problem.solve(solver=name, **_options(name, limits))
         except cvxpy.SolverError as error:
             raise SolverError(f"{name} failed: {error}") from error
         nothing = np.zeros(0)
@@ -98,11 +106,12 @@ class CvxpySolver:
         raise SolverError(f"{name} ended with the status {problem.status!r}, and this program always has an answer")
 
 
-def _options(name: str, time_limit_seconds: float) -> dict[str, Any]:
-    seconds = max(time_limit_seconds, 0.05)
+def _options(name: str, limits: Limits) -> dict[str, Any]:
+    seconds = max(limits.seconds, 0.05)
     match name:
         case "HIGHS":
-            return {"time_limit": seconds, "threads": 1, "output_flag": False}
+            options = {"time_limit": seconds, "threads": 1, "output_flag": False}
+            return options if limits.nodes is None else options | {"mip_max_nodes": limits.nodes}
         case "GLPK":
             return {"glpk": {"tm_lim": int(seconds * 1000)}}
         case "GLPK_MI":
@@ -191,7 +200,7 @@ class Master:
             SolverError: the solver failed, or its answer is not one.
         """
         program = self._program(remainder, usable, integer=False)
-        answer = self._solver.solve(program, self._left())
+        answer = self._solver.solve(program, Limits(self._left()))
         if answer.status == "none":
             return None
         x, duals = answer.values, answer.duals
@@ -217,14 +226,14 @@ class Master:
             row_prices=duals[groups + self._limited.size :],
         )
 
-    def pick(self, remainder: Remainder, usable: IntArray, seconds: float) -> IntArray | None:
+    def pick(self, remainder: Remainder, usable: IntArray, seconds: float, nodes: int) -> IntArray | None:
         """Solve over the usable columns in integers; return how often each of all columns is taken, or None.
 
         Raises:
             SolverError: the solver failed, or called an answer optimal that breaks the constraints.
         """
         program = self._program(remainder, usable, integer=True)
-        answer = self._solver.solve(program, min(seconds, self._left()))
+        answer = self._solver.solve(program, Limits(min(seconds, self._left()), nodes))
         if answer.status == "none":
             return None
         if answer.values.size != program.costs.size or not np.isfinite(answer.values).all():

@@ -24,6 +24,7 @@ from planner.optimizer.unplaceable import unplaceable_pods
 _BOUND_SHARE = 0.5
 # Column generation ends when its own optimum is proven to this share: more cannot be seen in any plan.
 _PROVEN = 1e-6
+_DIVES = 12
 _PICK_SHARE = 0.3
 _PICK_SECONDS = 3.0
 
@@ -52,8 +53,10 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
     prepared = watch.now() - start
     _prove(search, race, _BOUND_SHARE)
     proven = watch.now() - start
-    if not race.won():
-        race.enter(search.dive())
+    for turn in range(_DIVES):
+        if race.won() or race.left() <= 0:
+            break
+        race.enter(search.dive(turn))
     if not race.won() and race.best is not None and race.left() > 0:
         picked = search.pick(race.best.value, min(race.left() * _PICK_SHARE, _PICK_SECONDS))
         if picked is not None:

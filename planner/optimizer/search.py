@@ -20,8 +20,12 @@ _DIVE_WIDTH = 24
 _DIVE_ROUNDS = 2
 # A content must improve by this share of its node's price; what is left out is part of the proof.
 _TOLERANCE = 2e-7
-_NEARLY_ONE = 0.8
+_NEARLY_ONE = (0.8, 0.95, 0.6, 0.4)
+# The last few nodes of a dive are left to the integer program; its limit is in search nodes, for time differs.
 _FEW_NODES = 6.0
+_TAIL_NODES = 50
+_TAIL_SECONDS = 5.0
+_PICK_NODES = 500
 
 
 class Search:
@@ -73,8 +77,11 @@ class Search:
             if not self.columns.add(priced.classes, priced.contents):
                 return
 
-    def dive(self) -> Packing:
-        """Round the continuous optimum node by node, pricing contents for what remains; then repair."""
+    def dive(self, turn: int) -> Packing:
+        """Round the continuous optimum node by node, pricing contents for what remains; then repair.
+
+        Each `turn` rounds in another way: how near to one is near enough, and which fraction goes first.
+        """
         problem, remainder = self.problem, Remainder.of(self.problem)
         classes, contents = np.zeros(0, dtype=np.int64), np.zeros((0, len(problem.groups)), dtype=np.int64)
         while self._left() > 0 and not _done(remainder):
@@ -83,13 +90,14 @@ class Search:
                 break
             if relaxed.amounts.sum() <= _FEW_NODES:
                 usable = self._usable(remainder)
-                amounts = self._master.pick(remainder, usable, min(2.0, self._left()))
+                amounts = self._master.pick(remainder, usable, _TAIL_SECONDS, _TAIL_NODES)
                 if amounts is not None:
                     chosen = np.repeat(np.arange(amounts.size), amounts)
                     classes = np.append(classes, self.columns.classes[chosen])
                     contents = np.vstack([contents, self.columns.contents[chosen]])
                     break
-            chosen = self._round(relaxed, remainder)
+            chosen = self._round(relaxed, remainder, turn)
+            turn = 0 if turn >= len(_NEARLY_ONE) and relaxed.amounts.max() < 1.0 else turn
             classes = np.append(classes, self.columns.classes[chosen])
             contents = np.vstack([contents, self.columns.contents[chosen]])
             remainder = remainder.after(problem, self.columns.classes[chosen], self.columns.contents[chosen])
@@ -106,7 +114,7 @@ class Search:
         for row, price in zip(problem.rows, relaxed.row_prices, strict=True):
             reduced = reduced - row.coefficients[self.columns.classes] * price
         usable = np.flatnonzero(reduced <= value - (self._offset() + relaxed.value) + 1.0)
-        amounts = self._master.pick(Remainder.of(problem), usable, seconds)
+        amounts = self._master.pick(Remainder.of(problem), usable, seconds, _PICK_NODES)
         if amounts is None:
             return None
         return self._repaired(packing_of(problem, self.columns.classes, self.columns.contents, amounts))
@@ -161,15 +169,17 @@ class Search:
                 break
         return relaxed
 
-    def _round(self, relaxed: Relaxed, remainder: Remainder) -> IntArray:
+    def _round(self, relaxed: Relaxed, remainder: Remainder, turn: int) -> IntArray:
         """Return the columns to fix now: whole ones all at once, else the largest fractions that go together."""
         whole = np.floor(relaxed.amounts + 1e-6).astype(np.int64)
         if whole.any():
             return np.repeat(np.arange(whole.size), whole)
         chosen: list[int] = []
         left = remainder
-        for column in _largest_first(relaxed.amounts):
-            if chosen and relaxed.amounts[column] < _NEARLY_ONE:
+        order = list(_largest_first(relaxed.amounts))
+        skipped = min(turn // len(_NEARLY_ONE), len(order) - 1)
+        for column in order[skipped:] + order[:skipped]:
+            if chosen and relaxed.amounts[column] < _NEARLY_ONE[turn % len(_NEARLY_ONE)]:
                 break
             content, k = self.columns.contents[column], self.columns.classes[column]
             if (content <= left.counts).all() and left.limits[k] > 0:

@@ -21,6 +21,9 @@ from planner.verifier.placement import check_placement
 _OPTIMAL_TOLERANCE_NANOUSD_PER_HOUR = 1000
 """How far the bound of a plan called optimal may be below its value, for each node: prices π are rounded."""
 
+_FIRST_SHARE = 0.2
+"""Of the time, how much the first round over the knapsacks may take."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -294,17 +297,25 @@ class _Terms:
 def _knapsacks(
     terms: _Terms, columns: Mapping[str, _Column], deadline: float, now: Callable[[], float]
 ) -> dict[str, Range]:
-    """Return max(floor, V) of every class; equal ones are solved once. Time is shared by those still to come."""
+    """Return max(floor, V) of every class; equal ones are solved once.
+
+    A first round gives each a small share of the time, so that a few hard ones do not keep the others open; a second
+    one shares what is left among those that are.
+    """
     questions = {label: (*terms.items(column), terms.floor(column)) for label, column in columns.items()}
+    waiting = set(questions.values())
     answers: dict[object, Range] = {}
-    waiting = len(set(questions.values()))
-    for question in questions.values():
-        if question in answers:
-            continue
-        items, room, floor = question
-        until = now() + max(0.0, deadline - now()) / waiting
-        waiting -= 1
-        answers[question] = greatest_value(items, room, floor, _expiry(until, now))
+    for share in (_FIRST_SHARE, 1.0):
+        still_open = len(waiting)
+        for question in questions.values():
+            if question not in waiting:
+                continue
+            waiting.remove(question)
+            items, room, floor = question
+            until = now() + share * max(0.0, deadline - now()) / still_open
+            still_open -= 1
+            answers[question] = greatest_value(items, room, floor, _expiry(until, now))
+        waiting = {question for question in questions.values() if not answers[question].exact}
     return {label: answers[question] for label, question in questions.items()}
 
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 _SURROGATE_SCALE = 1 << 40
-_STATES_LIMIT = 1_000_000
+_STATES_LIMIT = 500_000
+"""More contents at once are not kept: some hundred megabytes."""
+_NARROW = 300
+"""Width of the first search, which seldom proves anything but nearly always finds the best content."""
 _CHECK_EVERY = 4096
 _GRIDS = 2
 
@@ -62,7 +65,8 @@ def greatest_value(items: Sequence[Item], capacity: Sequence[int], floor: int, e
     if _root_bound(small, room, shares) <= least:
         return Range(least, least)
     ordered = _Ordered(small, room, _multipliers(shares, room))
-    return _search(ordered, max(least, _greedy(small, room)), expired)
+    known = _search(ordered, max(least, _greedy(small, room)), _NARROW, expired).lower
+    return _search(ordered, known, _STATES_LIMIT, expired)
 
 
 def _fitting(items: Sequence[Item], capacity: Sequence[int]) -> list[Item]:
@@ -83,7 +87,8 @@ def _scaled(items: list[Item], capacity: Sequence[int], limiting: list[int]) -> 
     Sums of multiples of the divisor never use the rest of the capacity.
     """
     divisors = [math.gcd(*(item.weights[r] for item in items)) for r in limiting]
-    units = list(zip(limiting, divisors, strict=True))
+    # Finest first: `_undominated` tells the first two apart best.
+    units = sorted(zip(limiting, divisors, strict=True), key=lambda unit: -(capacity[unit[0]] // unit[1]))
     small = [Item(item.price, tuple(item.weights[r] // d for r, d in units), item.count) for item in items]
     return small, [capacity[r] // d for r, d in units]
 
@@ -200,8 +205,10 @@ class _Ordered:
         return value
 
 
-def _search(ordered: _Ordered, known: int, expired: Callable[[], bool]) -> Range:
+def _search(ordered: _Ordered, known: int, width: int, expired: Callable[[], bool]) -> Range:
     """Go through the items in order, keeping each content that may still become better than the best known.
+
+    With more than `width` contents only the most promising go on, and the answer is no longer exact.
 
     A content is its room left, packed in one whole number: a field for each resource with a guard bit above it
     that a negative field would clear, and the surrogate room left on top.
@@ -216,7 +223,7 @@ def _search(ordered: _Ordered, known: int, expired: Callable[[], bool]) -> Range
 
     start = pack(ordered.room, ordered.surrogate_room) + guards
     states = {start: 0}
-    best = known
+    best = upper = known
     ticks = 0
     for index, item in enumerate(ordered.items):
         packed, price, count = pack(item.weights, ordered.weights[index]), item.price, item.count
@@ -225,7 +232,7 @@ def _search(ordered: _Ordered, known: int, expired: Callable[[], bool]) -> Range
         for state, worth in states.items():
             ticks += 1
             if ticks % _CHECK_EVERY == 0 and expired():
-                return _open(ordered, index, states, best)
+                return _open(ordered, index, states, Range(best, upper))
             left, value = state, worth
             for _ in range(count + 1):
                 if value > best:
@@ -238,46 +245,83 @@ def _search(ordered: _Ordered, known: int, expired: Callable[[], bool]) -> Range
                 value += price
         states = _undominated(grown, fields, offsets)
         if not states:
-            return Range(best, best)
-        if len(states) > _STATES_LIMIT:
-            return _open(ordered, following, states, best)
-    return Range(best, best)
+            break
+        if len(states) > width:
+            promise = sorted(((v + bound(following, left >> top), left) for left, v in states.items()), reverse=True)
+            upper = max(upper, promise[width][0])
+            states = {left: states[left] for _, left in promise[:width]}
+    return Range(best, max(best, upper))
 
 
-def _open(ordered: _Ordered, index: int, states: dict[int, int], best: int) -> Range:
-    """Return what is proven when the search ends early: every content descends from a state, or is not better."""
+def _open(ordered: _Ordered, index: int, states: dict[int, int], known: Range) -> Range:
+    """Return what is proven when the search ends early: every content descends from a state, or is known not to."""
     fields = [capacity.bit_length() for capacity in ordered.room]
     top = sum(fields) + len(fields)
     upper = max(value + ordered.bound(index, left >> top) for left, value in states.items())
-    return Range(best, max(best, upper))
+    return Range(known.lower, max(known.lower, known.upper, upper))
 
 
 def _undominated(states: dict[int, int], fields: list[int], offsets: list[int]) -> dict[int, int]:
     """Drop each content beside which another one is worth as much and leaves as much of every resource.
 
-    Contents are compared where they leave the same of all resources but the first two; within those, by falling
-    value, a staircase of (first, second) room left is kept: `firsts` rises while `seconds` falls.
+    Contents come by falling value, so an earlier one dominates a later one that leaves at most as much. For each
+    amount of the third resource the first two form a staircase (`_Stairs`); a Fenwick tree over the third finds all
+    earlier contents that leave at least as much of it in a few staircases. Of further resources, contents are
+    compared only where they leave the same.
     """
     if len(states) < 32:
         return states
-    first_mask = (1 << fields[0]) - 1
-    second_offset = offsets[1] if len(fields) > 1 else 0
-    second_mask = (1 << fields[1]) - 1 if len(fields) > 1 else 0
-    rest_offset = offsets[2] if len(fields) > 2 else 0
-    rest_mask = (1 << (offsets[-1] - rest_offset)) - 1 if len(fields) > 2 else 0
-    stairs: dict[int, tuple[list[int], list[int]]] = {}
+    padded = [*fields, 0, 0, 0]
+    starts = [*offsets, offsets[-1], offsets[-1]]
+    first_mask, second_mask, third_mask = ((1 << bits) - 1 for bits in padded[:3])
+    second_offset, third_offset = starts[1], starts[2]
+    rest_offset = starts[3]
+    rest_mask = (1 << (offsets[-1] - rest_offset)) - 1 if len(fields) > 3 else 0
+    levels = third_mask + 1
+    trees: dict[tuple[int, int], _Stairs] = {}
     kept: dict[int, int] = {}
     for left, value in sorted(states.items(), key=lambda state: (-state[1], -state[0])):
         first, second = left & first_mask, (left >> second_offset) & second_mask
-        # Negated, so that both lists rise and fall as bisect needs them: larger firsts come first.
-        firsts, seconds = stairs.setdefault((left >> rest_offset) & rest_mask, ([], []))
-        position = bisect_right(firsts, -first)
-        if position and seconds[position - 1] >= second:
-            continue
-        kept[left] = value
-        end = position
-        while end < len(firsts) and seconds[end] <= second:
-            end += 1
-        firsts[position:end] = [-first]
-        seconds[position:end] = [second]
+        third, rest = (left >> third_offset) & third_mask, (left >> rest_offset) & rest_mask
+        index = place = levels - third
+        while index:
+            stairs = trees.get((rest, index))
+            if stairs is not None and stairs.covers(first, second):
+                break
+            index -= index & -index
+        else:
+            kept[left] = value
+            while place <= levels:
+                if (rest, place) not in trees:
+                    trees[(rest, place)] = _Stairs()
+                trees[(rest, place)].add(first, second)
+                place += place & -place
     return kept
+
+
+class _Stairs:
+    """Pairs of which none is at least another one in both parts: the first ones fall while the second ones rise."""
+
+    __slots__ = ("firsts", "seconds")
+
+    def __init__(self) -> None:
+        # Negated, so that the list rises as bisect needs it.
+        self.firsts: list[int] = []
+        self.seconds: list[int] = []
+
+    def covers(self, first: int, second: int) -> bool:
+        """Say whether some pair is at least this one in both parts."""
+        position = bisect_right(self.firsts, -first)
+        return position > 0 and self.seconds[position - 1] >= second
+
+    def add(self, first: int, second: int) -> None:
+        """Add a pair, and drop those that it covers."""
+        start = bisect_left(self.firsts, -first)
+        position = bisect_right(self.firsts, -first)
+        if position and self.seconds[position - 1] >= second:
+            return
+        end = position
+        while end < len(self.firsts) and self.seconds[end] <= second:
+            end += 1
+        self.firsts[start:end] = [-first]
+        self.seconds[start:end] = [second]

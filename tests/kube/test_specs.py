@@ -1,0 +1,215 @@
+"""Requests as the scheduler counts them, and every hard constraint by name."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from planner.kube import specs
+from planner.kube.objects import PodSpec, PodStatus, decode
+from planner.model.resources import Resources
+from planner.model.scheduling import NodeSelectorTerm, Requirement, Taint
+from tests.kube.documents import Json, container
+
+MIB = 1024**2
+
+
+def spec(*containers: Json, **more: Any) -> PodSpec:
+    body = {"containers": list(containers) or [container()], **more}
+    return decode(json.dumps(body).encode(), PodSpec, "Pod", "test")
+
+
+def requests(*containers: Json, **more: Any) -> Resources:
+    return specs.pod_requests(spec(*containers, **more), "spec")
+
+
+def sidecar(name: str, cpu: str) -> Json:
+    return container(name, cpu, restartPolicy="Always")
+
+
+def test_containers_add_up_and_the_pod_counts_as_one() -> None:
+    # 100m + 250m, 64Mi + 0
+    assert requests(container("a", "100m", "64Mi"), container("b", "250m")) == Resources(350, 64 * MIB, 1)
+
+
+def test_a_pod_without_requests_counts_as_one_pod() -> None:
+    assert requests() == Resources(pods=1)
+
+
+def test_a_limit_alone_is_the_request() -> None:
+    only = {"name": "a", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "200m"}}}
+    assert requests(only) == Resources(200, 1024 * MIB, 1)
+
+
+def test_the_largest_init_container_counts_where_it_exceeds_the_sum() -> None:
+    init = [container("one", "700m"), container("two", "300m")]
+    # max(100 + 100, 700, 300)
+    assert requests(container("a", "100m"), container("b", "100m"), initContainers=init).cpu_millicores == 700
+
+
+def test_sidecars_count_with_the_containers_and_with_later_init_containers() -> None:
+    init = [container("early", "500m"), sidecar("proxy", "200m"), container("late", "400m")]
+    # while running 300 + 200 = 500; early alone 500; late beside the proxy 400 + 200 = 600
+    assert requests(container("a", "300m"), initContainers=init).cpu_millicores == 600
+
+
+def test_an_init_container_before_a_sidecar_does_not_carry_it() -> None:
+    init = [container("early", "500m"), sidecar("proxy", "200m")]
+    # max(100 + 200, 500)
+    assert requests(container("a", "100m"), initContainers=init).cpu_millicores == 500
+
+
+def test_overhead_is_added_last() -> None:
+    init = [container("one", "700m")]
+    # max(100, 700) + 50
+    assert requests(container("a", "100m"), initContainers=init, overhead={"cpu": "50m"}).cpu_millicores == 750
+
+
+def test_requests_of_the_whole_pod_replace_the_sum_and_overhead_comes_on_top() -> None:
+    found = requests(
+        container("a", "100m", "64Mi"),
+        resources={"requests": {"cpu": "1"}, "limits": {"cpu": "2", "memory": "1Gi"}},
+        overhead={"cpu": "10m"},
+    )
+    # the pod's 1 core + 10m; memory as the container requests it, since the pod has a limit only
+    assert found == Resources(1010, 64 * MIB, 1)
+
+
+def test_a_limit_of_the_whole_pod_counts_where_nothing_is_requested() -> None:
+    assert requests(resources={"limits": {"cpu": "2"}}).cpu_millicores == 2000
+
+
+def test_extended_resources_and_storage_are_counted_by_name() -> None:
+    asked = {"nvidia.com/gpu": "1", "hugepages-2Mi": "4Mi", "ephemeral-storage": "1k", "example.com/none": "0"}
+    found = requests({"name": "a", "resources": {"limits": asked}})
+    assert found == Resources(0, 0, 1, 1000, (("hugepages-2Mi", 4 * MIB), ("nvidia.com/gpu", 1)))
+
+
+def test_a_container_that_is_resized_counts_with_the_largest_of_its_states() -> None:
+    status = {
+        "containerStatuses": [
+            {
+                "name": "a",
+                "resources": {"requests": {"cpu": "300m", "memory": "1Mi"}},
+                "allocatedResources": {"cpu": "200m"},
+            }
+        ]
+    }
+    state = decode(json.dumps(status).encode(), PodStatus, "Pod", "test")
+    assert specs.pod_requests(spec(container("a", "100m", "2Mi")), "spec", state) == Resources(300, 2 * MIB, 1)
+
+
+def test_a_wrong_quantity_names_its_field() -> None:
+    with pytest.raises(specs.FieldError, match=r"^spec\.containers\[1\]\.resources\.requests\.memory must be .*'12x'$"):
+        requests(container("a", "1"), container("b", "1", "12x"))
+
+
+def test_node_constraints_are_read_and_preferences_are_not() -> None:
+    found = specs.constraints(
+        spec(
+            nodeSelector={"b": "2", "a": "1"},
+            tolerations=[
+                {"key": "gpu", "operator": "Exists", "effect": "NoSchedule"},
+                {"operator": "Gt", "key": "speed", "value": "3"},
+            ],
+            affinity={
+                "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [
+                            {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a", "b"]}]},
+                            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]},
+                        ]
+                    },
+                    "preferredDuringSchedulingIgnoredDuringExecution": [
+                        {"weight": 1, "preference": {"matchExpressions": [{"key": "x", "operator": "Exists"}]}}
+                    ],
+                }
+            },
+        )
+    )
+    assert found.node_selector == (("a", "1"), ("b", "2"))
+    assert found.required_terms == (
+        NodeSelectorTerm((Requirement("zone", "In", ("a", "b")),)),
+        NodeSelectorTerm(fields=(Requirement("metadata.name", "In", ("n",)),)),
+    )
+    # The comparison (alpha) is left out: the pod is kept off such nodes.
+    assert [t.key for t in found.tolerations] == ["gpu"]
+
+
+PORT = {"ports": [{"containerPort": 80, "hostPort": 8080}]}
+NETWORK_PORT = {"ports": [{"containerPort": 9100}]}
+TERM = [{"labelSelector": {"matchLabels": {"app": "x"}}, "topologyKey": "kubernetes.io/hostname"}]
+REQUIRED = {"requiredDuringSchedulingIgnoredDuringExecution": TERM}
+PREFERRED = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": TERM[0]}]}
+SPREAD = {"maxSkew": 1, "topologyKey": "zone", "labelSelector": {}}
+
+
+@pytest.mark.parametrize(
+    ("pod", "names"),
+    [
+        (spec(affinity={"podAffinity": REQUIRED}), ("required podAffinity",)),
+        (spec(affinity={"podAntiAffinity": REQUIRED}), ("required podAntiAffinity",)),
+        (spec(affinity={"podAffinity": PREFERRED, "podAntiAffinity": PREFERRED}), ()),
+        (
+            spec(topologySpreadConstraints=[{**SPREAD, "whenUnsatisfiable": "DoNotSchedule"}]),
+            ("topologySpreadConstraints over zone",),
+        ),
+        (spec(topologySpreadConstraints=[{**SPREAD, "whenUnsatisfiable": "ScheduleAnyway"}]), ()),
+        (spec(container("a", **PORT)), ("hostPort 8080",)),
+        (spec(container("a", **NETWORK_PORT)), ()),
+        (spec(container("a", **NETWORK_PORT), hostNetwork=True), ("hostPort 9100",)),
+        (
+            spec(volumes=[{"name": "data", "persistentVolumeClaim": {"claimName": "c"}}]),
+            ("persistentVolumeClaim volume data",),
+        ),
+        (spec(volumes=[{"name": "e", "ephemeral": {"volumeClaimTemplate": {}}}]), ("ephemeral volume e",)),
+        (spec(volumes=[{"name": "h", "hostPath": {"path": "/x"}}]), ("hostPath volume h",)),
+        (spec(volumes=[{"name": "d", "gcePersistentDisk": {"pdName": "x"}}]), ("gcePersistentDisk volume d",)),
+        (
+            spec(
+                volumes=[
+                    {"name": "a", "configMap": {}},
+                    {"name": "b", "secret": {}},
+                    {"name": "c", "projected": {}},
+                    {"name": "d", "downwardAPI": {}},
+                    {"name": "e", "emptyDir": {}},
+                ]
+            ),
+            (),
+        ),
+        (spec(resourceClaims=[{"name": "gpu"}]), ("resourceClaims",)),
+        (spec(schedulingGates=[{"name": "wait"}]), ("schedulingGates",)),
+    ],
+)
+def test_every_hard_constraint_that_is_not_modelled_is_named(pod: PodSpec, names: tuple[str, ...]) -> None:
+    assert specs.unmodelled(pod) == names
+
+
+@pytest.mark.parametrize(
+    ("empty_dir", "on_disk"), [({}, True), ({"sizeLimit": "1Gi"}, True), ({"medium": "Memory"}, False)]
+)
+def test_an_empty_dir_on_disk_is_local_storage(empty_dir: Json, on_disk: bool) -> None:
+    assert specs.local_storage(spec(volumes=[{"name": "v", "emptyDir": empty_dir}])) is on_disk
+
+
+@pytest.mark.parametrize(
+    ("taint", "effect", "host_network", "tolerated"),
+    [
+        ("not-ready", "NoExecute", False, True),
+        ("unreachable", "NoExecute", False, True),
+        ("disk-pressure", "NoSchedule", False, True),
+        ("memory-pressure", "NoSchedule", False, True),
+        ("pid-pressure", "NoSchedule", False, True),
+        ("unschedulable", "NoSchedule", False, True),
+        ("network-unavailable", "NoSchedule", False, False),
+        ("network-unavailable", "NoSchedule", True, True),
+        ("out-of-service", "NoExecute", True, False),
+    ],
+)
+def test_daemon_pods_tolerate_what_their_controller_adds(
+    taint: str, effect: str, host_network: bool, tolerated: bool
+) -> None:
+    found = specs.daemon_constraints(spec(hostNetwork=host_network))
+    assert found.tolerate((Taint(f"node.kubernetes.io/{taint}", "", effect),)) is tolerated
