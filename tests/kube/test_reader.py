@@ -107,7 +107,11 @@ class TestRefusals:
             (pod("p"), "spec.containers", "Pod default/p: the field spec.containers is missing"),
             (pod("p"), "spec.containers.0.name", "Pod default/p: the field spec.containers[0].name is missing"),
             (pod("p"), "metadata.namespace", "Pod p: the field metadata.namespace is missing"),
-            (controller("Deployment", "d"), "spec.template", "Deployment default/d: the field spec.template is missing"),
+            (
+                controller("Deployment", "d"),
+                "spec.template",
+                "Deployment default/d: the field spec.template is missing",
+            ),
             (budget("b", "x"), "spec", "PodDisruptionBudget default/b: the field spec is missing"),
         ],
     )
@@ -118,7 +122,7 @@ class TestRefusals:
         wrong = pod("p", container("main", "1", "12x"), namespace="shop")
         assert refusal(dump(wrong)) == (
             "dump.json: Pod shop/p: spec.containers[0].resources.requests.memory must be a quantity such as "
-            "\"250m\", \"2\", \"1.5Gi\" or \"12e3\", not '12x'"
+            '"250m", "2", "1.5Gi" or "12e3", not \'12x\''
         )
 
     def test_a_bad_quantity_of_a_template_or_a_node_is_named_too(self) -> None:
