@@ -329,7 +329,12 @@ def _simulate(arguments: argparse.Namespace) -> int:  # noqa: ARG001  every comm
     from simulator.demo import demonstrate
     from simulator.world import World
 
-    settings = Settings(mode="apply", move=MoveSettings(steering="extender", poll_seconds=2))
+    settings = Settings(
+        mode="apply",
+        move=MoveSettings(steering="extender", poll_seconds=2),
+        # Somebody waits at the terminal: a plan within a hundredth of the bound is good enough.
+        optimizer=OptimizerSettings(time_limit_seconds=12, target_gap=0.01),
+    )
 
     def once(world: World, report: Callable[[object], None]) -> str:
         leadership = Leadership(world.kubernetes, world.clock, settings.leader, "demo")

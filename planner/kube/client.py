@@ -6,7 +6,6 @@ a large list into them takes seconds.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -219,18 +218,15 @@ class KubernetesClient:
     def _open(self, request: _Request) -> urllib3.BaseHTTPResponse:
         """Send one request and return its answer with the body unread; refusals are raised."""
         headers = {"Accept": "application/json"}
-        body: Any = request.body
-        if body is not None:
+        if request.body is not None:
             headers["Content-Type"] = request.content_type
-            if request.content_type != "application/json":
-                body = json.dumps(body).encode()  # the package itself writes only this one type
         try:
             method, url, headers, body, fields = self._api.param_serialize(
                 request.method,
                 request.path,
                 query_params=list(request.query.items()),
                 header_params=headers,
-                body=body,
+                body=request.body,
                 auth_settings=["BearerToken"],
             )
             answer = self._api.rest_client.request(

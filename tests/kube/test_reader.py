@@ -552,7 +552,7 @@ class TestLiveClusters:
             read_snapshot(FakeKubernetes(*CLUSTER, forbidden=plural), None, FakeClock(), "kinema")
 
     def test_an_object_that_cannot_be_understood_is_the_servers_fault(self) -> None:
-        with pytest.raises(KubernetesError, match="the cluster: Pod default/p: .* not '12x'"):
+        with pytest.raises(KubernetesError, match=r"the cluster: Pod default/p: .* not '12x'"):
             read_snapshot(FakeKubernetes(pod("p", container("a", "12x"))), None, FakeClock(), "kinema")
 
     def test_a_node_that_just_registers_is_not_ready_and_has_no_room(self) -> None:

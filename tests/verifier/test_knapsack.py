@@ -48,9 +48,9 @@ def test_overdrawn_resource_stops_only_what_requests_it() -> None:
 
 
 def hard() -> tuple[list[Item], tuple[int, int]]:
-    """Prices close to the weights and no common divisor: neither bounds nor dominance decide at once."""
-    items = [Item(1000 + 37 * i % 211 + 13 * i, (97 + 13 * i, 89 + 29 * i % 301), 7) for i in range(40)]
-    return items, (9973, 9931)
+    """Prices nearly proportional to the weights, no common divisor: neither bounds nor dominance decide at once."""
+    sizes = [(97 + 13 * i, 89 + 29 * i % 301) for i in range(25)]
+    return [Item(5 * a + 3 * b + i % 7, (a, b), 7) for i, (a, b) in enumerate(sizes)], (2973, 2931)
 
 
 def test_stopped_search_still_gives_valid_limits() -> None:
