@@ -68,8 +68,10 @@ def assemble(movement: Movement, problem: Problem, packing: Packing, unplaceable
     for spot in spots.values():
         for key, held in spot.present.items():
             waiting[key] += held
+    placeable = {group.key for group in problem.groups}
     for pod in movable:
-        if not is_running(pod, names) and not pod.unmodelled:
+        # A pod of no group is among the unplaceable ones already.
+        if not is_running(pod, names) and not pod.unmodelled and group_key(pod, movement.requests) in placeable:
             waiting[group_key(pod, movement.requests)][pod.workload] += 1
     left_over = _spread(spots, waiting)
     pinned: dict[str, Counter[str]] = defaultdict(Counter)
