@@ -24,9 +24,8 @@ from planner.optimizer.unplaceable import unplaceable_pods
 _BOUND_SHARE = 0.5
 # Column generation ends when its own optimum is proven to this share: more cannot be seen in any plan.
 _PROVEN = 1e-6
-_DIVES = 12
+_DIVES = 6
 _PICK_SHARE = 0.3
-_PICK_SECONDS = 3.0
 
 
 def optimize(inputs: PlanningInputs, effort: Effort, watch: Watch) -> Plan:
@@ -58,7 +57,7 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
             break
         race.enter(search.dive(turn))
     if not race.won() and race.best is not None and race.left() > 0:
-        picked = search.pick(race.best.value, min(race.left() * _PICK_SHARE, _PICK_SECONDS))
+        picked = search.pick(race.best.value, race.left() * _PICK_SHARE)
         if picked is not None:
             race.enter(picked)
     if race.best is None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from planner.optimizer import heuristics
+from planner.optimizer import constraints, heuristics
 from planner.optimizer.certificate import Bound, bound
 from planner.optimizer.constraints import IntArray
 from planner.optimizer.master import Columns, Master, Relaxed, Remainder, Solver
@@ -21,11 +21,11 @@ _DIVE_ROUNDS = 2
 # A content must improve by this share of its node's price; what is left out is part of the proof.
 _TOLERANCE = 2e-7
 _NEARLY_ONE = (0.8, 0.95, 0.6, 0.4)
-# The last few nodes of a dive are left to the integer program; its limit is in search nodes, for time differs.
-_FEW_NODES = 6.0
-_TAIL_NODES = 50
-_TAIL_SECONDS = 5.0
-_PICK_NODES = 500
+# The integer program over the known contents pays only where they are few (many left gaps of 5 % and more); up to so
+# many possible contents are simply all listed. Its limit is in nodes of the search, which every run repeats.
+_ALL_CONTENTS = 1500
+_PICK_COLUMNS = 2000
+_PICK_NODES = 5000
 
 
 class Search:
@@ -88,14 +88,6 @@ class Search:
             relaxed = self._price_remainder(remainder)
             if relaxed is None or relaxed.amounts.sum() < 1e-6:
                 break
-            if relaxed.amounts.sum() <= _FEW_NODES:
-                usable = self._usable(remainder)
-                amounts = self._master.pick(remainder, usable, _TAIL_SECONDS, _TAIL_NODES)
-                if amounts is not None:
-                    chosen = np.repeat(np.arange(amounts.size), amounts)
-                    classes = np.append(classes, self.columns.classes[chosen])
-                    contents = np.vstack([contents, self.columns.contents[chosen]])
-                    break
             chosen = self._round(relaxed, remainder, turn)
             turn = 0 if turn >= len(_NEARLY_ONE) and relaxed.amounts.max() < 1.0 else turn
             classes = np.append(classes, self.columns.classes[chosen])
@@ -105,19 +97,32 @@ class Search:
         return self._repaired(packing)
 
     def pick(self, value: int, seconds: float) -> Packing | None:
-        """Solve the restricted integer program over the columns that a plan better than `value` could use."""
+        """Solve the integer program over the columns that a plan better than `value` could use, where they are few."""
         if self.relaxed is None:
             return None
+        self._list_all()
         problem, relaxed = self.problem, self.relaxed
         reduced = self.columns.costs - self.columns.contents @ relaxed.pod_prices
         reduced = reduced + relaxed.limit_prices[self.columns.classes]
         for row, price in zip(problem.rows, relaxed.row_prices, strict=True):
             reduced = reduced - row.coefficients[self.columns.classes] * price
         usable = np.flatnonzero(reduced <= value - (self._offset() + relaxed.value) + 1.0)
+        if usable.size > _PICK_COLUMNS:
+            return None
         amounts = self._master.pick(Remainder.of(problem), usable, seconds, _PICK_NODES)
         if amounts is None:
             return None
         return self._repaired(packing_of(problem, self.columns.classes, self.columns.contents, amounts))
+
+    def _list_all(self) -> None:
+        """Add every content that is possible at all, where there are few."""
+        if (self._sacks.caps.astype(np.float64) + 1).prod(axis=1).sum() > _ALL_CONTENTS:
+            return
+        for k, caps in zip(self._asked.tolist(), self._sacks.caps, strict=True):
+            contents = np.indices(tuple((caps + 1).tolist())).reshape(caps.size, -1).T.astype(np.int64)
+            room = np.broadcast_to(self.problem.room[k], (contents.shape[0], self.problem.room.shape[1]))
+            contents = contents[constraints.within_capacity(self.problem.requests, room, contents)]
+            self.columns.add(np.full(contents.shape[0], k, dtype=np.int64), contents)
 
     def _repaired(self, packing: Packing) -> Packing:
         filled = heuristics.fill(self.problem, _with_kept(self.problem, packing), "best")
