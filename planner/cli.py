@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from planner.errors import BadInput, BadSettings, KinemaError, Undecided
-from planner.settings import MoveSettings, Settings, describe, load_settings
+from planner.settings import MoveSettings, OptimizerSettings, Settings, describe, load_settings
 
 if TYPE_CHECKING:  # what a command does not need is imported late: cvxpy alone takes a second
     from planner.leadership import Leadership

@@ -40,6 +40,9 @@ _WITH_STATUS: Final = frozenset({NODES, PODS, DEPLOYMENTS, REPLICASETS, STATEFUL
 _WITH_GENERATION: Final = frozenset({PODS, DEPLOYMENTS, REPLICASETS, STATEFULSETS, DAEMONSETS, JOBS, BUDGETS})
 _WITH_TEMPLATE: Final = frozenset({DEPLOYMENTS, REPLICASETS, STATEFULSETS, DAEMONSETS, JOBS})
 _CREATED_BY_PUT: Final = frozenset({LEASES, EVENTS})
+_UPDATED_BY_VERSION: Final = frozenset({LEASES, BUDGETS})
+"""Kinds whose replacement must name a version. Source: AllowUnconditionalUpdate of their registry strategies."""
+
 _KEPT_METADATA: Final = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "generation")
 _SUFFIX_LETTERS: Final = "bcdfghjklmnpqrstvwxz2456789"
 _DAEMON_TOLERATED: Final = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
@@ -316,12 +319,17 @@ class SimulatedKubernetes:
         """Replace an object; a Lease or an Event that is not there is created, as on a real server."""
         self._wait()
         key = (namespace, name)
+        given: Mapping[str, Any] = msgspec.convert(body.get("metadata") or {}, dict[str, Any])
         if resource in _CREATED_BY_PUT and self.server.store.get(resource, key) is None:
-            metadata = dict(body.get("metadata") or {})  # type: ignore[call-overload]  # JSON is untyped here
+            metadata = dict(given)
             if metadata.get("uid"):
                 raise Conflict(f'409: {resource.plural} "{name}" of this uid does not exist')
             metadata.pop("resourceVersion", None)
             return self.server.create(resource, namespace, {**body, "metadata": metadata}).raw
+        if resource in _UPDATED_BY_VERSION and not given.get("resourceVersion"):
+            raise KubernetesError(
+                f'422: {resource.plural} "{name}" is invalid: metadata.resourceVersion: must be specified for an update'
+            )
         return self.server.update(resource, key, body).raw
 
     def patch(

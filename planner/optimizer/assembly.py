@@ -265,9 +265,7 @@ def _planned_workloads(movement: Movement, displaced: Mapping[str, int]) -> dict
         free = [p for p in running if pod_key(p) not in pins]
         strategy, moves, reason = _strategy(movement, key, displaced.get(key, 0), len(free), after != before)
         if running and not free:
-            # Pods that stay for want of a way to move them are not pinned by the rules, only by this plan.
-            ruled = all(pod_key(p) in movement.ruled.pins for p in running)
-            strategy, reason = ("pinned" if ruled else "stay"), pins[pod_key(running[0])]
+            strategy, reason = "pinned", pins[pod_key(running[0])]
         if not reason:
             reason = inputs.forecast.reasons.get(key, "")
         if key in inputs.forecast.requests and after == before and not reason:

@@ -451,6 +451,8 @@ class ControlPlane:
             # Without accounts of their own the controllers lack rights under RBAC and do nothing, silently.
             "--use-service-account-credentials=true",
             "--leader-elect=false",
+            # A machine that stalls for a minute must not look like nodes that died: kwok never makes pods Ready again.
+            "--node-monitor-grace-period=600s",
             "--kube-api-qps=500",
             "--kube-api-burst=1000",
         )

@@ -18,7 +18,7 @@ from tests.controlplane.site import NAMESPACE, OLD_NODES, WORKLOADS, Site, Steer
 
 pytestmark = pytest.mark.controlplane
 
-TIMEOUT_SECONDS = 180
+TIMEOUT_SECONDS = 90
 
 
 @pytest.fixture
