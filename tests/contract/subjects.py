@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -21,7 +22,6 @@ Json = dict[str, Any]
 REGION = "us-central1"
 ZONES = ("us-central1-a", "us-central1-b")
 POOLS = {"blue": "e2-standard-4", "green": "e2-standard-8"}
-NAMESPACE = "contract"
 TIMEOUT_SECONDS = 90.0
 
 
@@ -30,6 +30,10 @@ class Cluster(Protocol):
 
     @property
     def kubernetes(self) -> Kubernetes: ...
+
+    @property
+    def namespace(self) -> str:
+        """An empty namespace of the test's own."""
 
     def add_nodes(self, *names: str) -> None:
         """Add Ready nodes of 3920m CPU and about 13 GiB each."""
@@ -40,6 +44,8 @@ class Cluster(Protocol):
 
 class SimulatedCluster:
     """A simulated world without nodes."""
+
+    namespace = "contract"
 
     def __init__(self) -> None:
         machines = builtin_machines(REGION)
@@ -73,7 +79,8 @@ class RealCluster:
 
     def __init__(self, control_plane: ControlPlane) -> None:
         self._control_plane = control_plane
-        control_plane.create_namespace(NAMESPACE)
+        # A namespace of the name of one that was just deleted would take five seconds to come.
+        self.namespace = control_plane.create_namespace(f"contract-{secrets.token_hex(4)}")
         self.kubernetes: Kubernetes = KubernetesClient.connect(str(control_plane.admin_kubeconfig))
 
     def add_nodes(self, *names: str) -> None:
@@ -130,21 +137,22 @@ def apply(cluster: Cluster, *workloads: Workload) -> None:
         cluster.eventually(lambda w=workload, n=count: len(ready_pods(cluster, w)) >= n, f"pods of {workload.key}")
 
 
-def workload(name: str, **more: Any) -> Workload:
-    """Return a small workload in the contract's namespace."""
-    return Workload(**{"name": name, "namespace": NAMESPACE, "cpu": "100m", "memory": "64Mi"} | more)
+def workload(cluster: Cluster, name: str, **more: Any) -> Workload:
+    """Return a small workload in the test's namespace."""
+    return Workload(**{"name": name, "namespace": cluster.namespace, "cpu": "100m", "memory": "64Mi"} | more)
 
 
-def find(cluster: Cluster, resource: Resource, name: str, namespace: str = NAMESPACE) -> Json:
+def find(cluster: Cluster, resource: Resource, name: str) -> Json:
     """Read one object."""
-    found: Json = json.loads(cluster.kubernetes.get(resource, namespace if resource.namespaced else "", name))
+    namespace = cluster.namespace if resource.namespaced else ""
+    found: Json = json.loads(cluster.kubernetes.get(resource, namespace, name))
     return found
 
 
 def everything(cluster: Cluster, resource: Resource) -> list[Json]:
-    """Read every object of a kind that belongs to the contract's namespace or to none."""
+    """Read every object of a kind that belongs to the test's namespace or to none."""
     items = [json.loads(item) for item in cluster.kubernetes.list(resource).items]
-    return [item for item in items if item["metadata"].get("namespace", NAMESPACE) == NAMESPACE]
+    return [item for item in items if item["metadata"].get("namespace", cluster.namespace) == cluster.namespace]
 
 
 def pods(cluster: Cluster, of: Workload) -> list[Json]:
