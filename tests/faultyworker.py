@@ -1,0 +1,74 @@
+"""A child of `planner.solving` that goes wrong in the way that its solver's name says; run with `python -m`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from planner.model.effort import Effort, Progress, Watch
+from planner.model.inputs import PlanningInputs
+from planner.model.plan import Plan
+from planner.optimizer import optimize
+from planner.optimizer.master import Answer, CvxpySolver, Limits, Program
+from planner.optimizer.planning import plan_with
+from planner.solving import serve
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """A solver whose answers are changed before anyone sees them."""
+
+    spoil: Callable[[Answer], Answer]
+
+    def solve(self, program: Program, limits: Limits) -> Answer:
+        return self.spoil(CvxpySolver("HIGHS").solve(program, limits))
+
+
+def _nan(answer: Answer) -> Answer:
+    return replace(answer, values=answer.values * np.nan)
+
+
+def _nan_duals(answer: Answer) -> Answer:
+    return replace(answer, duals=answer.duals * np.nan)
+
+
+def _nothing_called_optimal(answer: Answer) -> Answer:
+    return replace(answer, values=answer.values * 0.0, status="optimal")
+
+
+def _optimize(inputs: PlanningInputs, effort: Effort, watch: Watch) -> Plan:
+    healthy = replace(effort, solver="HIGHS")
+    # Whoever started this learns which process to look for.
+    watch.report(Progress(f"process {os.getpid()}", 0.0))
+    match effort.solver:
+        case "CRASH":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "EXIT":
+            os._exit(7)
+        case "HANG":
+            threading.Event().wait()
+        case "GREED":
+            np.ones(1 << 42)
+        case "BUG":
+            raise ZeroDivisionError("a bug")
+        case "NAN":
+            return plan_with(Faulty(_nan), inputs, healthy, watch)
+        case "NAN_DUALS":
+            return plan_with(Faulty(_nan_duals), inputs, healthy, watch)
+        case "LIAR":
+            return plan_with(Faulty(_nothing_called_optimal), inputs, healthy, watch)
+        case "FORGETFUL":
+            plan = optimize(inputs, healthy, watch)
+            return replace(plan, nodes=tuple(replace(node, pods={}) for node in plan.nodes))
+        case "CHATTER":
+            print("Running a solver that prints where it likes", flush=True)  # noqa: T201
+    return optimize(inputs, healthy, watch)
+
+
+if __name__ == "__main__":
+    serve(_optimize)

@@ -1,0 +1,125 @@
+"""Tiny clusters, where every possible plan can be tried: the optimizer finds the best one, with both solvers."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from planner.model.effort import Effort, Watch
+from planner.model.inputs import ChangePrices, PlanningInputs
+from planner.model.resources import Resources
+from planner.optimizer import optimize
+from planner.verifier import verify
+from tests.building import catalogue, deployment, inputs, node, offering, pods_of, snapshot
+
+# Many machines, so that no two plans cost the same by chance; CPU in millicores, memory in GiB.
+_MACHINES = {"s": (2000, 4, 0.11), "m": (4000, 10, 0.2), "l": (6000, 12, 0.31)}
+
+
+@st.composite
+def tiny_clusters(draw: st.DrawFn) -> PlanningInputs:
+    """Draw up to three nodes and up to five pods in two workloads that are evicted pod by pod."""
+    nodes = [
+        node(f"n{i}", kind, _MACHINES[kind][0], _MACHINES[kind][1])
+        for i, kind in enumerate(draw(st.lists(st.sampled_from("sml"), max_size=3)))
+    ]
+    room = {n.name: n.allocatable for n in nodes}
+    workloads, pods = [], []
+    for w in range(draw(st.integers(1, 2))):
+        size = draw(st.integers(2, 3 if w == 0 else 2))
+        cpu, memory_gib = draw(st.sampled_from([(500, 1), (900, 2), (1500, 1), (1900, 5), (700, 4)]))
+        load = deployment(f"w{w}", size, cpu, memory_gib, kind="StatefulSet")
+        on: Counter[str] = Counter()
+        for _ in range(size):
+            fits = [name for name, left in room.items() if load.requests.fits_in(left)]
+            if fits and draw(st.booleans()):
+                spot = draw(st.sampled_from(fits))
+                room[spot] = room[spot] - load.requests
+                on[spot] += 1
+        workloads.append(load)
+        pods += pods_of(load, on, pending=size - on.total())
+    kinds = draw(st.lists(st.sampled_from("sml"), min_size=1, max_size=3, unique=True))
+    offers = [offering(k, _MACHINES[k][2], _MACHINES[k][0], _MACHINES[k][1]) for k in "sml"]
+    prices = ChangePrices(24, draw(st.sampled_from([0, 1_000_000, 700_000_000])), draw(st.sampled_from([0, 15, 600])))
+    whole = catalogue(*offers)
+    sold = type(whole)(whole.machines, tuple(o for o in offers if o.machine_type in kinds))
+    return inputs(snapshot(nodes, workloads, pods), sold, prices=prices)
+
+
+@pytest.mark.parametrize("solver", ["HIGHS", "GLPK_MI"])
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(drawn=tiny_clusters())
+def test_no_plan_at_all_is_better(solver: str, drawn: PlanningInputs) -> None:
+    ticks = itertools.count()
+    plan = optimize(drawn, Effort(solver=solver), Watch(lambda: next(ticks) * 1e-4, lambda progress: None))
+    assert verify(plan, drawn, 60.0, lambda: 0.0).problems == ()
+    left_out = sum(u.count for u in plan.unplaced.values())
+    assert (left_out, plan.objective.value_nanousd_per_hour) == min(_every_plan(drawn))
+    assert plan.objective.lower_bound_nanousd_per_hour <= plan.objective.value_nanousd_per_hour
+
+
+def _every_plan(given: PlanningInputs) -> Iterator[tuple[int, int]]:
+    """Yield (pods without a place, value) of every plan, by putting every pod everywhere."""
+    pods = list(given.snapshot.pods)
+    existing = [(n.name, n.allocatable) for n in given.snapshot.nodes]
+    for spots in _placements([p.requests for p in pods], [room for _, room in existing], given):
+        moves = Counter[tuple[str, int | None]]()
+        for pod, spot in zip(pods, spots, strict=True):
+            moves[pod.workload, spot] += 1
+        here = Counter((p.workload, _index(existing, p.node)) for p in pods if p.node is not None)
+        arriving = sum(max(0, n - here[key]) for key, n in moves.items() if key[1] is not None)
+        placed_pending = sum(s is not None for s in spots) - sum(p.node is not None for p in pods)
+        if any(sum(n for (w, s), n in moves.items() if w == load.key and s is not None) < _running(given, load.key)
+               for load in given.snapshot.workloads):  # fmt: skip
+            continue  # a running pod is never left out
+        cost = 0
+        for i, (name, _) in enumerate(existing):
+            price = given.catalogue.price(given.snapshot.nodes[i]) or 0
+            held = any(p.node == name for p in pods)
+            if i in spots:
+                cost += price
+            elif held:
+                cost += given.prices.overlap_nanousd_per_hour(price)
+        for fresh in {s for s in spots if s is not None and s >= len(existing)}:
+            load = sum((p.requests for p, s in zip(pods, spots, strict=True) if s == fresh), Resources())
+            cost += min(o.price_nanousd_per_hour for o in given.catalogue.offerings if load.fits_in(o.allocatable))
+        yield spots.count(None), cost + given.prices.moves_nanousd_per_hour(arriving - placed_pending)
+
+
+def _placements(requests: list[Resources], rooms: list[Resources], given: PlanningInputs) -> Iterator[list[int | None]]:
+    """Yield every way to put pods on existing nodes, on fresh ones (numbered in order of first use), or nowhere."""
+    if not requests:
+        yield []
+        return
+    rest = requests[1:]
+    largest = [o.allocatable for o in given.catalogue.offerings]
+    for i, room in enumerate(rooms):
+        used = len(given.snapshot.nodes)
+        if i < used:
+            fits = requests[0].fits_in(room)
+            after = room - requests[0]
+        else:
+            # For a fresh node the "room" is the load so far, negated.
+            after = room - requests[0]
+            fits = any((Resources() - after).fits_in(whole) for whole in largest)
+        if fits:
+            for others in _placements(rest, [*rooms[:i], after, *rooms[i + 1 :]], given):
+                yield [i, *others]
+    if any(requests[0].fits_in(whole) for whole in largest):
+        for others in _placements(rest, [*rooms, Resources() - requests[0]], given):
+            yield [len(rooms), *others]
+    for others in _placements(rest, rooms, given):
+        yield [None, *others]
+
+
+def _index(existing: list[tuple[str, Resources]], name: str | None) -> int:
+    return [n for n, _ in existing].index(str(name))
+
+
+def _running(given: PlanningInputs, key: str) -> int:
+    return sum(p.workload == key and p.node is not None for p in given.snapshot.pods)
