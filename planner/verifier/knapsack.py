@@ -185,7 +185,10 @@ class _Ordered:
             return sum(m * w for m, w in zip(multipliers, item.weights, strict=True))
 
         weighed = [(weight(item), item) for item in items]
-        weighed.sort(key=lambda pair: -(pair[1].price * _SURROGATE_SCALE // pair[0]) if pair[0] else -math.inf)
+        # The bound holds only for the exact order. Two different ratios price / weight differ by at least
+        # 1 / (weight · weight), so that with twice the bits of the largest weight their floors differ too.
+        bits = 2 * max(w for w, _ in weighed).bit_length() + 1
+        weighed.sort(key=lambda pair: -((pair[1].price << bits) // pair[0]) if pair[0] else -math.inf)
         self.items = [item for _, item in weighed]
         self.weights = [w for w, _ in weighed]
         self.room = room

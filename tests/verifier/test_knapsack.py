@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from planner.verifier.knapsack import Item, greatest_value
@@ -34,6 +34,8 @@ def knapsacks(draw: st.DrawFn) -> tuple[list[Item], list[int]]:
 
 @settings(max_examples=400, deadline=None)
 @given(knapsacks(), st.integers(-5, 60))
+# 10 + 10 + 9 fit in 13 of 14; a bound over items in a nearly right order missed it.
+@example(([Item(9, (4,), 1), Item(10, (4,), 1), Item(10, (5,), 1), Item(14, (8,), 1)], [14]), 28)
 def test_value_equals_the_best_of_all_contents(problem: tuple[list[Item], list[int]], floor: int) -> None:
     items, capacity = problem
     found = greatest_value(items, capacity, floor, never)
