@@ -5,61 +5,17 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from planner.errors import BadInput, Conflict, Forbidden, Gone, KubernetesError, NotFound, TooManyRequests
 from planner.kube.client import KubernetesClient
 from planner.ports import CONFIGMAPS, DEPLOYMENTS, NODES, PODS, WatchEvent
-
-Json = dict[str, Any]
-
-
-class Server:
-    """An HTTP server on loopback that answers by `answer` and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, str, dict[str, str], Any, str]] = []
-        self.answer: Callable[[str, str, dict[str, str]], tuple[int, bytes, dict[str, str]]]
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def _respond(self) -> None:
-                parts = urlsplit(self.path)
-                query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                content_type = self.headers.get("Content-Type", "")
-                sent = json.loads(body) if body else None
-                outer.requests.append((self.command, parts.path, query, sent, content_type))
-                status, data, headers = outer.answer(self.command, parts.path, query)
-                self.send_response(status)
-                for key, value in {"Content-Length": str(len(data)), **headers}.items():
-                    self.send_header(key, value)
-                self.end_headers()
-                self.wfile.write(data)
-
-            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _respond  # noqa: N815  # the base class's names
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
-
-    def stop(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+from tests.kube.server import Answer, Server, kubeconfig
 
 
 @pytest.fixture
@@ -76,36 +32,20 @@ def outside_a_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
 
-def kubeconfig(path: Path, url: str) -> str:
-    path.write_text(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "test",
-                "clusters": [{"name": "test", "cluster": {"server": url}}],
-                "users": [{"name": "test", "user": {"token": "secret"}}],
-                "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-            }
-        )
-    )
-    return str(path)
-
-
 @pytest.fixture
 def client(server: Server, tmp_path: Path) -> KubernetesClient:
     return KubernetesClient.connect(kubeconfig(tmp_path / "config", server.url))
 
 
-def reply(status: int, body: object, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+def reply(status: int, body: object, **headers: str) -> Answer:
     return status, json.dumps(body).encode(), {k.replace("_", "-"): v for k, v in headers.items()}
 
 
-def failure(code: int, message: str, **more: Any) -> tuple[int, bytes, dict[str, str]]:
+def failure(code: int, message: str, **more: Any) -> Answer:
     return reply(code, {"kind": "Status", "status": "Failure", "message": message, "code": code, **more})
 
 
-def page(names: list[str], version: str = "9", following: str = "") -> tuple[int, bytes, dict[str, str]]:
+def page(names: list[str], version: str = "9", following: str = "") -> Answer:
     items = [{"metadata": {"name": name}} for name in names]
     return reply(200, {"metadata": {"resourceVersion": version, "continue": following}, "items": items})
 
@@ -211,7 +151,7 @@ class TestRefusals:
         released = threading.Event()
         monkeypatch.setattr("planner.kube.client._WATCH_MARGIN_SECONDS", -0.8)
 
-        def silent(*_: object) -> tuple[int, bytes, dict[str, str]]:
+        def silent(*_: object) -> Answer:
             released.wait(30)
             return page([])
 

@@ -1,0 +1,327 @@
+"""The commands as a person starts them: plans out, one clear line for every fault, the right exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from planner.cli import main
+from tests.kube.server import Answer, Server, kubeconfig
+
+DATA = Path(__file__).parent / "data"
+ROOT = Path(__file__).parent.parent
+DUMP, MACHINES = str(DATA / "cluster.json"), str(DATA / "machines.csv")
+INPUTS = ("--cluster", DUMP, "--machines", MACHINES)
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [*os.environ]:
+        if name.startswith(("KINEMA_", "KUBE")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+def run(*arguments: str, stdin: bytes | None = None, program: str = "-m") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, program, "planner", *arguments], input=stdin, capture_output=True, timeout=120, cwd=ROOT
+    )
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
+    """Run a command that fails; return its one line on standard error, without the program's name."""
+    assert main(arguments) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("kinema: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    return err.removeprefix("kinema: ").rstrip("\n")
+
+
+@pytest.fixture(scope="module")
+def plan() -> bytes:
+    done = run("plan", *INPUTS, "--output", "json")
+    assert (done.returncode, done.stderr) == (0, b"")
+    return done.stdout
+
+
+def changed(plan: bytes, tmp_path: Path, path: str, value: object) -> str:
+    """Write a copy of the plan with another value at a path such as "nodes.0.state"; return its name."""
+    document = json.loads(plan)
+    place: Any = document
+    *steps, last = path.split(".")
+    for step in steps:
+        place = place[int(step)] if isinstance(place, list) else place[step]
+    assert place[last] != value
+    place[last] = value
+    target = tmp_path / "changed.json"
+    target.write_text(json.dumps(document))
+    return str(target)
+
+
+class TestPlan:
+    def test_a_badly_packed_cluster_is_planned_on_one_node(self, plan: bytes) -> None:
+        found = json.loads(plan)
+        # Three m4 at 0.134; four pods of 500m and the agent's 100m take 2100m: too much for an m2, little for one m4.
+        assert found["current_cost_usd_per_hour"] == 0.402
+        assert found["cost_usd_per_hour"] == 0.134
+        (kept,) = [n for n in found["nodes"] if n["state"] != "remove"]
+        assert (kept["name"], kept["pods"]) == ("node-1", {"shop/Deployment/web": 4})
+        objective = found["objective"]
+        # 2 moves x 0.001 / 24 h; 2 removed nodes x 0.134 x 0.25 h / 24 h, each rounded down to nanodollars
+        assert objective["terms"] == {"nodes": 0.134, "moves": 0.000083333, "boots": 0.002791666}
+        assert objective["value"] == 0.136874999
+        assert 0 < objective["lower_bound"] <= objective["value"]
+        assert found["workloads"]["shop/Deployment/web"]["moves"] == 2
+        assert found["timings_seconds"]["read"] >= 0
+
+    def test_the_iteration_follows_from_the_inputs_and_is_a_label_value(self, plan: bytes, tmp_path: Path) -> None:
+        iteration = json.loads(plan)["iteration"]
+        assert iteration.isalnum()
+        assert len(iteration) <= 63
+        again = run("plan", "--cluster", "-", "--machines", MACHINES, "--output", "json", stdin=Path(DUMP).read_bytes())
+        assert json.loads(again.stdout)["iteration"] == iteration
+        dearer = tmp_path / "machines.csv"
+        dearer.write_text(Path(MACHINES).read_text().replace("0.134", "0.135"))
+        other = run("plan", "--cluster", DUMP, "--machines", str(dearer), "--output", "json")
+        assert json.loads(other.stdout)["iteration"] != iteration
+
+    def test_people_get_a_table(self) -> None:
+        done = run("plan", *INPUTS)
+        text = done.stdout.decode()
+        assert done.returncode == 0
+        for part in ("0.4020", "0.1340 (-66.7%)", "proven lower bound", "gap", "pods moved", "remove"):
+            assert part in text
+
+    def test_what_stays_is_told_with_its_reason(self, tmp_path: Path) -> None:
+        document = json.loads(Path(DUMP).read_bytes())
+        for item in document["items"]:
+            if item["kind"] == "Pod" and item["metadata"]["name"] == "web-6d5f-3":
+                item["metadata"]["annotations"] = {"kinema.io/do-not-disrupt": "true"}
+            if item["kind"] == "Node" and item["metadata"]["name"] == "node-2":
+                item["metadata"]["labels"]["node.kubernetes.io/instance-type"] = "exotic"
+        cluster = tmp_path / "cluster.json"
+        cluster.write_text(json.dumps(document))
+        text = run("plan", "--cluster", str(cluster), "--machines", MACHINES).stdout.decode()
+        assert 'is annotated kinema.io/do-not-disrupt: "true"' in text
+        assert "shop/web-6d5f-3" in text
+        assert "has the machine type 'exotic' (on-demand), which has no price" in text
+
+    def test_pools_bound_the_plan(self, tmp_path: Path) -> None:
+        pools = tmp_path / "pools.yaml"
+        pools.write_text("[{name: other, machineType: m4}]")
+        done = run("plan", *INPUTS, "--pools", str(pools), "--output", "json")
+        # No node belongs to the pool, so none may be touched.
+        assert {n["state"] for n in json.loads(done.stdout)["nodes"]} == {"keep"}
+
+    def test_built_in_prices_need_no_table(self) -> None:
+        done = run("plan", "--cluster", DUMP, "--cloud", "gcp", "--region", "us-central1", "--output", "json")
+        # m4 is none of Google's machine types: its nodes have no price and stay.
+        assert {n["price_usd_per_hour"] for n in json.loads(done.stdout)["nodes"] if n["state"] == "keep"} == {None}
+
+    def test_a_reader_that_has_seen_enough_is_no_error(self, plan: bytes) -> None:
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run(
+            [sys.executable, "-m", "planner", "plan", *INPUTS, "--output", "json"],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=120,
+            cwd=ROOT,
+        )
+        os.close(writing)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+class TestVerify:
+    def test_a_right_plan_is_right(self, plan: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "plan.json"
+        path.write_bytes(plan)
+        assert main(("verify", str(path), *INPUTS)) == 0
+        assert capsys.readouterr().out.startswith("right: the plan costs 0.136874999 $/h")
+
+    def test_the_plan_may_come_from_standard_input(self, plan: bytes) -> None:
+        assert run("verify", "-", *INPUTS, stdin=plan).returncode == 0
+
+    @pytest.mark.parametrize(
+        ("path", "value"),
+        [
+            ("nodes.0.pods", {"shop/Deployment/web": 3}),
+            ("nodes.0.price_usd_per_hour", 0.067),
+            ("nodes.0.state", "remove"),
+            ("nodes.0.allocatable", {"cpu_millicores": 99999, "memory_bytes": 2**40, "pods": 110}),
+            ("objective.lower_bound", 0.1369),  # above the value
+            ("objective.value", 0.1),
+            ("current_cost_usd_per_hour", 0.5),
+        ],
+    )
+    def test_a_planted_fault_is_found(
+        self, plan: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str, value: object
+    ) -> None:
+        assert main(("verify", changed(plan, tmp_path, path, value), *INPUTS)) == 1
+        out = capsys.readouterr().out
+        assert out
+        assert all(line.startswith("wrong: ") for line in out.splitlines())
+
+    def test_a_file_that_is_no_plan_is_bad_input(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "is no JSON" in refusal(capsys, "verify", MACHINES, *INPUTS)
+        assert refusal(capsys, "verify", DUMP, *INPUTS).endswith(
+            "cluster.json: apiVersion must be 'kinema.io/v1alpha1', not 'v1'"
+        )
+
+    def test_only_one_thing_comes_from_standard_input(self, capsys: pytest.CaptureFixture[str]) -> None:
+        text = refusal(capsys, "verify", "-", "--cluster", "-", "--machines", MACHINES)
+        assert text == "PLAN and --cluster cannot both be read from standard input"
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            ((), "the following arguments are required: COMMAND; see kinema --help"),
+            (("frob",), "argument COMMAND: invalid choice: 'frob'"),
+            (("plan", "--frob"), "unrecognized arguments: --frob"),
+            (("plan", "--output", "xml"), "argument --output: invalid choice: 'xml'"),
+            (("plan", "--time-limit", "-1"), "argument --time-limit: must be seconds above 0, not '-1'"),
+            (("plan", "--time-limit", "nan"), "argument --time-limit: must be seconds above 0, not 'nan'"),
+            (("plan", "--cluster", DUMP), "there are no machine types: give --machines CSV, or --cloud gcp"),
+            (("plan", "--cluster", "/absent", "--machines", MACHINES), "/absent: cannot be read: No such file"),
+            (("plan", "--cluster", DUMP, "--machines", "/absent"), "/absent: cannot be read: "),
+            (("plan", *INPUTS, "--cloud", "gcp"), "give --machines or --cloud, not both"),
+            (("plan", "--cluster", DUMP, "--cloud", "gcp"), "--cloud gcp needs a --region, such as us-central1"),
+            (("plan", *INPUTS, "--region", "x"), "--region says whose prices --cloud means; give --cloud too"),
+            (("plan", "--cluster", DUMP, "--cloud", "gcp", "--region", "x"), "region 'x': only the prices of"),
+            (("plan", *INPUTS, "--settings", "/absent"), "/absent: cannot be read: "),
+            (("plan", *INPUTS, "--solver", "a b"), "--solver: optimizer.solver must be a solver's name"),
+            (("plan", *INPUTS, "--solver", "NOPE"), "optimizer.solver: 'NOPE' is no installed"),
+            (("plan", "--machines", MACHINES), "~/.kube/config: there is no such kubeconfig; "),
+            (("run", "--once"), "cloud.provider must be "),
+            (("verify",), "the following arguments are required: PLAN"),
+        ],
+    )
+    def test_each_fault_is_one_line_and_exit_code_2(
+        self, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], says: str
+    ) -> None:
+        assert refusal(capsys, *arguments).startswith(says)
+
+    @pytest.mark.parametrize(
+        ("cluster", "machines", "says"),
+        [
+            (b"nodes", None, "cluster.json: is no JSON: "),
+            (b'{"kind": "Status"}', None, "cluster.json: is no Kubernetes List, its kind is 'Status'; "),
+            (
+                Path(DUMP).read_bytes().replace(b'"512Mi"', b'"12x"', 1),
+                None,
+                "cluster.json: Deployment shop/web: spec.template.spec.containers[0].resources.requests.memory must be",
+            ),
+            (
+                Path(DUMP).read_bytes().replace(b'"pods": "110"', b'"x": "110"', 1),
+                None,
+                "cluster.json: Node node-1: the field status.allocatable.pods is missing",
+            ),
+            (
+                None,
+                Path(MACHINES).read_bytes().replace(b"0.268", b"-0.268"),
+                "machines.csv: line 4: price_usd_per_hour must be an amount between 0 and 1000000 USD, not '-0.268'",
+            ),
+            (None, Path(MACHINES).read_bytes().replace(b"0.268", b"NaN"), "machines.csv: line 4: price_usd_per_hour"),
+            (None, Path(MACHINES).read_bytes().replace(b"0.268", b""), "machines.csv: line 4: price_usd_per_hour"),
+            (None, Path(MACHINES).read_bytes().replace(b",0.268", b""), "machines.csv: line 4: has not as many values"),
+        ],
+    )
+    def test_a_bad_file_is_named(
+        self,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        cluster: bytes | None,
+        machines: bytes | None,
+        says: str,
+    ) -> None:
+        (tmp_path / "cluster.json").write_bytes(cluster or Path(DUMP).read_bytes())
+        (tmp_path / "machines.csv").write_bytes(machines or Path(MACHINES).read_bytes())
+        files = ("--cluster", f"{tmp_path}/cluster.json", "--machines", f"{tmp_path}/machines.csv")
+        assert refusal(capsys, "plan", *files).startswith(f"{tmp_path}/{says}")
+        assert {path.name for path in tmp_path.iterdir()} == {"cluster.json", "machines.csv"}
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.stop()
+
+
+class TestLiveClusters:
+    @pytest.fixture(autouse=True)
+    def connected(self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("KUBECONFIG", kubeconfig(tmp_path / "config", server.url))
+
+    @staticmethod
+    def listing(path: str) -> Answer:
+        kinds = {f"{kind.lower()}s": kind for kind in ("Node", "Pod", "Deployment", "ReplicaSet", "DaemonSet")}
+        kind = kinds.get(path.rpartition("/")[2])
+        items = [item for item in json.loads(Path(DUMP).read_bytes())["items"] if item["kind"] == kind]
+        return 200, json.dumps({"metadata": {"resourceVersion": "1"}, "items": items}).encode(), {}
+
+    def test_without_a_dump_the_kubeconfigs_cluster_is_planned(
+        self, server: Server, capsysbinary: pytest.CaptureFixture[bytes]
+    ) -> None:
+        missing = json.dumps({"message": "not found"}).encode()
+        server.answer = lambda _, path, __: (404, missing, {}) if "configmaps" in path else self.listing(path)
+        assert main(("plan", "--machines", MACHINES, "--output", "json")) == 0
+        assert json.loads(capsysbinary.readouterr().out)["cost_usd_per_hour"] == 0.134
+        assert {method for method, *_ in server.requests} == {"GET"}
+
+    def test_one_refused_list_ends_with_exit_code_1_and_nothing_is_written(
+        self, server: Server, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = 'replicasets.apps is forbidden: User "k" cannot list resource "replicasets"'
+        refused = json.dumps({"message": words}).encode()
+        server.answer = lambda _, path, __: (403, refused, {}) if "replicasets" in path else self.listing(path)
+        text = refusal(capsys, "plan", "--machines", MACHINES, code=1)
+        assert text == f"cannot list replicasets: {words} (grant the right by RBAC)"
+        assert {method for method, *_ in server.requests} == {"GET"}
+
+
+def test_the_effective_settings_are_printed_as_a_file_that_can_be_read_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KINEMA_OPTIMIZER_SOLVER", "GLPK_MI")
+    monkeypatch.setenv("KINEMA_CLOUD_POOLS", "web,batch")
+    assert main(("settings",)) == 0
+    printed = capsys.readouterr().out
+    found = yaml.safe_load(printed)
+    assert (found["optimizer"]["solver"], found["cloud"]["pools"]) == ("GLPK_MI", ["web", "batch"])
+    path = tmp_path / "settings.yaml"
+    path.write_text(printed)
+    monkeypatch.delenv("KINEMA_OPTIMIZER_SOLVER")
+    assert main(("settings", "--settings", str(path))) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_as_a_plugin_of_kubectl_it_names_itself_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/local/bin/kubectl-kinema"])
+    assert refusal(capsys, "plan", "--frob").endswith("see kubectl kinema --help")
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("plan", "--help"), ("settings",)])
+def test_help_and_settings_load_no_solver_and_no_client(arguments: tuple[str, ...]) -> None:
+    heavy = ["cvxpy", "numpy", "google.cloud", "kubernetes", "rich", "flask"]
+    code = (
+        "import sys\nfrom planner.cli import main\n"
+        f"try:\n    main({list(arguments)!r})\nexcept SystemExit:\n    pass\n"
+        f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.stderr == "[]\n"

@@ -1,0 +1,97 @@
+"""Settings from a file and the environment, and each fault of them in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from planner.errors import BadSettings
+from planner.settings import Settings, describe, load_settings
+
+
+def written(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def refusal(tmp_path: Path, text: str) -> str:
+    path = written(tmp_path, text)
+    with pytest.raises(BadSettings) as caught:
+        load_settings(path, {})
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{path}: ")
+    return message.removeprefix(f"{path}: ")
+
+
+def test_without_file_and_environment_the_defaults_hold_and_nothing_acts() -> None:
+    found = load_settings(None, {"HOME": "/x", "KINEMA_NOTHING": "1"})
+    assert found == Settings()
+    assert (found.mode, found.cloud.provider, found.cloud.pools) == ("recommend", "none", ())
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    assert load_settings(written(tmp_path, ""), {}) == Settings()
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, "mode: apply\noptimizer: {solver: GLPK_MI, payback_hours: 48}\n")
+    found = load_settings(path, {"KINEMA_OPTIMIZER_SOLVER": "HIGHS", "KINEMA_CLOUD_POOLS": " a, b,,"})
+    assert found.mode == "apply"
+    assert (found.optimizer.solver, found.optimizer.payback_hours) == ("HIGHS", 48)
+    assert found.cloud.pools == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("15m", 900.0), ("1h30m", 5400.0), ("1.5s", 1.5), ("250ms", 0.25), ("'90'", 90.0), ("7", 7.0)]
+)
+def test_durations_are_seconds_or_text_with_units(tmp_path: Path, text: str, seconds: float) -> None:
+    path = written(tmp_path, f"interval_seconds: {text}")
+    assert load_settings(path, {}).interval_seconds == pytest.approx(seconds, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[1]", "must be a mapping of settings, not list"),
+        ("a: [", "is no YAML: "),
+        ("modus: apply", "unknown setting modus; known: "),
+        ("optimizer: {solvr: HIGHS}", "unknown setting optimizer.solvr; known: "),
+        ("optimizer: fast", "optimizer must be a mapping, not 'fast'"),
+        ("mode: maybe", "Invalid enum value 'maybe'"),
+        ("interval_seconds: soon", "interval_seconds must be seconds or a duration such as 15m, not 'soon'"),
+        ("interval_seconds: 5 m", "interval_seconds must be seconds or a duration such as 15m, not '5 m'"),
+        ("interval_seconds: .nan", "interval_seconds must be a finite number, not nan"),
+        ("interval_seconds: 'inf'", "interval_seconds must be a finite number, not 'inf'"),
+        ("interval_seconds: 0", "interval_seconds must be above 0"),
+        ("metrics_port: 70000", "metrics_port must be between 0 and 65535"),
+        ("optimizer: {move_cost_usd: .nan}", "optimizer.move_cost_usd must be a finite number, not nan"),
+        ("optimizer: {move_cost_usd: -1}", "optimizer.move_cost_usd must be between 0 and 1000"),
+        ("processor: {churn_limit: 0}", "processor.churn_limit must be above 0, at most 1"),
+        ("move: {unavailability_ceiling: 1.5}", "move.unavailability_ceiling must be above 0, at most 1"),
+        ("predictor: {kind: regression}", "predictor.prometheus_url must be set, for regression"),
+        ("cloud: {provider: gcp, project: p, location: z}", "cloud.cluster must be set, for provider gcp"),
+        ("web: {bind: nowhere}", "web.bind must be host:port"),
+    ],
+)
+def test_a_bad_setting_names_file_setting_and_what_would_be_right(tmp_path: Path, text: str, says: str) -> None:
+    assert refusal(tmp_path, text).startswith(says)
+
+
+def test_a_bad_variable_is_named_as_the_setting_that_it_is() -> None:
+    with pytest.raises(BadSettings, match=r"^the environment: interval_seconds must be seconds or a duration"):
+        load_settings(None, {"KINEMA_INTERVAL_SECONDS": "soon"})
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match=r"/absent: cannot be read: "):
+        load_settings(str(tmp_path / "absent"), {})
+
+
+def test_described_settings_have_the_shape_of_the_file() -> None:
+    found = describe(Settings())
+    assert list(found) == [field.name for field in dataclasses.fields(Settings)]
+    assert found["optimizer"]["solver"] == "HIGHS"
