@@ -52,7 +52,8 @@ class SimulatedCloud:
         self._lifecycle = lifecycle
         self._catalogue = catalogue
         self._offerings = {(o.pool, o.zone): o for o in catalogue.offerings}
-        self._seed = seed
+        # Drawn in the order of the calls, not by name: names carry the iteration, which follows from the time.
+        self._random = random.Random(f"{seed}/cloud")
         self._instances: dict[str, Instance] = {}
         self._accepted_at: dict[str, float] = {}
         self.times = CloudTimes()
@@ -99,7 +100,7 @@ class SimulatedCloud:
                 continue
             self._set(name, "deleting")
             self._lifecycle.fell_silent(name)
-            seconds = self._draw(f"delete/{name}", self.times.delete_seconds)
+            seconds = self._random.uniform(*self.times.delete_seconds)
             self._clock.call_after(seconds, functools.partial(self._gone, name))
 
     def add_running(self, name: str, pool: str, zone: str) -> None:
@@ -121,7 +122,7 @@ class SimulatedCloud:
         self._instances[name] = Instance(name, offering.pool, offering.zone, "creating")
         self._accepted_at[name] = accepted = self._clock.now()
         self.listener("accepted", self._instances[name])
-        seconds = self._draw(f"boot/{name}", self.times.boot_seconds)
+        seconds = self._random.uniform(*self.times.boot_seconds)
         self._clock.call_after(seconds, lambda: self._booted(name, offering, accepted))
 
     def _booted(self, name: str, offering: Offering, accepted: float) -> None:
@@ -149,9 +150,6 @@ class SimulatedCloud:
     def _set(self, name: str, state: InstanceState, error: str = "") -> None:
         self._instances[name] = replace(self._instances[name], state=state, error=error)
         self.listener(state, self._instances[name])
-
-    def _draw(self, name: str, bounds: tuple[float, float]) -> float:
-        return random.Random(f"{self._seed}/{name}").uniform(*bounds)
 
 
 def node_of(name: str, offering: Offering, project: str) -> Json:

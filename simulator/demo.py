@@ -75,8 +75,9 @@ def demonstrate(
         def attach(server: ApiServer) -> Extender:
             return stack.enter_context(ServedExtender(server)).extender
 
-        # Plans expire by the wall clock of the extender's process, so the simulation starts now.
-        world = World(badly_packed(machines, time.time(), seed), attach)
+        # Plans expire by the wall clock of the extender's process, so the simulation starts now; in whole seconds,
+        # since the rounding of timestamps would otherwise make runs of one seed differ.
+        world = World(badly_packed(machines, float(int(time.time())), seed), attach)
         world.settle()
         _introduce(world, console)
         calls = world.extender.calls if world.extender else 0

@@ -12,6 +12,8 @@ from planner.optimizer.packing import Packing
 from planner.optimizer.problem import Problem
 
 Fit = Literal["first", "best"]
+# How many of the emptiest nodes are tried for removal; each trial looks at all the others.
+_TRIED = 100
 
 
 def present_state(problem: Problem) -> Packing:
@@ -78,8 +80,7 @@ def cheapen(problem: Problem, packing: Packing) -> Packing:
     classes, contents = packing.classes, packing.contents.copy()
     alive = np.ones(classes.size, dtype=np.bool_)
     costs = problem.costs[classes]
-    fill_share = contents.sum(axis=1)
-    for n in np.lexsort((np.arange(classes.size), -costs, fill_share)):
+    for n in np.lexsort((np.arange(classes.size), -costs, contents.sum(axis=1)))[:_TRIED]:
         if problem.classes[int(classes[n])].role == "kept":
             continue
         others = np.flatnonzero(alive & (np.arange(classes.size) != n))

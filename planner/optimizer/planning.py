@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -22,8 +23,10 @@ from planner.optimizer.unplaceable import unplaceable_pods
 
 # Of the time, at most this share goes to the bound before the plan gets the rest.
 _BOUND_SHARE = 0.5
-# Column generation ends when its own optimum is proven to this share: more cannot be seen in any plan.
+# Column generation ends when its own optimum is proven to this share (more cannot be seen in any plan), or when what is
+# not proven is this small beside what the best plan is above that optimum.
 _PROVEN = 1e-6
+_BESIDE_THE_PLAN = 0.05
 _DIVES = 6
 _PICK_SHARE = 0.3
 
@@ -56,6 +59,9 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
         if race.won() or race.left() <= 0:
             break
         race.enter(search.dive(turn))
+        if turn == 0:
+            # Now that a good plan is known, the bound is worth more exactness.
+            _prove(search, race, _BOUND_SHARE)
     if not race.won() and race.best is not None and race.left() > 0:
         picked = search.pick(race.best.value, race.left() * _PICK_SHARE)
         if picked is not None:
@@ -77,7 +83,7 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
 def _prove(search: Search, race: _Race, share: float) -> None:
     def enough(proof: Bound, relaxed: float) -> bool:
         race.bound(proof)
-        return race.left(share) <= 0 or race.won() or relaxed - proof.value <= _PROVEN * abs(relaxed)
+        return race.left(share) <= 0 or race.won() or relaxed - proof.value <= race.worth_proving(relaxed)
 
     search.generate(enough)
 
@@ -111,6 +117,7 @@ class _Race:
         self._effort, self._watch, self._start = effort, watch, start
         self._proven: int | None = None
         self._faults: list[str] = []
+        self._least = math.inf
 
     def left(self, share: float = 1.0) -> float:
         """Return the seconds that remain of this share of the time limit."""
@@ -121,6 +128,9 @@ class _Race:
         if faults := packing.faults(self._problem):
             self._faults += faults
             return
+        # Moves beyond the displaced pods (a roll-out replaces all) are no matter of the packing.
+        if not packing.unplaced(self._problem).any():
+            self._least = min(self._least, packing.displaced_value(self._problem))
         draft = assemble(self._movement, self._problem, packing, self._unplaceable)
         if self.best is None or (draft.missing, draft.value) < (self.best.missing, self.best.value):
             self.best, self._packing = draft, packing
@@ -136,9 +146,12 @@ class _Race:
         """Say whether the best candidate is as close to the bound as was asked, and nothing is left out."""
         if self.best is None or self._proven is None or self.best.missing > self._expected():
             return False
-        # Moves beyond the displaced pods (a roll-out replaces all) are no matter of the packing any more.
-        value = self._packing.displaced_value(self._problem) if self._packing else self.best.value
+        value = self._least
         return value - self._proven <= self._effort.target_gap * abs(value)
+
+    def worth_proving(self, relaxed: float) -> float:
+        """Return how far the bound may stay below the relaxed optimum, in nanodollars per hour."""
+        return max(_PROVEN * abs(relaxed), _BESIDE_THE_PLAN * (self._least - relaxed))
 
     def left_out(self, before: Mapping[GroupKey, int]) -> dict[GroupKey, int]:
         """Return the pods without a place by group: those left out `before`, and by the best candidate."""

@@ -29,6 +29,10 @@ FloatArray = npt.NDArray[np.float64]
 
 _INTERIOR_STEPS = 14
 _MARGIN = 0.5
+# Of all classes together, so many partial contents are kept and so many made from them in one step: bounds the memory
+# (about 100 bytes each) as well as the time.
+_MOST_KEPT = 60_000
+_MOST_MADE = 400_000
 # More than one content of a class at once saves rounds of the master program.
 _CONTENTS_EACH = 3
 
@@ -166,6 +170,7 @@ class _Tree:
     def search(self, root: FloatArray, floor: IntArray, width: int) -> Priced:
         """Return the answer for the classes of the tree."""
         sacks, count = self.sacks, self.sacks.caps.shape[0]
+        width = max(1, min(width, _MOST_KEPT // count))
         usual: IntArray = np.where(self.arrive > 0, sacks.caps, np.where(self.stay > 0, sacks.present, 0))
         low = np.where(self.arrive > 0, self.arrive, np.where(self.stay > 0, self.stay, np.inf))
         high = np.where(usual >= sacks.present, -self.arrive, -self.stay)
@@ -202,6 +207,11 @@ class _Tree:
             first = np.maximum(0, mid - np.minimum(down, 1e6).astype(np.int64))
             last, first = np.where(open_, last, 0), np.where(open_, first, 0)
             many = np.maximum(last - first + 1, 0)
+            base = np.arange(owner.size)
+            if (made := int(many.sum())) > _MOST_MADE:
+                base = _narrow(base, owner, worth, rem, bound, lost, max(1, width * _MOST_MADE // made))
+                owner, worth, rem, first, many = owner[base], worth[base], rem[base], first[base], many[base]
+                g = g[base]
             parent = np.repeat(np.arange(owner.size), many)
             take = np.arange(parent.size) - np.repeat(np.cumsum(many) - many, many) + first[parent]
             g, owner_next = g[parent], owner[parent]
@@ -211,7 +221,7 @@ class _Tree:
             bound = self._bound(owner_next, worth_next, rem_next, suffix[:, stage + 1], grain[:, stage + 1])
             keep = np.flatnonzero(bound > floor[owner_next] + _MARGIN)
             keep = _narrow(keep, owner_next, worth_next, rem_next, bound, lost, width)
-            trail.append((parent[keep], take[keep]))
+            trail.append((base[parent[keep]], take[keep]))
             owner, worth, rem = owner_next[keep], worth_next[keep], rem_next[keep]
         better = np.flatnonzero(worth > floor[owner])
         winners = better[np.lexsort((better, -worth[better], owner[better]))]

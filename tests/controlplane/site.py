@@ -83,7 +83,7 @@ def machine_node(name: str, pool: str, machine_type: str) -> FakeNode:
     return FakeNode(name=name, machine_type=machine_type, pool=pool, zone=ZONE, allocatable=allocatable)
 
 
-def google_cloud(boot_seconds: float = 1.0) -> FakeGoogleCloud:
+def google_cloud(boot_seconds: float) -> FakeGoogleCloud:
     """Return a cloud whose old pool holds the eight nodes and whose new pool is empty and cheaper."""
     pools = [
         FakePool(OLD_POOL, OLD_TYPE, [ZONE], {ZONE: OLD_NODES}, minimum=0, maximum=10),
@@ -318,9 +318,9 @@ def manifests(scheduler_name: str) -> Iterator[Json]:
 
 
 @contextmanager
-def open_site(cluster: ControlPlane, folder: Path, steering: Steering) -> Iterator[Site]:
+def open_site(cluster: ControlPlane, folder: Path, steering: Steering, boot_seconds: float = 1.0) -> Iterator[Site]:
     """Start a site on a running control plane; everything that was started ends with it."""
-    with google_cloud() as cloud:
+    with google_cloud(boot_seconds) as cloud:
         site = Site(cluster, cloud, folder, steering)
         try:
             site.start()

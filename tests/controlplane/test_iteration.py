@@ -88,23 +88,28 @@ def test_a_badly_packed_cluster_becomes_the_plan_without_anybody_noticing(site: 
     check_end(site, watcher, exact=site.steering in ("extender", "scheduler"))
 
 
-def test_a_planner_killed_in_the_middle_carries_on_and_a_second_one_stays_idle(site: Site) -> None:
-    with Watcher(site) as watcher:
-        first = site.run_planner()
-        wait_for(lambda: rolled(site) >= 1, "the first roll-out")
-        second = finish(site.run_planner())
-        assert "another planner leads" in second
-        first.send_signal(signal.SIGKILL)
-        first.communicate()
-        stopped = site.record()
-        assert stopped is not None
-        assert stopped.phase == "carrying-out"
-        # The dead planner's Lease has to run out first; --once ends at once where another one leads.
-        wait_for(lambda: "another planner leads" not in finish(site.run_planner()), "the end of the Lease")
-    plan = check_end(site, watcher, exact=True)
-    assert plan.iteration == stopped.plan.iteration
-    created = Counter(name for call in site.cloud.calls if call.method == "createInstances" for name in call.names)
-    assert created == Counter(node.name for node in plan.nodes if node.state == "boot")
+def test_a_planner_killed_in_the_middle_carries_on_and_a_second_one_stays_idle(
+    new_control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    # The second planner comes, looks and goes while the machines boot, which takes them long enough for that.
+    with open_site(new_control_plane, tmp_path, "extender", boot_seconds=15) as site:
+        with Watcher(site) as watcher:
+            first = site.run_planner()
+            wait_for(lambda: site.record() is not None, "an accepted plan")
+            assert "another planner leads" in finish(site.run_planner())
+            assert rolled(site) == 0
+            wait_for(lambda: rolled(site) >= 1, "the first roll-out")
+            first.send_signal(signal.SIGKILL)
+            first.communicate()
+            stopped = site.record()
+            assert stopped is not None
+            assert stopped.phase == "carrying-out"
+            # The dead planner's Lease has to run out first; --once ends at once where another one leads.
+            wait_for(lambda: "another planner leads" not in finish(site.run_planner()), "the end of the Lease")
+        plan = check_end(site, watcher, exact=True)
+        assert plan.iteration == stopped.plan.iteration
+        created = Counter(n for call in site.cloud.calls if call.method == "createInstances" for n in call.names)
+        assert created == Counter(node.name for node in plan.nodes if node.state == "boot")
 
 
 def test_recommend_mode_changes_no_node_and_no_workload(site: Site) -> None:

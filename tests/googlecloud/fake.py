@@ -7,6 +7,7 @@ machine leaves its Kubernetes node alone, as in reality: a hook says that the ma
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 import time
@@ -17,6 +18,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+# The test control plane forks while this server runs; gRPC would handle that, and crash the child.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import grpc
 from google.cloud import container_v1

@@ -1,0 +1,72 @@
+"""Whole iterations on simulated clusters of many seeds; the real control plane has its own in tests/controlplane."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from planner import labels as keys
+from planner.cloud.gcp.machines import builtin_machines
+from planner.kube.reader import read_snapshot
+from planner.leadership import Leadership
+from planner.loop import Edges, Outcome, Report, iterate
+from planner.metrics import Metrics
+from planner.model.plan import Wait
+from planner.rescheduler import CARRIED_OUT
+from planner.settings import MoveSettings, OptimizerSettings, Settings
+from planner.usage import NoUsage
+from simulator.scenarios import badly_packed
+from simulator.world import World
+
+SETTINGS = Settings(
+    mode="apply",
+    move=MoveSettings(steering="extender", poll_seconds=2),
+    optimizer=OptimizerSettings(time_limit_seconds=8, target_gap=0.02),
+)
+
+
+class Dying:
+    """Asks the planner to stop after every so many steps, as a crash between two rounds would."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.steps = 0
+
+    def __call__(self) -> bool:
+        return self.steps >= self.every
+
+    def note(self, report: Report) -> None:
+        self.steps += not isinstance(report, Wait)
+
+
+def one_life(world: World, dying: Dying) -> Outcome:
+    """Run a planner that knows nothing of its predecessors until the iteration ends or it dies."""
+    dying.steps = 0
+    leadership = Leadership(world.kubernetes, world.clock, SETTINGS.leader, "planner")
+    edges = Edges(
+        world.kubernetes, world.cloud, NoUsage(), world.clock, leadership, Metrics(), dying.note, stopping=dying
+    )
+    return iterate(edges, SETTINGS)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(20))
+def test_an_iteration_with_a_planner_that_keeps_dying_ends_as_planned(seed: int) -> None:
+    world = World(badly_packed(builtin_machines("us-central1"), time.time(), seed))
+    world.settle()
+    outcome = one_life(world, Dying(40))
+    lives = 1
+    while outcome == "interrupted":
+        outcome = one_life(world, Dying(40))
+        lives += 1
+    assert outcome == "carried-out"
+    assert lives > 1
+    assert world.availability.violations == []
+    snapshot = read_snapshot(world.kubernetes, world.cloud, world.clock)
+    assert snapshot.record is not None
+    assert snapshot.record.reason == CARRIED_OUT
+    wanted = {node.name for node in snapshot.record.plan.nodes if node.state != "remove"}
+    assert {node.name for node in snapshot.nodes} == wanted
+    assert {machine.name for machine in snapshot.instances or ()} == wanted
+    assert not [node.name for node in snapshot.nodes if keys.EXPIRING in node.labels]
