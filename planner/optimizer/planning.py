@@ -74,7 +74,7 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
         search = Search(problem, solver, race.left)
         for packing in _known_plans(problem):
             search.start_from(packing)
-        _prove(search, race, 1.0)
+        search.generate(lambda proof, relaxed: relaxed - proof.value <= _PROVEN * abs(relaxed))
     plan = finish(movement, race.best, search.proof.value, certificate(search.problem, search.proof))
     elapsed = watch.now() - start
     return replace(plan, timings_seconds={"prepare": prepared, "prove": proven - prepared, "search": elapsed - proven})
@@ -146,12 +146,12 @@ class _Race:
         """Say whether the best candidate is as close to the bound as was asked, and nothing is left out."""
         if self.best is None or self._proven is None or self.best.missing > self._expected():
             return False
-        value = self._least
-        return value - self._proven <= self._effort.target_gap * abs(value)
+        return self._least - self._proven <= self._effort.target_gap * abs(self._least)
 
     def worth_proving(self, relaxed: float) -> float:
         """Return how far the bound may stay below the relaxed optimum, in nanodollars per hour."""
-        return max(_PROVEN * abs(relaxed), _BESIDE_THE_PLAN * (self._least - relaxed))
+        above = self._least - relaxed if self._least < math.inf else 0.0
+        return max(_PROVEN * abs(relaxed), _BESIDE_THE_PLAN * above)
 
     def left_out(self, before: Mapping[GroupKey, int]) -> dict[GroupKey, int]:
         """Return the pods without a place by group: those left out `before`, and by the best candidate."""
