@@ -109,7 +109,7 @@ def serve(optimize: Optimize) -> None:
         answers.flush()
 
     left = max(0.0, deadline - time.monotonic())
-    limited = Effort(effort.solver, left, effort.target_gap, effort.seed)
+    limited = Effort(effort.solver, left, effort.target_gap)
     try:
         plan = optimize(inputs, limited, Watch(time.monotonic, lambda progress: send("progress", progress)))
     except BadSettings as error:

@@ -13,7 +13,6 @@ class Effort:
     solver: str = "HIGHS"
     time_limit_seconds: float = 60.0
     target_gap: float = 0.0005
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

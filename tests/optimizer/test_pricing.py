@@ -1,0 +1,66 @@
+"""The knapsacks against every content that is possible."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from planner.optimizer.constraints import IntArray
+from planner.optimizer.pricing import Knapsacks, price_contents
+
+
+def some_knapsacks(seed: int) -> tuple[Knapsacks, IntArray]:
+    """Return three small knapsacks over CPU, memory and pods, some without room, and prices of the groups."""
+    chance = np.random.default_rng(seed)
+    groups = int(chance.integers(1, 5))
+    cpu, memory = chance.integers(1, 9, groups) * 250, chance.integers(0, 9, groups) * 512
+    caps = chance.integers(0, 6, (3, groups))
+    sacks = Knapsacks(
+        requests=np.stack([cpu, memory, np.ones(groups, dtype=np.int64)], axis=1),
+        room=np.stack([chance.integers(0, 5000, 3), chance.integers(0, 9000, 3), chance.integers(1, 12, 3)], axis=1),
+        caps=caps,
+        present=np.minimum(caps, chance.integers(0, 3, (3, groups))),
+        move_price=int(chance.integers(0, 3000)),
+    )
+    return sacks, cpu * chance.integers(5, 15, groups) + memory * chance.integers(1, 4, groups)
+
+
+def worth(sacks: Knapsacks, prices: IntArray, k: int, content: IntArray) -> int:
+    arriving = np.maximum(content - sacks.present[k], 0).sum()
+    return int(content @ prices) - sacks.move_price * int(arriving)
+
+
+def best(sacks: Knapsacks, prices: IntArray, k: int) -> int:
+    contents = (np.array(x) for x in itertools.product(*(range(int(cap) + 1) for cap in sacks.caps[k])))
+    return max(worth(sacks, prices, k, x) for x in contents if (x @ sacks.requests <= sacks.room[k]).all())
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_wide_search_finds_the_best_content_of_every_class(seed: int) -> None:
+    sacks, prices = some_knapsacks(seed)
+    priced = price_contents(sacks, prices, np.zeros(3, dtype=np.int64), 100_000)
+    expected = [best(sacks, prices, k) for k in range(3)]
+    assert priced.upper.tolist() == expected
+    found = [0, 0, 0]
+    for k, content in zip(priced.classes.tolist(), priced.contents, strict=True):
+        assert (content @ sacks.requests <= sacks.room[k]).all()
+        assert (content <= sacks.caps[k]).all()
+        found[k] = max(found[k], worth(sacks, prices, k, content))
+    assert found == expected
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_narrow_search_never_claims_less_than_the_truth(seed: int) -> None:
+    sacks, prices = some_knapsacks(seed)
+    priced = price_contents(sacks, prices, np.zeros(3, dtype=np.int64), 2)
+    assert all(upper >= best(sacks, prices, k) for k, upper in enumerate(priced.upper.tolist()))
+
+
+def test_nothing_is_found_where_the_floor_is_the_best() -> None:
+    sacks, prices = some_knapsacks(7)
+    floor = np.array([best(sacks, prices, k) for k in range(3)])
+    priced = price_contents(sacks, prices, floor, 100_000)
+    assert priced.classes.size == 0
+    assert priced.upper.tolist() == floor.tolist()
