@@ -182,9 +182,12 @@ def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Repo
 def run(edges: Edges, settings: Settings, *, once: bool) -> Outcome:
     """Iterate until asked to stop; after a failure outside wait for the next turn, and say so.
 
+    With `once` a Lease that another planner holds is watched for a while, since a dead planner's runs out.
+
     Raises:
         Outside: with `once`, what failed.
     """
+    patience = edges.clock.now() + 2 * settings.leader.duration_seconds
     while True:
         try:
             outcome: Outcome = iterate(edges, settings)
@@ -199,7 +202,8 @@ def run(edges: Edges, settings: Settings, *, once: bool) -> Outcome:
                 raise
             _log.error("iteration failed: %s", error)
             outcome = "interrupted"
-        if once or edges.stopping():
+        dead_leader = outcome == "not-leader" and edges.clock.now() < patience
+        if edges.stopping() or (once and not dead_leader):
             return outcome
         idle = settings.leader.duration_seconds / 3 if outcome == "not-leader" else settings.interval_seconds
         edges.clock.sleep(idle)
