@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from rich.table import Table
 from planner import labels as keys
 from planner.model.cluster import INSTANCE_TYPE, SPOT_MARKS, Instance
 from planner.model.machines import Catalogue, MachineType
-from planner.model.plan import Decision, DeleteInstances, EvictPod, MarkNode, Plan, RollOut
+from planner.model.plan import Decision, DeleteInstances, EvictPod, MarkNode, Plan, RollOut, Wait
 from planner.ports import DEPLOYMENTS, NODES, PODS, REPLICASETS
 from simulator.api import ApiServer, is_active, is_ready
 from simulator.availability import Sample
@@ -36,6 +37,9 @@ MOST_NAMES: Final = 4
 
 TOGETHER_SECONDS: Final = 5.0
 """Simulated seconds within which equal events share a line."""
+
+PATIENCE_SECONDS: Final = 60.0
+"""Simulated seconds of waiting for the same thing after which a line says for what."""
 
 Iterate = Callable[[World, Callable[[object], None]], str]
 """Runs one iteration on a world, tells what it does (plan, decision, steps), and returns how it ended."""
@@ -168,6 +172,8 @@ class _Display:
         self._arrived: set[str] = set()
         self._gathered: dict[str, list[str]] = {}
         self._gathered_at = 0.0
+        self._reasons: tuple[str, ...] = ()
+        self._waiting_since = 0.0
         self.plan: Plan | None = None
         world.cloud.listener = self._on_machine
         world.server.store.subscribe(self._on_change)
@@ -204,6 +210,17 @@ class _Display:
             case DeleteInstances():
                 for name in what.names:
                     self._gather("[red]delete[/]  ", name)
+            case Wait():
+                self._wait(what.reasons)
+
+    def _wait(self, reasons: tuple[str, ...]) -> None:
+        """Say what is waited for once it has not changed for a while."""
+        now = self._world.clock.now()
+        if reasons != self._reasons:
+            self._reasons, self._waiting_since = reasons, now
+        elif now - self._waiting_since > PATIENCE_SECONDS:
+            self._waiting_since = math.inf
+            self._say(f"[dim]waiting[/]  {'; '.join(reasons)}")
 
     def _on_machine(self, event: str, instance: Instance) -> None:
         if event == "accepted":

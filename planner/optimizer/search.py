@@ -23,9 +23,9 @@ _TOLERANCE = 2e-7
 _NEARLY_ONE = (0.8, 0.95, 0.6, 0.4)
 # The integer program over the known contents pays only where they are few (many left gaps of 5 % and more); up to so
 # many possible contents are simply all listed. Its limit is in nodes of the search, which every run repeats.
-_ALL_CONTENTS = 1500
-_PICK_COLUMNS = 2000
-_PICK_NODES = 5000
+_ALL_CONTENTS = 600
+_PICK_COLUMNS = 600
+_PICK_NODES = 300
 
 
 class Search:

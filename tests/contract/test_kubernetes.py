@@ -106,9 +106,10 @@ def test_a_watch_tells_every_change_after_its_version_in_order(cluster: Cluster)
 
 
 def test_a_watch_ends_after_its_time(cluster: Cluster) -> None:
-    version = cluster.kubernetes.list(CONFIGMAPS).resource_version
+    # Nobody but a test makes Jobs; ConfigMaps of a namespace that is just going would be told of.
+    version = cluster.kubernetes.list(JOBS).resource_version
 
-    events = list(cluster.kubernetes.watch(CONFIGMAPS, version, timeout_seconds=1))
+    events = list(cluster.kubernetes.watch(JOBS, version, timeout_seconds=1))
 
     # A quiet watch may tell how far it has come.
     assert {event.type for event in events} <= {"BOOKMARK"}
@@ -198,6 +199,7 @@ def test_a_patch_has_the_version_and_the_uid_as_preconditions(cluster: Cluster) 
     version, uid = created["metadata"]["resourceVersion"], created["metadata"]["uid"]
     cluster.kubernetes.patch(
         CONFIGMAPS,
+        JOBS,
         cluster.namespace,
         "note",
         {"metadata": {"resourceVersion": version, "uid": uid}, "data": {"a": "2"}},
