@@ -38,7 +38,7 @@ class HttpApi:
         self.closing = False
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.api = self
-        self._thread = threading.Thread(target=self._server.serve_forever, name="simulated API", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="simulated API", daemon=True)
         self.url: Final = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
@@ -74,6 +74,9 @@ class HttpApi:
             return self.flushed.wait_for(
                 lambda: all(position >= version for _, position in self.streams.values()), timeout_seconds
             )
+
+    def _serve(self) -> None:
+        self._server.serve_forever(poll_interval=0.05)
 
 
 class _Server(ThreadingHTTPServer):

@@ -7,7 +7,18 @@ import json
 import pytest
 
 from planner.errors import Conflict, Gone, KubernetesError, NotFound, TooManyRequests
-from planner.ports import BUDGETS, CONFIGMAPS, DAEMONSETS, DEPLOYMENTS, LEASES, NODES, PODS, STATEFULSETS, Resource
+from planner.ports import (
+    BUDGETS,
+    CONFIGMAPS,
+    DAEMONSETS,
+    DEPLOYMENTS,
+    JOBS,
+    LEASES,
+    NODES,
+    PODS,
+    STATEFULSETS,
+    Resource,
+)
 from tests.contract.subjects import (
     Cluster,
     Json,
