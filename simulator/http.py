@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Self
 from urllib.parse import parse_qs, urlsplit
@@ -33,9 +33,10 @@ class HttpApi:
         """Serve this store on a free port of 127.0.0.1."""
         self.store: Final = store
         self.lists: OrderedDict[str, tuple[bytes, ...]] = OrderedDict()
-        self.streams: dict[int, tuple[Resource, int]] = {}
+        self.streams: dict[int, tuple[Resource, tuple[int, int]]] = {}
         self.flushed: Final = threading.Condition()
         self.closing = False
+        self.marks = 0
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.api = self
         self._thread = threading.Thread(target=self._serve, name="simulated API", daemon=True)
@@ -55,24 +56,34 @@ class HttpApi:
         self._thread.join()
         self._server.server_close()
 
-    def wait_beyond(self, version: int, until_monotonic: float) -> int:
-        """Wait until something changes after this version or the time comes; returns the version by then."""
+    def wait_for_news(self, position: tuple[int, int], until_monotonic: float) -> tuple[int, int]:
+        """Wait until something changes, or a mark is asked for, after this position, or the time comes.
+
+        A position is a resource version and a number of marks; returns the one by then.
+        """
         with self.store.changed:
             self.store.changed.wait_for(
-                lambda: self.closing or self.store.version > version, max(0.0, until_monotonic - time.monotonic())
+                lambda: self.closing or (self.store.version, self.marks) != position,
+                max(0.0, until_monotonic - time.monotonic()),
             )
-            return self.store.version
+            return self.store.version, self.marks
 
-    def wait_until_sent(self, timeout_seconds: float) -> bool:
-        """Wait until every open watch has sent what has happened so far; tells whether it has.
+    def mark(self, resources: Set[Resource], timeout_seconds: float) -> bool:
+        """Send every change so far, then a bookmark, to the watches of these kinds; tells whether that is done.
 
-        Simulated time runs a thousand times faster than real time, a watch over HTTP does not: without this
-        wait a reader would lag behind by minutes of the simulated world.
+        A reader that has read the bookmark has read everything before it. False too where a kind is not watched.
         """
-        version = self.store.version
+        with self.store.changed:
+            self.marks += 1
+            goal = self.store.version, self.marks
+            self.store.changed.notify_all()
         with self.flushed:
             return self.flushed.wait_for(
-                lambda: all(position >= version for _, position in self.streams.values()), timeout_seconds
+                lambda: (
+                    resources
+                    <= {r for r, (version, marks) in self.streams.values() if version >= goal[0] and marks >= goal[1]}
+                ),
+                timeout_seconds,
             )
 
     def _serve(self) -> None:
@@ -140,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _watch(self, resource: Resource, query: Mapping[str, str]) -> None:
         api, store = self.server.api, self.server.api.store
-        position = int(query.get("resourceVersion", "") or 0)
+        position = int(query.get("resourceVersion", "") or 0), api.marks
         deadline = time.monotonic() + float(query.get("timeoutSeconds", "1800"))
         bookmarks = query.get("allowWatchBookmarks") in ("1", "true")
         self.send_response(200)
@@ -151,15 +162,16 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             while True:
                 quiet_until = min(deadline, time.monotonic() + BOOKMARK_SECONDS)
-                seen = api.wait_beyond(position, quiet_until)
-                changes = store.since(resource, position)
+                seen = api.wait_for_news(position, quiet_until)
+                changes = store.since(resource, position[0])
                 for change in changes:
-                    if change.version <= seen:
+                    if change.version <= seen[0]:
                         self._event(change.type, change.raw)
-                if bookmarks and not changes and time.monotonic() >= quiet_until:
-                    self._event("BOOKMARK", bookmark(resource, seen))
+                is_quiet = not changes and time.monotonic() >= quiet_until
+                if bookmarks and (is_quiet or seen[1] > position[1]):
+                    self._event("BOOKMARK", bookmark(resource, seen[0]))
                 self.wfile.flush()
-                position = max(position, seen)
+                position = max(position[0], seen[0]), seen[1]
                 with api.flushed:
                     api.streams[stream] = (resource, position)
                     api.flushed.notify_all()

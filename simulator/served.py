@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from typing import Final, Self
 
 import urllib3
 
+from planner.ports import NODES, PODS, REPLICASETS
 from simulator.api import ApiServer
 from simulator.extenders import Extender, HttpTransport
 from simulator.http import HttpApi
@@ -19,9 +22,11 @@ from simulator.http import HttpApi
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 5.0
 
-_SEND_SECONDS: Final = 0.5
-_PARSE_SECONDS: Final = 0.002
-"""From a watch event in the socket to the extender's answers resting on it; parsing takes a tenth of it."""
+CATCH_UP_SECONDS: Final = 2.0
+"""The longest real time for which the simulated scheduler waits for the extender; then it asks regardless."""
+
+_WATCHED: Final = frozenset({NODES, PODS, REPLICASETS})
+_AGE: Final = re.compile(r"^kinema_extender_cache_age_seconds (\S+)$", re.MULTILINE)
 
 
 class ServedExtender:
@@ -35,6 +40,8 @@ class ServedExtender:
         self._process: subprocess.Popen[bytes] | None = None
         self.url: Final = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._transport = HttpTransport(self.url, before=self._catch_up)
+        self._metrics = urllib3.PoolManager(maxsize=1, retries=False, timeout=CATCH_UP_SECONDS)
+        self._caught_up = 0
         self.extender: Final = Extender(self._transport)
 
     def __enter__(self) -> Self:
@@ -54,6 +61,7 @@ class ServedExtender:
     def __exit__(self, *_: object) -> None:
         """End gunicorn, then the API."""
         self._transport.close()
+        self._metrics.clear()
         if self._process is not None:
             self._process.terminate()
             try:
@@ -94,6 +102,25 @@ class ServedExtender:
             return False
 
     def _catch_up(self) -> None:
-        """Give the extender the milliseconds that it would have in a cluster of real time."""
-        self._api.wait_until_sent(_SEND_SECONDS)
-        time.sleep(_PARSE_SECONDS)
+        """Wait, for a bounded time, until the extender has read what has happened.
+
+        Simulated time runs a thousand times faster than real time, a watch over HTTP does not: without this the
+        extender would lag behind by minutes of the simulated world. A bookmark that it has heard on every watch
+        says that it has read all that came before.
+        """
+        began = time.monotonic()
+        version = self._api.store.version
+        while version != self._caught_up and time.monotonic() - began < CATCH_UP_SECONDS:
+            sent = self._api.mark(_WATCHED, CATCH_UP_SECONDS)
+            asked = time.monotonic()
+            if sent and asked - self._age_seconds() > began:
+                self._caught_up = version
+
+    def _age_seconds(self) -> float:
+        """Return how long ago the extender heard of the watch that has been quiet for longest."""
+        try:
+            text = self._metrics.request("GET", f"{self.url}/metrics").data.decode()
+        except urllib3.exceptions.HTTPError:
+            return math.inf
+        found = _AGE.search(text)
+        return float(found[1]) if found else math.inf

@@ -86,19 +86,25 @@ def test_a_watch_ends_with_a_bookmark_after_its_time(built: World, url: str) -> 
     }
 
 
-def test_what_has_happened_is_sent_before_the_wait_returns(built: World) -> None:
+def test_a_mark_is_sent_after_everything_that_has_happened(built: World) -> None:
     with HttpApi(built.server.store) as api, urllib3.PoolManager(timeout=20.0, retries=False) as pool:
         version = built.kubernetes.list(NODES).resource_version
-        fields = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "20"}
+        fields = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "20", "allowWatchBookmarks": "1"}
         stream = pool.request("GET", f"{api.url}/api/v1/nodes", fields=fields, preload_content=False)
         for number in range(20):
             built.kubernetes.patch(NODES, "", "n1", {"metadata": {"labels": {"a": str(number)}}})
 
-        assert api.wait_until_sent(5.0)
+        assert api.mark({NODES}, 5.0)
         lines = iter(stream)
         values = [json.loads(next(lines))["object"]["metadata"]["labels"]["a"] for _ in range(20)]
         assert values == [str(number) for number in range(20)]
+        assert json.loads(next(lines))["type"] == "BOOKMARK"
         stream.close()
+
+
+def test_a_mark_to_a_kind_that_nobody_watches_is_not_sent(built: World) -> None:
+    with HttpApi(built.server.store) as api:
+        assert not api.mark({NODES}, 0.01)
 
 
 def test_another_path_is_not_found(url: str) -> None:
