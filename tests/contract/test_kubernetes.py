@@ -210,7 +210,6 @@ def test_a_patch_has_the_version_and_the_uid_as_preconditions(cluster: Cluster) 
     version, uid = created["metadata"]["resourceVersion"], created["metadata"]["uid"]
     cluster.kubernetes.patch(
         CONFIGMAPS,
-        JOBS,
         cluster.namespace,
         "note",
         {"metadata": {"resourceVersion": version, "uid": uid}, "data": {"a": "2"}},
