@@ -20,10 +20,18 @@ from planner.observer import instabilities
 from planner.ports import Clock, Cloud, Kubernetes, Usage
 from planner.predictor import predict
 from planner.processor import decide
-from planner.rescheduler import CARRIED_OUT, divergence, next_steps, rehearse, rules_of, unsteered
+from planner.rescheduler import (
+    CARRIED_OUT,
+    divergence,
+    evicting,
+    next_steps,
+    rehearse,
+    relocated,
+    rules_of,
+    unsteered,
+)
 from planner.settings import Settings
 from planner.solving import solve
-from planner.staging import evicting, relocated
 from planner.verifier import check_placement
 
 _log = logging.getLogger(__name__)

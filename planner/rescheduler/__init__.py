@@ -1,0 +1,9 @@
+"""Carries a plan out: what is next follows from plan and snapshot alone."""
+
+from planner.rescheduler.distance import divergence, unsteered
+from planner.rescheduler.moves import rules_of
+from planner.rescheduler.rehearsal import rehearse
+from planner.rescheduler.staging import evicting, relocated
+from planner.rescheduler.steps import CARRIED_OUT, next_steps
+
+__all__ = ["CARRIED_OUT", "divergence", "evicting", "next_steps", "rehearse", "relocated", "rules_of", "unsteered"]

@@ -1,0 +1,96 @@
+"""What is to be done next, from plan and snapshot alone.
+
+`next_steps` is asked again after every round until it has no more steps, so a crash, a failed boot or a user's
+hand in the middle is just another snapshot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from planner.model.cluster import NODE_POOL, Node, Snapshot
+from planner.model.plan import BootNodes, Plan, PlanRecord, SavePlan, Step, Wait
+from planner.rescheduler.marks import mark
+from planner.rescheduler.moves import find_moves, starts
+from planner.rescheduler.removal import remove, take_back
+from planner.settings import MoveSettings
+
+CARRIED_OUT = "carried out"
+"""The reason of a record whose plan was carried out to its end."""
+
+_NOT_YET_USABLE = (
+    "node.kubernetes.io/",
+    "node.cloudprovider.kubernetes.io/",
+    "startup-taint.cluster-autoscaler.kubernetes.io/",
+    "ignore-taint.cluster-autoscaler.kubernetes.io/",
+)
+
+
+def next_steps(record: PlanRecord, snapshot: Snapshot, now: float, settings: MoveSettings) -> tuple[Step, ...]:
+    """Return what can be done now, a `Wait` with its reasons while something is under way, () when all is done.
+
+    `now` is in seconds since the epoch. Boots come before marks, marks before moves; a node is removed as soon
+    as nothing that the plan moves is left on it.
+    """
+    if record.phase == "done":
+        return ()
+    if record.phase == "abandoning":
+        return take_back(record, snapshot)
+    if reason := _given_up(record, snapshot, now, settings):
+        return (SavePlan(replace(record, phase="abandoning", reason=reason)),)
+    for stage in (_boot(record.plan, snapshot), mark(record, snapshot, settings)):
+        if stage:
+            return stage
+    moves = find_moves(record, snapshot, settings)
+    steps = (*starts(record.plan, moves), *remove(record.plan, snapshot, settings, drained=moves.over))
+    working = tuple(step for step in steps if not isinstance(step, Wait))
+    if working:
+        return working
+    waiting = (*moves.waiting, *(reason for step in steps if isinstance(step, Wait) for reason in step.reasons))
+    if waiting:
+        return (Wait(waiting),)
+    return (SavePlan(replace(record, phase="done", reason=CARRIED_OUT)),)
+
+
+def _given_up(record: PlanRecord, snapshot: Snapshot, now: float, settings: MoveSettings) -> str:
+    """Return why the plan can no longer be carried out; "" while it can."""
+    planned = {node.name for node in record.plan.nodes if node.state == "boot"}
+    for instance in snapshot.instances or ():
+        if instance.state == "failed" and instance.name in planned:
+            return f"the cloud could not boot {instance.name} in {instance.zone}: {instance.error}"
+    age = now - record.accepted_at
+    if age > settings.boot_timeout_seconds:
+        ready = {n.name for n in snapshot.nodes if n.ready}
+        if late := sorted(planned - ready):
+            return f"{', '.join(late)} not Ready after {settings.boot_timeout_seconds:g} s"
+    if age > settings.iteration_timeout_seconds:
+        return f"not ended after {settings.iteration_timeout_seconds:g} s"
+    return ""
+
+
+def _boot(plan: Plan, snapshot: Snapshot) -> tuple[Step, ...]:
+    """Create what is missing, at once in every pool and zone; wait until every machine is a usable node."""
+    nodes = {node.name: node for node in snapshot.nodes}
+    instances = {instance.name for instance in snapshot.instances or ()}
+    boots = [node for node in plan.nodes if node.state == "boot"]
+    missing: dict[tuple[str, str], list[str]] = {}
+    waiting = 0
+    for planned in boots:
+        node = nodes.get(planned.name)
+        if node is None and planned.name not in instances:
+            missing.setdefault((planned.pool, planned.zone), []).append(planned.name)
+        elif node is None or not _usable(node, planned.pool):
+            waiting += 1
+    if missing:
+        return tuple(
+            BootNodes(pool, zone, tuple(names), plan.iteration) for (pool, zone), names in sorted(missing.items())
+        )
+    if waiting:
+        return (Wait((f"{waiting} of {len(boots)} new nodes are still booting",)),)
+    return ()
+
+
+def _usable(node: Node, pool: str) -> bool:
+    """Say whether the node is Ready, in its pool, and free of the taints that it carries while it starts."""
+    starting = any(t.effect != "PreferNoSchedule" and t.key.startswith(_NOT_YET_USABLE) for t in node.taints)
+    return node.ready and not node.deleting and node.labels.get(NODE_POOL) == pool and not starting
