@@ -170,6 +170,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     """Check placement, capacity, prices and the lower bound of a plan in whole numbers, from the inputs alone."""
     from planner.display import some
+    from planner.model.forecast import Forecast
     from planner.model.inputs import ChangePrices
     from planner.model.plan_json import ContradictoryPlan, decode_plan, usd
     from planner.verifier import verify
@@ -190,7 +191,11 @@ def _verify(arguments: argparse.Namespace) -> int:
     # A pinned workload may be held by the planner's own choice (no order of stages could move it). That makes a plan
     # dearer, never wrong, and the bound is checked without it.
     held = {key: workload.reason for key, workload in plan.workloads.items() if workload.strategy == "pinned"}
-    inputs = replace(_inputs(arguments, settings), iteration=plan.iteration, prices=prices, held=held)
+    # What a forecast said is known from the plan alone; the check holds it against the cluster's containers.
+    forecast = Forecast({key: workload.containers for key, workload in plan.workloads.items() if workload.containers})
+    inputs = replace(
+        _inputs(arguments, settings), iteration=plan.iteration, prices=prices, held=held, forecast=forecast
+    )
     verdict = verify(plan, inputs, arguments.time_limit, time.monotonic)
     for problem in verdict.problems:
         sys.stdout.write(f"wrong: {problem}\n")

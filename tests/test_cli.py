@@ -14,6 +14,14 @@ import pytest
 import yaml
 
 from planner.cli import main
+from planner.cloud.tables import catalogue, read_machines
+from planner.kube.reader import read_dump
+from planner.loop import make_plan
+from planner.model.forecast import Forecast
+from planner.model.inputs import PlanningInputs
+from planner.model.plan_json import encode_plan
+from planner.model.resources import Resources
+from planner.settings import Settings
 from tests.kube.server import Answer, Server, kubeconfig
 
 DATA = Path(__file__).parent / "data"
@@ -52,6 +60,16 @@ def plan() -> bytes:
     done = run("plan", *INPUTS, "--output", "json")
     assert (done.returncode, done.stderr) == (0, b"")
     return done.stdout
+
+
+@pytest.fixture(scope="module")
+def adjusted() -> bytes:
+    """Return a plan that halves the requests of web by a roll-out, as the loop makes it from a forecast."""
+    snapshot = read_dump(Path(DUMP).read_bytes(), DUMP)
+    offers = catalogue(read_machines(MACHINES), None, snapshot)
+    forecast = Forecast({"shop/Deployment/web": {"main": Resources(250, 256 * 1024**2)}})
+    given = PlanningInputs(snapshot, offers, "i1", forecast=forecast)
+    return encode_plan(make_plan(given, Settings(), lambda _: None))
 
 
 def changed(plan: bytes, tmp_path: Path, path: str, value: object) -> str:
@@ -170,6 +188,41 @@ class TestVerify:
         assert main(("verify", changed(plan, tmp_path, path, value), *INPUTS)) == 1
         out = capsys.readouterr().out
         assert out
+        assert all(line.startswith("wrong: ") for line in out.splitlines())
+
+    def test_a_plan_that_changes_requests_is_right(
+        self, adjusted: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "plan.json"
+        path.write_bytes(adjusted)
+        assert main(("verify", str(path), *INPUTS)) == 0, capsys.readouterr().out
+        # 4 x 250 and the agent's 100 fit an m2 of 1930.
+        assert json.loads(adjusted)["cost_usd_per_hour"] == 0.067
+
+    @pytest.mark.parametrize(
+        ("path", "value", "says"),
+        [
+            ("containers", {}, "its planned requests are not its requests before with the change of its containers"),
+            ("containers.main.cpu_millicores", 200, "its planned requests are not its requests before"),
+            ("containers.main.cpu_millicores", 0, "of the container main: cpu_millicores must be above 0"),
+            ("requests.cpu_millicores", 260, "its planned requests are not its requests before"),
+            ("requests_before.cpu_millicores", 510, "requests_before is what none of its pods requests"),
+            ("strategy", "evict", "new requests need a roll-out"),
+        ],
+    )
+    def test_a_fault_in_changed_requests_is_found(
+        self,
+        adjusted: bytes,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        path: str,
+        value: object,
+        says: str,
+    ) -> None:
+        planted = changed(adjusted, tmp_path, f"workloads.shop/Deployment/web.{path}", value)
+        assert main(("verify", planted, *INPUTS)) == 1
+        out = capsys.readouterr().out
+        assert says in out
         assert all(line.startswith("wrong: ") for line in out.splitlines())
 
     def test_a_file_that_is_no_plan_is_bad_input(self, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from planner.model.cluster import Workload
 from planner.model.disruption import pod_key
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan, PlannedNode, PlannedWorkload
@@ -269,6 +270,7 @@ def _requests(key: str, planned: PlannedWorkload, inputs: PlanningInputs, facts:
         return
     if forecast and not planned.containers and not planned.reason:
         yield f"workload {key}: the plan leaves its forecast out without a reason"
+    yield from _new_requests(key, planned, workload)
     change = Resources()
     for container in workload.containers if workload is not None else ():
         if container.name in planned.containers:
@@ -277,6 +279,25 @@ def _requests(key: str, planned: PlannedWorkload, inputs: PlanningInputs, facts:
             change = change - Resources(old.cpu_millicores, old.memory_bytes)
     if planned.requests != planned.requests_before + change:
         yield f"workload {key}: its planned requests are not its requests before with the change of its containers"
+
+
+def _new_requests(key: str, planned: PlannedWorkload, workload: Workload | None) -> Iterator[str]:
+    """Only CPU and memory of the template's own containers change, and what changes stays above 0."""
+    present = {container.name: container.requests for container in workload.containers} if workload is not None else {}
+    for name, new in planned.containers.items():
+        named = f"workload {key}: the plan changes the requests of the container {name}"
+        if name not in present:
+            yield f"{named}, which its template does not have"
+            continue
+        if new != Resources(new.cpu_millicores, new.memory_bytes):
+            yield f"{named} in more than CPU and memory"
+        old = present[name]
+        for what, after, before in (
+            ("cpu_millicores", new.cpu_millicores, old.cpu_millicores),
+            ("memory_bytes", new.memory_bytes, old.memory_bytes),
+        ):
+            if after <= 0 and after != before:
+                yield f"{named}: {what} must be above 0, not {after}"
 
 
 def _moves(key: str, planned: PlannedWorkload, plan: Plan, facts: Facts) -> Iterator[str]:

@@ -373,6 +373,22 @@ def test_forecast_is_counted_where_the_plan_takes_it() -> None:
     assert f"workload {WEB}: the plan leaves its forecast out without a reason" in check_placement(left_out, given)
 
 
+@pytest.mark.parametrize(
+    ("containers", "sentence"),
+    [
+        ({"side": Resources(100, GIB)}, "requests of the container side, which its template does not have"),
+        ({"main": Resources(-500, GIB)}, "of the container main: cpu_millicores must be above 0, not -500"),
+        ({"main": Resources(500, 0)}, "of the container main: memory_bytes must be above 0, not 0"),
+        ({"main": Resources(400, GIB, pods=1)}, "of the container main in more than CPU and memory"),
+    ],
+)
+def test_new_requests_that_make_no_sense_are_found(containers: dict[str, Resources], sentence: str) -> None:
+    right = right_inputs()
+    plan = with_workload(right_plan(), WEB, containers=containers)
+    problems = check_placement(plan, replace(right, forecast=Forecast({WEB: containers})))
+    assert any(sentence in problem for problem in problems), problems
+
+
 def test_held_pods_must_stay() -> None:
     held = replace(right_inputs(), held={WEB: "no order of stages could move them"})
     problems = check_placement(right_plan(), held)
