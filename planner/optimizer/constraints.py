@@ -86,7 +86,10 @@ def kept_nodes(places: Sequence[Place]) -> list[Row]:
 
 
 def pool_minimum(places: Sequence[Place], pool: str, zone: str, least: int) -> Row:
-    """Sum_{k in pool and zone} z_k >= minimum - frozen nodes of it (`least`)."""
+    """Sum_{k in pool and zone} z_k >= minimum - frozen nodes of it (`least`).
+
+    Where the minimum is above what the maximum allows, that takes its place.
+    """
     return Row("pool-minimum", (f"{pool}/{zone}",), least, _members(places, pool, zone))
 
 
@@ -103,21 +106,22 @@ def rows(
     limits: Mapping[tuple[str, str], tuple[int, int | None]],
     frozen: Mapping[tuple[str, str], int],
 ) -> tuple[tuple[Row, ...], tuple[str, ...]]:
-    """Return every row that can bind, and the names of the limits that cannot be met and are left out."""
+    """Return every row that can bind, and the names of the limits that cannot be met in full."""
     found = kept_nodes(places)
     dropped = []
     for (pool, zone), (minimum, maximum) in sorted(limits.items()):
         members = _members(places, pool, zone)
-        reachable = int(sum(place.limit for place, member in zip(places, members, strict=True) if member))
         kept = int(sum(place.limit for place, m in zip(places, members, strict=True) if m and place.kept))
-        least = minimum - frozen.get((pool, zone), 0)
-        if least > reachable:
-            dropped.append(f"pool-minimum {pool}/{zone}: {minimum} nodes, but only {reachable} can be had")
-        elif least > 0:
-            found.append(pool_minimum(places, pool, zone, least))
+        still = frozen.get((pool, zone), 0)
+        least = minimum - still
         if maximum is not None:
-            most = max(maximum - frozen.get((pool, zone), 0), kept)
+            most = max(maximum - still, kept)
             found.append(pool_maximum(places, pool, zone, most))
+            if least > most:
+                dropped.append(f"pool-minimum {pool}/{zone}: {minimum} nodes, but at most {most + still} may be had")
+                least = most
+        if least > 0:
+            found.append(pool_minimum(places, pool, zone, least))
     return tuple(found), tuple(dropped)
 
 

@@ -224,9 +224,9 @@ def _check_rows(rows: Iterable[CertificateRow], facts: Facts) -> list[str]:
     for name in facts.nodes:
         if facts.role(name) == "kept":
             right[("kept", name)] = 1
-    for (pool, zone), (minimum, maximum) in facts.inputs.catalogue.limits().items():
+    for (pool, zone), (_, maximum) in facts.inputs.catalogue.limits().items():
         frozen = sum(facts.role(name) == "frozen" for name in facts.existing(pool, zone))
-        right[("pool-minimum", f"{pool}/{zone}")] = minimum - frozen
+        right[("pool-minimum", f"{pool}/{zone}")] = facts.least(pool, zone) - frozen
         if maximum is not None:
             right[("pool-maximum", f"{pool}/{zone}")] = frozen - facts.most(pool, zone, maximum)
     seen: set[tuple[str, str]] = set()

@@ -118,6 +118,14 @@ class Facts:
         grouped = sum(group.pending.get(workload, 0) for group in self.groups)
         return min(grouped, max(0, plan.unplaced[workload].count - self.unmodelled.get(workload, 0)))
 
+    def least(self, pool: str, zone: str) -> int:
+        """Return how many nodes the pool must have in the zone: its minimum, or what the maximum allows if less.
+
+        Nodes can be booted empty, so nothing but the maximum stands between a pool and its minimum.
+        """
+        minimum, maximum = self.inputs.catalogue.limits()[(pool, zone)]
+        return minimum if maximum is None else min(minimum, self.most(pool, zone, maximum))
+
     def most(self, pool: str, zone: str, maximum: int) -> int:
         """Return how many nodes the pool may have in the zone: its maximum, or what must stay if that is more."""
         return max(maximum, sum(self.role(name) != "removable" for name in self.existing(pool, zone)))

@@ -185,9 +185,9 @@ def _pins(plan: Plan, facts: Facts) -> Iterator[str]:
 def _pool_limits(plan: Plan, facts: Facts) -> Iterator[str]:
     """Each pool has its minimum and at most its maximum of nodes in each zone; what must stay may exceed it."""
     sizes = Counter((node.pool, node.zone) for node in _staying(plan))
-    for (pool, zone), (minimum, maximum) in facts.inputs.catalogue.limits().items():
+    for (pool, zone), (_, maximum) in facts.inputs.catalogue.limits().items():
         size = sizes[(pool, zone)]
-        if size < minimum:
+        if size < (minimum := facts.least(pool, zone)):
             yield f"pool {pool} in {zone}: {size} nodes are below the minimum of {minimum}"
         if maximum is not None and size > facts.most(pool, zone, maximum):
             yield f"pool {pool} in {zone}: {size} nodes are above the maximum of {maximum}"
@@ -370,8 +370,8 @@ def _may_stay(plan: Plan, facts: Facts) -> bool:
     )
     if placed_pending or any(workload.containers for workload in plan.workloads.values()):
         return False
-    for (pool, zone), (minimum, maximum) in facts.inputs.catalogue.limits().items():
+    for (pool, zone), (_, maximum) in facts.inputs.catalogue.limits().items():
         size = len(facts.existing(pool, zone))
-        if size < minimum or (maximum is not None and size > facts.most(pool, zone, maximum)):
+        if size < facts.least(pool, zone) or (maximum is not None and size > facts.most(pool, zone, maximum)):
             return False
     return True

@@ -171,6 +171,16 @@ def test_pool_minimum_is_kept_with_empty_nodes(solver: str) -> None:
     assert plan.objective.status == "optimal"
 
 
+def test_pool_minimum_above_its_maximum_is_met_as_far_as_it_can_be(solver: str) -> None:
+    web = deployment("web", 1)
+    nodes = [node(f"n{i}", pool="p") for i in range(3)]
+    offers = catalogue(offering(pool="p", minimum=3, maximum=2), managed_pools=frozenset({"p"}))
+    plan = planned(inputs(snapshot(nodes, [web], pods_of(web, on={"n0": 1})), offers), solver)
+    # One node would do; three are too many, and of the minimum of 3 the maximum leaves 2 x 0.2.
+    assert plan.cost_nanousd_per_hour == nanousd(0.4)
+    assert plan.certificate.dropped == ("pool-minimum p/zone-a: 3 nodes, but at most 2 may be had",)
+
+
 def test_taint_keeps_pods_without_toleration_away(solver: str) -> None:
     taint = Taint("dedicated", "gpu", "NoSchedule")
     plain = deployment("plain", 2, cpu=1000)

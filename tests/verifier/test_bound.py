@@ -177,6 +177,17 @@ def test_pool_maximum_with_a_dual_lowers_the_bound_by_what_it_allows() -> None:
     assert verdict.lower_bound_nanousd_per_hour == 754_291_664 - 3 * 7 + 7
 
 
+def test_pool_minimum_above_its_maximum_counts_in_the_bound_as_the_maximum() -> None:
+    right = right_inputs()
+    offers = tuple(replace(o, minimum=9, maximum=4) if o.pool == "general" else o for o in right.catalogue.offerings)
+    crossed = replace(right, catalogue=replace(right.catalogue, offerings=offers))
+    # One of 4 nodes is frozen: 3 are left, and a row that asks for 8 assumes what cannot be.
+    bold = checked(_class(_row(right_plan(), 1, rhs=8), "m4", limit=4), crossed)
+    assert "certificate row pool-minimum general/zone-a: rhs is 8, the inputs say 3" in bold.problems
+    right_row = checked(_class(_row(right_plan(), 1, rhs=3), "m4", limit=4), crossed)
+    assert not any("certificate" in problem for problem in right_row.problems)
+
+
 def test_pods_that_stay_are_worth_their_whole_price() -> None:
     # V of node a, which has two of the three web pods: 2 x 100,000,000 + (100,000,000 - 41,666), c = 197,916,667.
     # Node b has one, k none (its row pays its cost), and three m4 and one or more m8 could hold the three.

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from planner.model.forecast import Forecast
-from planner.model.plan import Plan, Unplaced
+from planner.model.inputs import PlanningInputs
+from planner.model.plan import Certificate, Plan, Unplaced
 from planner.model.resources import Resources
 from planner.model.scheduling import NodeConstraints, Taint
 from planner.verifier import check_placement
@@ -259,6 +260,25 @@ def test_pool_may_exceed_its_maximum_by_what_must_stay() -> None:
     tight = replace(right, catalogue=replace(right.catalogue, offerings=offers))
     # k holds a pinned pod and f is cordoned: both stay although the maximum is 1.
     assert check_placement(right_plan(), tight) == ()
+
+
+def test_pool_minimum_above_its_maximum_is_asked_for_only_up_to_the_maximum() -> None:
+    right = right_inputs()
+
+    def limited(minimum: int, maximum: int) -> PlanningInputs:
+        offers = tuple(
+            replace(o, minimum=minimum, maximum=maximum) if o.pool == "general" else o
+            for o in right.catalogue.offerings
+        )
+        return replace(right, catalogue=replace(right.catalogue, offerings=offers))
+
+    # k and f stay: 2 nodes.
+    assert check_placement(right_plan(), limited(4, 2)) == ()
+    problems = check_placement(right_plan(), limited(4, 3))
+    assert problems == ("pool general in zone-a: 2 nodes are below the minimum of 3",)
+    # The plan's own word that a limit was dropped counts for nothing.
+    excused = replace(right_plan(), certificate=Certificate(dropped=("pool-minimum general/zone-a",)))
+    assert check_placement(excused, limited(3, 4)) == problems
 
 
 @pytest.mark.parametrize(
