@@ -230,15 +230,19 @@ def _run(arguments: argparse.Namespace) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     from prometheus_client import start_http_server
 
-    from planner.cloud.controller import open_cloud
+    from planner.cloud.controller import open_catalogue, open_cloud
     from planner.kube.client import KubernetesClient
     from planner.leadership import Leadership
     from planner.loop import Edges, run
     from planner.metrics import Metrics
 
     cloud = open_cloud(settings.cloud)
-    if cloud is None:
-        raise BadSettings("cloud.provider must be gcp for `kinema run`, not 'none'; `kinema plan` needs no cloud")
+    if cloud is None and settings.mode == "apply":
+        raise BadSettings(
+            "mode must be recommend where cloud.provider is none, not apply, since nothing can boot or delete a "
+            "machine; or set cloud.provider to gcp, with cloud.project, cloud.location, cloud.cluster and cloud.pools"
+        )
+    catalogue = open_catalogue(settings.cloud, cloud)
     clock = SystemClock()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: clock.stop.set())
@@ -247,6 +251,7 @@ def _run(arguments: argparse.Namespace) -> int:
     edges = Edges(
         kubernetes=kubernetes,
         cloud=cloud,
+        catalogue=catalogue,
         usage=_usage(settings),
         clock=clock,
         leadership=Leadership(kubernetes, clock, settings.leader, identity),
@@ -342,10 +347,17 @@ def _simulate(arguments: argparse.Namespace) -> int:  # noqa: ARG001  every comm
     )
 
     def once(world: World, report: Callable[[object], None]) -> str:
-        leadership = Leadership(world.kubernetes, world.clock, settings.leader, "demo")
-        return iterate(
-            Edges(world.kubernetes, world.cloud, NoUsage(), world.clock, leadership, Metrics(), report), settings
+        edges = Edges(
+            kubernetes=world.kubernetes,
+            cloud=world.cloud,
+            catalogue=lambda _: world.cloud.catalogue(),
+            usage=NoUsage(),
+            clock=world.clock,
+            leadership=Leadership(world.kubernetes, world.clock, settings.leader, "demo"),
+            metrics=Metrics(),
+            report=report,
         )
+        return iterate(edges, settings)
 
     result = demonstrate(builtin_machines("us-central1"), once, Console())
     return 0 if result.outcome == "carried-out" and not result.violations else EXIT_FAILED
@@ -409,29 +421,25 @@ def _read(name: str) -> tuple[str, bytes]:
 
 def _catalogue(arguments: argparse.Namespace, settings: Settings, snapshot: Snapshot) -> Catalogue:
     """Return what can be bought: the user's tables, a cloud's built-in prices, or the cloud of the settings."""
+    from planner.cloud.controller import open_catalogue, open_cloud
     from planner.cloud.tables import catalogue, read_machines, read_pools
 
     if arguments.machines and arguments.cloud:
         raise BadInput("give --machines or --cloud, not both")
     if arguments.region and not arguments.cloud:
         raise BadInput("--region says whose prices --cloud means; give --cloud too")
-    table = arguments.machines or ("" if arguments.cloud else settings.cloud.machines)
-    if table and (arguments.machines or settings.cloud.provider == "none"):
-        machines = read_machines(table)
+    if arguments.machines:
+        machines = read_machines(arguments.machines)
     elif arguments.cloud:
         from planner.cloud.gcp.machines import builtin_machines
 
         if not arguments.region:
             raise BadInput(f"--cloud {arguments.cloud} needs a --region, such as us-central1")
         machines = builtin_machines(arguments.region)
-    elif settings.cloud.provider != "none":
-        from planner.cloud.controller import open_cloud
-
-        cloud = open_cloud(settings.cloud)
-        assert cloud is not None
-        return cloud.catalogue()
-    else:
+    elif settings.cloud.provider == "none" and not settings.cloud.machines:
         raise BadInput("there are no machine types: give --machines CSV, or --cloud gcp --region NAME")
+    else:
+        return open_catalogue(settings.cloud, open_cloud(settings.cloud), arguments.pools)(snapshot)
     pools = read_pools(arguments.pools, machines) if arguments.pools else None
     return catalogue(machines, pools, snapshot)
 

@@ -15,6 +15,7 @@ from planner.metrics import Metrics
 from planner.model.cluster import Snapshot
 from planner.model.effort import Progress
 from planner.model.inputs import ChangePrices, PlanningInputs
+from planner.model.machines import Catalogue
 from planner.model.plan import Decision, Plan, PlanRecord, SavePlan, Step, Wait
 from planner.observer import instabilities
 from planner.ports import Clock, Cloud, Kubernetes, Usage
@@ -59,12 +60,13 @@ Outcome = Literal["not-leader", "waiting", "recommended", "dropped", "carried-ou
 class Edges:
     """The doors to everything outside, and who is told.
 
-    `steering_problem` returns why the chosen steering is not there, "" where it is; `stopping` says whether the
-    process was asked to end.
+    `catalogue` says what can be bought; without a `cloud` the loop can only recommend. `steering_problem` returns
+    why the chosen steering is not there, "" where it is; `stopping` says whether the process was asked to end.
     """
 
     kubernetes: Kubernetes
-    cloud: Cloud
+    cloud: Cloud | None
+    catalogue: Callable[[Snapshot], Catalogue]
     usage: Usage
     clock: Clock
     leadership: Leadership
@@ -99,7 +101,7 @@ def iterate(edges: Edges, settings: Settings) -> Outcome:
         forecast = predict(snapshot, edges.usage.read(snapshot), settings.predictor)
     inputs = PlanningInputs(
         snapshot=snapshot,
-        catalogue=edges.cloud.catalogue(),
+        catalogue=edges.catalogue(snapshot),
         iteration=f"i{int(snapshot.taken_at):x}",
         forecast=forecast,
         rules=rules_of(settings.move),

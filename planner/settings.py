@@ -180,7 +180,7 @@ class CloudSettings:
     """Where the nodes come from."""
 
     provider: Literal["gcp", "none"] = "none"
-    """The cloud's controller; "none" only plans (with a table of machine types)."""
+    """The cloud's controller; "none" only plans and recommends, from the table that `machines` names."""
 
     project: str = ""
     """The Google Cloud project's id."""
@@ -195,7 +195,7 @@ class CloudSettings:
     """The node pools that Kinema may change. Never all by default: what it was not given it does not touch."""
 
     machines: str = ""
-    """A CSV file of machine types with prices that replaces the built-in catalogue."""
+    """A CSV file of machine types with prices that replaces the built-in catalogue; needed by provider "none"."""
 
     compute_endpoint: str = ""
     """Another address of the Compute Engine API, such as a private endpoint; http:// means without credentials."""

@@ -16,6 +16,7 @@ import yaml
 from planner.cli import main
 from planner.cloud.tables import catalogue, read_machines
 from planner.kube.reader import read_dump
+from planner.kube.record import decode_record
 from planner.loop import make_plan
 from planner.model.forecast import Forecast
 from planner.model.inputs import PlanningInputs
@@ -257,7 +258,8 @@ class TestBadInput:
             (("plan", *INPUTS, "--solver", "a b"), "--solver: optimizer.solver must be a solver's name"),
             (("plan", *INPUTS, "--solver", "NOPE"), "optimizer.solver: 'NOPE' is no installed"),
             (("plan", "--machines", MACHINES), "~/.kube/config: there is no such kubeconfig; "),
-            (("run", "--once"), "cloud.provider must be "),
+            (("run", "--once"), "cloud.machines must be a CSV file of machine types where cloud.provider is none"),
+            (("run", "--once", "--mode", "apply"), "mode must be recommend where cloud.provider is none, not apply"),
             (("verify",), "the following arguments are required: PLAN"),
         ],
     )
@@ -333,6 +335,49 @@ class TestLiveClusters:
         assert main(("plan", "--machines", MACHINES, "--output", "json")) == 0
         assert json.loads(capsysbinary.readouterr().out)["cost_usd_per_hour"] == 0.134
         assert {method for method, *_ in server.requests} == {"GET"}
+
+    def test_without_a_cloud_the_loop_recommends_from_a_table_and_writes_only_lease_and_plan(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stored: dict[str, bytes] = {}
+
+        def answer(method: str, path: str, _: dict[str, str]) -> Answer:
+            body = next(sent for m, p, _, sent, _ in reversed(server.requests) if (m, p) == (method, path))
+            if method == "GET" and not path.startswith(("/api/v1/namespaces", "/apis/coordination.k8s.io")):
+                return self.listing(path)
+            if method != "GET":
+                name = f"/{body['metadata']['name']}" if method == "POST" else ""
+                stored[path + name] = json.dumps(body).encode()
+                return 201, stored[path + name], {}
+            missing = json.dumps({"message": "not found"}).encode()
+            return (200, stored[path], {}) if path in stored else (404, missing, {})
+
+        server.answer = answer
+        monkeypatch.setenv("KINEMA_CLOUD_MACHINES", MACHINES)
+        monkeypatch.setenv("KINEMA_METRICS_PORT", "0")
+        done = run("run", "--once")
+        assert done.returncode == 0, done.stderr
+        assert b"iteration ended: recommended" in done.stderr
+        lease = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/kinema-planner"
+        kept = "/api/v1/namespaces/kube-system/configmaps/kinema-plan"
+        assert stored.keys() == {lease, kept}
+        record = decode_record(stored[kept])
+        assert (record.mode, record.phase) == ("recommend", "done")
+        # Three m4 at 0.134 become one, as in `kinema plan`.
+        assert record.plan.cost_nanousd_per_hour == 134_000_000
+
+    @pytest.mark.parametrize(("table", "says"), [("/absent", "/absent: cannot be read: "), (DUMP, f"{DUMP}: line 1: ")])
+    def test_a_table_that_cannot_be_read_ends_the_loop_before_it_asks_the_cluster(
+        self,
+        server: Server,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        table: str,
+        says: str,
+    ) -> None:
+        monkeypatch.setenv("KINEMA_CLOUD_MACHINES", table)
+        assert refusal(capsys, "run", "--once").startswith(says)
+        assert server.requests == []
 
     def test_one_refused_list_ends_with_exit_code_1_and_nothing_is_written(
         self, server: Server, capsys: pytest.CaptureFixture[str]

@@ -45,7 +45,15 @@ def one_life(world: World, dying: Dying) -> Outcome:
     dying.steps = 0
     leadership = Leadership(world.kubernetes, world.clock, SETTINGS.leader, "planner")
     edges = Edges(
-        world.kubernetes, world.cloud, NoUsage(), world.clock, leadership, Metrics(), dying.note, stopping=dying
+        kubernetes=world.kubernetes,
+        cloud=world.cloud,
+        catalogue=lambda _: world.cloud.catalogue(),
+        usage=NoUsage(),
+        clock=world.clock,
+        leadership=leadership,
+        metrics=Metrics(),
+        report=dying.note,
+        stopping=dying,
     )
     return iterate(edges, SETTINGS)
 

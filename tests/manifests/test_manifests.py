@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
+import sys
 import time
 import tomllib
 from collections import Counter
@@ -19,6 +21,8 @@ import yaml
 
 from extender.settings import ExtenderSettings
 from planner import labels, ports
+from planner.cloud.gcp.machines import builtin_machines
+from planner.cloud.tables import read_machines
 from planner.kube import record
 from planner.settings import load_settings
 from tests.controlplane.build import KUBERNETES_VERSION, Binaries
@@ -275,18 +279,22 @@ def start_second_scheduler(control_plane: ControlPlane, extender_url: str) -> Pr
     )
 
 
-def create_deployment(control_plane: ControlPlane, namespace: str, replicas: int) -> Manifest:
+STEERED: Final = {
+    "schedulerName": "kinema-scheduler",
+    "containers": [{"name": "main", "image": "registry.example/app:1"}],
+}
+
+
+def create_deployment(
+    control_plane: ControlPlane, namespace: str, replicas: int, spec: Manifest | None = None
+) -> Manifest:
     selector = {"app": "web"}
-    spec = {
-        "schedulerName": "kinema-scheduler",
-        "containers": [{"name": "main", "image": "registry.example/app:1"}],
-    }
     body = {
         "metadata": {"name": "web"},
         "spec": {
             "replicas": replicas,
             "selector": {"matchLabels": selector},
-            "template": {"metadata": {"labels": selector}, "spec": spec},
+            "template": {"metadata": {"labels": selector}, "spec": spec or STEERED},
         },
     }
     return control_plane.request("POST", f"/apis/apps/v1/namespaces/{namespace}/deployments", body)
@@ -301,6 +309,12 @@ def hosts_of_running_pods(control_plane: ControlPlane, namespace: str, count: in
 
     control_plane.eventually(lambda: len(hosts()) == count, f"{count} pods to run in {namespace}")
     return Counter(hosts())
+
+
+def is_complete(control_plane: ControlPlane, namespace: str) -> bool:
+    """Say whether the Deployment's own status has every replica ready, as the planner waits for."""
+    found = control_plane.request("GET", f"/apis/apps/v1/namespaces/{namespace}/deployments/web")
+    return bool(found["status"].get("readyReplicas") == found["spec"]["replicas"])
 
 
 def test_the_second_scheduler_places_pods_also_without_its_extender(applied: ControlPlane) -> None:
@@ -397,6 +411,56 @@ def test_settings_are_valid_and_agree_with_the_rest(path: Path, base: list[Manif
     assert {"name": "metrics", "containerPort": settings.metrics_port} in planner["ports"]
 
 
+def test_base_plans_from_a_table_that_is_mounted_and_holds_what_the_project_knows(base: list[Manifest]) -> None:
+    settings = load_settings(str(BASE / "settings.yaml"), {})
+    assert settings.cloud.provider == "none"
+    (mount,) = [m for m in containers(base)["planner"]["volumeMounts"] if m["name"] == "settings"]
+    assert settings.cloud.machines == f"{mount['mountPath']}/machines.csv"
+    table, known = read_machines(str(BASE / "machines.csv")), builtin_machines("us-central1")
+    assert len(table) >= 20
+    assert table == {name: known[name] for name in table}
+
+
+def test_the_planner_of_base_recommends_a_plan_and_changes_nothing(
+    new_control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    cluster = new_control_plane
+    cluster.apply(BASE / "rbac.yaml", namespace=NAMESPACE)
+    cluster.add_node(*(FakeNode(name=f"node-{number}") for number in range(3)))
+    namespace = cluster.create_namespace("shop")
+    container = {"name": "main", "image": "registry.example/app:1", "resources": {"requests": {"cpu": "1"}}}
+    create_deployment(cluster, namespace, 3, {"containers": [container]})
+    scheduler = cluster.start_scheduler()
+    try:
+        assert hosts_of_running_pods(cluster, namespace, 3).total() == 3
+        cluster.eventually(lambda: is_complete(cluster, namespace), "the Deployment to see its pods")
+        before = cluster.items("/api/v1/nodes")
+        # Only where the files lie and the port differ from what runs in the pod.
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "KUBECONFIG": str(cluster.kubeconfig_for(NAMESPACE, "kinema-planner")),
+            "KINEMA_CLOUD_MACHINES": str(BASE / "machines.csv"),
+            "KINEMA_METRICS_PORT": "0",
+        }
+        command = [sys.executable, "-m", "planner", "run", "--once", "--settings", str(BASE / "settings.yaml")]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert "iteration ended: recommended" in done.stderr
+    finally:
+        scheduler.stop()
+    kept = cluster.request("GET", f"/api/v1/namespaces/{NAMESPACE}/configmaps/{record.NAME}")
+    found = record.decode_record(json.dumps(kept).encode())
+    assert (found.mode, found.phase) == ("recommend", "done")
+    # Three e2-standard-4 at 0.13402 $/h; 3 x 1000m of CPU fit on the cheapest machine with 3 CPUs, e2-highcpu-4.
+    assert found.plan.current_cost_nanousd_per_hour == 3 * 134_020_000
+    assert found.plan.cost_nanousd_per_hour == 98_940_000
+    after = cluster.items("/api/v1/nodes")
+    assert [(n["metadata"]["labels"], n["spec"]) for n in after] == [
+        (n["metadata"]["labels"], n["spec"]) for n in before
+    ]
+
+
 def test_the_extender_listens_where_the_scheduler_asks(base: list[Manifest]) -> None:
     configuration = yaml.safe_load((BASE / "scheduler-configuration.yaml").read_text())
     (extender,) = configuration["extenders"]
@@ -433,7 +497,8 @@ def test_every_mounted_file_is_in_its_configmap(base: list[Manifest]) -> None:
     for name, template in pod_templates(base).items():
         (volume,) = [v["configMap"] for v in template["spec"]["volumes"] if "configMap" in v]
         files = named(base, "ConfigMap", volume["name"])["data"]
-        text = json.dumps(template["spec"]["containers"])
+        # A container names its files; settings may name further ones.
+        text = json.dumps(template["spec"]["containers"]) + files.get("settings.yaml", "")
         used = set(re.findall(r"/etc/kinema/([\w.-]+)", text))
         assert used == set(files), name
 
