@@ -101,7 +101,11 @@ class CvxpySolver:
             return Answer("optimal", np.asarray(x.value, dtype=np.float64).ravel(), duals)
         if program.integer and problem.status in (cvxpy.OPTIMAL_INACCURATE, cvxpy.USER_LIMIT) and x.value is not None:
             return Answer("limit", np.asarray(x.value, dtype=np.float64).ravel(), nothing)
-        if problem.status == cvxpy.USER_LIMIT or (program.integer and name == "GLPK_MI"):
+        # Some of the contents alone, in whole numbers, may admit no plan at all.
+        nothing_whole = program.integer and (
+            name == "GLPK_MI" or problem.status in (cvxpy.INFEASIBLE, cvxpy.settings.INFEASIBLE_OR_UNBOUNDED)
+        )
+        if problem.status == cvxpy.USER_LIMIT or nothing_whole:
             return Answer("none", nothing, nothing)
         raise SolverError(f"{name} ended with the status {problem.status!r}, and this program always has an answer")
 

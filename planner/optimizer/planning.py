@@ -63,7 +63,7 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
             # Now that a good plan is known, the bound is worth more exactness.
             _prove(search, race, _BOUND_SHARE)
     if not race.won() and race.best is not None and race.left() > 0:
-        picked = search.pick(race.best.value, race.left() * _PICK_SHARE)
+        picked = search.pick(race.to_beat(), race.left() * _PICK_SHARE)
         if picked is not None:
             race.enter(picked)
     if race.best is None:
@@ -147,6 +147,12 @@ class _Race:
         if self.best is None or self._proven is None or self.best.missing > self._expected():
             return False
         return self._least - self._proven <= self._effort.target_gap * abs(self._least)
+
+    def to_beat(self) -> float:
+        """Return the value below which a plan is better; while a pod lacks a place that it could have, any value is."""
+        if self.best is None or self.best.missing > self._expected():
+            return math.inf
+        return self.best.value
 
     def worth_proving(self, relaxed: float) -> float:
         """Return how far the bound may stay below the relaxed optimum, in nanodollars per hour."""

@@ -96,7 +96,7 @@ class Search:
         packing = packing_of(problem, classes, contents, np.ones(classes.size, dtype=np.int64))
         return self._repaired(packing)
 
-    def pick(self, value: int, seconds: float) -> Packing | None:
+    def pick(self, value: float, seconds: float) -> Packing | None:
         """Solve the integer program over the columns that a plan better than `value` could use, where they are few."""
         if self.relaxed is None:
             return None

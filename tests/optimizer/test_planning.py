@@ -153,6 +153,14 @@ def test_pool_maximum_leaves_pending_pods_out_with_a_reason(solver: str) -> None
     assert "pool maxima (p/zone-a)" in plan.unplaced[web.key].reason
 
 
+def test_pool_that_must_have_a_node_and_may_have_no_other_leaves_pods_out(solver: str) -> None:
+    web = deployment("web", 3, cpu=3000)
+    given = inputs(snapshot([], [web], pods_of(web, pending=3)), catalogue(offering(pool="p", minimum=1, maximum=1)))
+    plan = planned(given, solver)
+    # One of 3000 fits 4000.
+    assert (booted(plan), plan.unplaced[web.key].count) == (["m4"], 2)
+
+
 def test_pool_maximum_turns_to_the_dearer_pool(solver: str) -> None:
     web = deployment("web", 12, cpu=1000)
     offers = catalogue(offering(pool="cheap", maximum=2), offering("n4", 0.3, pool="dear"))
