@@ -143,7 +143,8 @@ def with_held(assessment: Assessment, snapshot: Snapshot, held: Mapping[str, str
     """Return the assessment with the pods of these workloads pinned too, each for the given reason."""
     pins, roles, reasons = dict(assessment.pins), dict(assessment.roles), dict(assessment.role_reasons)
     for pod in planned_pods(snapshot):
-        if pod.node is None or pod.workload not in held:
+        # A pod whose node is gone has to be placed anew, whatever holds the others.
+        if pod.node not in roles or pod.workload not in held:
             continue
         pins.setdefault(pod_key(pod), held[pod.workload])
         if roles.get(pod.node) == "removable":

@@ -325,6 +325,14 @@ def test_pod_of_a_vanished_node_is_placed_anew(solver: str) -> None:
     assert plan.moves == 0
 
 
+def test_pod_of_a_vanished_node_is_placed_anew_though_the_others_are_stuck(solver: str) -> None:
+    web = deployment("web", 2)  # surges only, and a roll-out would also replace the opted-out pod
+    stays = pod(web, 0, on="a", annotations={"kinema.io/do-not-disrupt": "true"})
+    lost = pod(web, 1, on="gone")
+    plan = planned(inputs(snapshot([node("a")], [web], [stays, lost]), catalogue(offering())), solver)
+    assert {n.name: dict(n.pods) for n in plan.nodes} == {"a": {web.key: 2}}
+
+
 def test_empty_cluster_needs_nothing(solver: str) -> None:
     plan = planned(inputs(snapshot(), catalogue(offering())), solver)
     assert plan.nodes == ()
