@@ -9,15 +9,13 @@ import pytest
 from planner import labels as keys
 from planner.cloud.gcp.machines import builtin_machines
 from planner.kube.reader import read_snapshot
-from planner.leadership import Leadership
-from planner.loop import Edges, Outcome, Report, iterate
-from planner.metrics import Metrics
+from planner.loop import Outcome, Report, iterate
 from planner.model.plan import Wait
 from planner.rescheduler import CARRIED_OUT
 from planner.settings import MoveSettings, OptimizerSettings, Settings
-from planner.usage import NoUsage
 from simulator.scenarios import badly_packed
 from simulator.world import World
+from tests.iterating import edges_of
 
 SETTINGS = Settings(
     mode="apply",
@@ -43,19 +41,7 @@ class Dying:
 def one_life(world: World, dying: Dying) -> Outcome:
     """Run a planner that knows nothing of its predecessors until the iteration ends or it dies."""
     dying.steps = 0
-    leadership = Leadership(world.kubernetes, world.clock, SETTINGS.leader, "planner")
-    edges = Edges(
-        kubernetes=world.kubernetes,
-        cloud=world.cloud,
-        catalogue=lambda _: world.cloud.catalogue(),
-        usage=NoUsage(),
-        clock=world.clock,
-        leadership=leadership,
-        metrics=Metrics(),
-        report=dying.note,
-        stopping=dying,
-    )
-    return iterate(edges, SETTINGS)
+    return iterate(edges_of(world, dying.note, stopping=dying), SETTINGS)
 
 
 @pytest.mark.soak
