@@ -231,6 +231,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from prometheus_client import start_http_server
 
     from planner.cloud.controller import open_catalogue, open_cloud
+    from planner.events import Recorder
     from planner.kube.client import KubernetesClient
     from planner.leadership import Leadership
     from planner.loop import Edges, run
@@ -248,6 +249,12 @@ def _run(arguments: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: clock.stop.set())
     kubernetes = KubernetesClient.connect(settings.kubeconfig)
     identity = settings.leader.identity or f"{socket.gethostname()}_{secrets.token_hex(4)}"
+    tell_in_events = Recorder(kubernetes, clock, settings.leader.namespace, identity)
+
+    def report(what: Report) -> None:
+        _log_report(what)
+        tell_in_events(what)
+
     edges = Edges(
         kubernetes=kubernetes,
         cloud=cloud,
@@ -256,7 +263,7 @@ def _run(arguments: argparse.Namespace) -> int:
         clock=clock,
         leadership=Leadership(kubernetes, clock, settings.leader, identity),
         metrics=Metrics(),
-        report=_log_report,
+        report=report,
         steering_problem=lambda: _extender_problem(settings.move.extender_url),
         stopping=clock.stop.is_set,
     )
@@ -304,13 +311,13 @@ def _extender_problem(url: str) -> str:
 
 def _log_report(report: Report) -> None:
     """Say in one line what the loop did."""
-    from planner.loop import Waiting
+    from planner.loop import Failed, Waiting
     from planner.model.effort import Progress
     from planner.model.plan import Decision, Plan, SavePlan, Wait
     from planner.model.plan_json import usd
 
     match report:
-        case Progress():
+        case Progress() | Failed():  # the loop itself logs why an iteration failed
             return
         case Plan():
             before, after = usd(report.current_cost_nanousd_per_hour), usd(report.cost_nanousd_per_hour)

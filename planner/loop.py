@@ -50,7 +50,14 @@ class Waiting:
     reasons: tuple[str, ...]
 
 
-Report = Waiting | Plan | Decision | Step | Progress
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why an iteration ended in an error."""
+
+    reason: str
+
+
+Report = Waiting | Plan | Decision | Step | Progress | Failed
 """Everything that a watcher of the loop is told: progress of the solve, the plan, the decision, each step done."""
 
 Outcome = Literal["not-leader", "waiting", "recommended", "dropped", "carried-out", "abandoned", "interrupted"]
@@ -118,14 +125,14 @@ def iterate(edges: Edges, settings: Settings) -> Outcome:
         return "dropped"
     if settings.mode == "recommend":
         seen = PlanRecord(plan, "done", edges.clock.now(), mode="recommend", reason="recommended")
-        _executor(edges, settings).execute((SavePlan(seen),))
+        _save(edges, settings, seen)
         return "recommended"
     if problem := edges.steering_problem():
         return _wait(edges, (problem,))
     for name in unsteered(plan, current, settings.move):
         _log.warning("its pods are not steered: %s", name)
     accepted = PlanRecord(plan, "carrying-out", edges.clock.now())
-    if not _executor(edges, settings).execute((SavePlan(accepted),)):
+    if not _save(edges, settings, accepted):
         return "not-leader"
     return carry_on(edges, accepted, settings)
 
@@ -208,6 +215,7 @@ def run(edges: Edges, settings: Settings, *, once: bool) -> Outcome:
             _log.info("%s", idle_note if outcome == "not-leader" else f"iteration ended: {outcome}")
         except KinemaError as error:
             edges.metrics.iterations.labels("failed").inc()
+            edges.report(Failed(str(error)))
             if once:
                 raise
             _log.error("iteration failed: %s", error)
@@ -231,6 +239,14 @@ def _wait(edges: Edges, reasons: tuple[str, ...]) -> Outcome:
     for reason in reasons:
         edges.metrics.waiting.labels(reason).set(1)
     return "waiting"
+
+
+def _save(edges: Edges, settings: Settings, record: PlanRecord) -> bool:
+    """Let the cluster remember the plan; return False where leadership was lost before."""
+    done = _executor(edges, settings).execute((SavePlan(record),))
+    for step in done:
+        edges.report(step)
+    return bool(done)
 
 
 def _measure_plan(metrics: Metrics, plan: Plan) -> None:

@@ -336,7 +336,7 @@ class TestLiveClusters:
         assert json.loads(capsysbinary.readouterr().out)["cost_usd_per_hour"] == 0.134
         assert {method for method, *_ in server.requests} == {"GET"}
 
-    def test_without_a_cloud_the_loop_recommends_from_a_table_and_writes_only_lease_and_plan(
+    def test_without_a_cloud_the_loop_recommends_from_a_table_and_writes_lease_plan_and_event(
         self, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         stored: dict[str, bytes] = {}
@@ -360,7 +360,9 @@ class TestLiveClusters:
         assert b"iteration ended: recommended" in done.stderr
         lease = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/kinema-planner"
         kept = "/api/v1/namespaces/kube-system/configmaps/kinema-plan"
-        assert stored.keys() == {lease, kept}
+        (event,) = stored.keys() - {lease, kept}
+        assert event.startswith("/api/v1/namespaces/kube-system/events/kinema-plan.")
+        assert json.loads(stored[event])["reason"] == "PlanRecommended"
         record = decode_record(stored[kept])
         assert (record.mode, record.phase) == ("recommend", "done")
         # Three m4 at 0.134 become one, as in `kinema plan`.

@@ -216,6 +216,12 @@ class Site:
                 return decode_record(json.dumps(item).encode())
         return None
 
+    def events(self) -> list[str]:
+        """Return the reasons of the planner's Events, oldest first."""
+        found = self.cluster.items("/api/v1/namespaces/kube-system/events")
+        own = [event for event in found if event["source"].get("component") == "kinema-planner"]
+        return [event["reason"] for event in sorted(own, key=lambda event: str(event["metadata"]["name"]))]
+
     def leave_old_marks(self) -> None:
         """Put marks of an iteration that never ended on two nodes."""
         for name in OLD_NODES[:2]:

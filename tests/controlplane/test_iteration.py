@@ -48,6 +48,7 @@ def check_end(site: Site, watcher: Watcher, *, exact: bool) -> Plan:
     assert (record.phase, record.reason) == ("done", CARRIED_OUT)
     assert plan.cost_nanousd_per_hour < 0.9 * plan.current_cost_nanousd_per_hour
     assert plan.objective.lower_bound_nanousd_per_hour <= plan.objective.value_nanousd_per_hour
+    assert [reason for reason in site.events() if reason != "Waiting"] == ["PlanAccepted", "PlanCarriedOut"]
 
     wanted = {node.name for node in plan.nodes if node.state != "remove"}
     removed = {node.name for node in plan.nodes if node.state == "remove"}
@@ -128,6 +129,7 @@ def test_recommend_mode_changes_no_node_and_no_workload(site: Site) -> None:
     record = site.record()
     assert record is not None
     assert (record.mode, record.phase) == ("recommend", "done")
+    assert site.events() == ["PlanRecommended"]
 
 
 def rolled(site: Site) -> int:

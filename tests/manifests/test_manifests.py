@@ -23,6 +23,7 @@ from extender.settings import ExtenderSettings
 from planner import labels, ports
 from planner.cloud.gcp.machines import builtin_machines
 from planner.cloud.tables import read_machines
+from planner.events import Recorder
 from planner.kube import record
 from planner.loop import iterate
 from planner.settings import load_settings
@@ -79,6 +80,7 @@ PLANNER_RIGHTS_IN_KUBE_SYSTEM: Final = (
     | rights("get update", "coordination.k8s.io", "leases", "kinema-planner")
     | rights("create", "", "configmaps")
     | rights("get update", "", "configmaps", record.NAME)
+    | rights("create patch", "", "events")
 )
 
 
@@ -232,8 +234,7 @@ class Noted:
                 self.rights.add(Right("create", "", "pods/eviction"))
             else:
                 resource, place = arguments[0], arguments[1:3]
-                # Kinema's own objects stand in kube-system, and only the right to create cannot name one.
-                name = place[1] if place[:1] == (NAMESPACE,) and verb != "create" else ""
+                name = place[1] if place[1:] in ((record.NAME,), ("kinema-planner",)) else ""
                 self.rights.add(Right({"replace": "update"}.get(verb, verb), resource.group, resource.plural, name))
             return getattr(self._kubernetes, verb)(*arguments, **options)
 
@@ -243,9 +244,10 @@ class Noted:
 def test_carrying_a_plan_out_takes_every_right_of_the_planner_and_no_other() -> None:
     world = badly_placed()
     noted = Noted(world.kubernetes)
-    # An iteration that moves a Deployment and a StatefulSet and removes nodes, and the end of the planner.
-    edges = edges_of(world, kubernetes=noted)
-    assert iterate(edges, APPLY) == "carried-out"
+    # An iteration that moves a Deployment and a StatefulSet and removes nodes, twice nothing to do (the second time
+    # is only counted), and the end of the planner.
+    edges = edges_of(world, Recorder(noted, world.clock, NAMESPACE, "planner"), kubernetes=noted)
+    assert [iterate(edges, APPLY) for _ in range(3)] == ["carried-out", "dropped", "dropped"]
     edges.leadership.release()
     assert noted.rights == PLANNER_READS | PLANNER_WRITES | PLANNER_RIGHTS_IN_KUBE_SYSTEM
 
@@ -484,6 +486,11 @@ def test_the_planner_of_base_recommends_a_plan_and_changes_nothing(
     # Three e2-standard-4 at 0.13402 $/h; 3 x 1000m of CPU fit on the cheapest machine with 3 CPUs, e2-highcpu-4.
     assert found.plan.current_cost_nanousd_per_hour == 3 * 134_020_000
     assert found.plan.cost_nanousd_per_hour == 98_940_000
+    events = cluster.items(f"/api/v1/namespaces/{NAMESPACE}/events")
+    (event,) = [e for e in events if e["source"].get("component") == "kinema-planner"]
+    assert (event["type"], event["reason"], event["count"]) == ("Normal", "PlanRecommended", 1)
+    listed = cluster.kubectl("events", "-n", NAMESPACE, "--for", f"configmap/{record.NAME}")
+    assert "0.40206 -> 0.09894 $/h" in listed
     after = cluster.items("/api/v1/nodes")
     assert [(n["metadata"]["labels"], n["spec"]) for n in after] == [
         (n["metadata"]["labels"], n["spec"]) for n in before
