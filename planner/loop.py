@@ -109,7 +109,7 @@ def iterate(edges: Edges, settings: Settings) -> Outcome:
     inputs = PlanningInputs(
         snapshot=snapshot,
         catalogue=edges.catalogue(snapshot),
-        iteration=f"i{int(snapshot.taken_at):x}",
+        iteration=_iteration_at(snapshot.taken_at),
         forecast=forecast,
         rules=rules_of(settings.move),
         prices=change_prices(settings),
@@ -225,6 +225,16 @@ def run(edges: Edges, settings: Settings, *, once: bool) -> Outcome:
             return outcome
         idle = settings.leader.duration_seconds / 3 if outcome == "not-leader" else settings.interval_seconds
         edges.clock.sleep(idle)
+
+
+def _iteration_at(seconds: float) -> str:
+    """Return the id of the iteration that looked at the cluster at this time, in seconds since the epoch.
+
+    Machines are named after it, and for an hour Compute Engine takes a request for machines of names that were
+    deleted for a repetition of the first one. In microseconds, and not in seconds, no two iterations are of the same
+    time: not after a quick rollback or a restart, and not where the clocks of two planners disagree.
+    """
+    return f"i{int(seconds * 10**6):x}"
 
 
 def change_prices(settings: Settings) -> ChangePrices:

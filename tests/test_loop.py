@@ -13,9 +13,11 @@ from planner.loop import Outcome, Report, iterate
 from planner.model.plan import Wait
 from planner.rescheduler import CARRIED_OUT
 from planner.settings import MoveSettings, OptimizerSettings, Settings
+from simulator.cloud import CloudTimes
 from simulator.scenarios import badly_packed
 from simulator.world import World
-from tests.iterating import edges_of
+from tests.iterating import APPLY, badly_placed, edges_of
+from tests.simulator.worlds import ZONE
 
 SETTINGS = Settings(
     mode="apply",
@@ -64,3 +66,22 @@ def test_an_iteration_with_a_planner_that_keeps_dying_ends_as_planned(seed: int)
     assert {node.name for node in snapshot.nodes} == wanted
     assert {machine.name for machine in snapshot.instances or ()} == wanted
     assert not [node.name for node in snapshot.nodes if keys.EXPIRING in node.labels]
+
+
+def test_two_iterations_of_the_same_second_have_different_names() -> None:
+    world = badly_placed(smaller=True)
+    # Everything but the solve, which takes no simulated time, is over at once.
+    world.kubernetes.latency_seconds = 0.001
+    world.cloud.times = CloudTimes(boot_seconds=(0.0, 0.0), delete_seconds=(0.0, 0.0), call_seconds=0.0)
+    asked: list[str] = []
+    world.cloud.listener = lambda event, machine: asked.append(machine.name) if event == "accepted" else None
+    world.run(1.0 - world.clock.now() % 1.0)
+    second = int(world.clock.now())
+    world.cloud.stockouts["small", ZONE] = "ZONE_RESOURCE_POOL_EXHAUSTED"
+    assert iterate(edges_of(world), APPLY) == "abandoned"
+    assert int(world.clock.now()) == second
+    del world.cloud.stockouts["small", ZONE]
+    # A planner that was started again, and knows nothing of the first one's names.
+    assert iterate(edges_of(world), APPLY) == "carried-out"
+    assert len(asked) == 2
+    assert asked[0] != asked[1]
