@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -157,6 +157,7 @@ def carry_on(edges: Edges, record: PlanRecord, settings: Settings) -> Outcome:
             for workload in record.plan.workloads.values():
                 edges.metrics.pods_moved.labels(workload.strategy).inc(workload.moves)
             return "carried-out"
+        _measure_waiting(edges.metrics, [r for step in steps if isinstance(step, Wait) for r in step.reasons])
         done = executor.execute(steps)
         for step in done:
             edges.report(step)
@@ -245,10 +246,14 @@ def change_prices(settings: Settings) -> ChangePrices:
 
 def _wait(edges: Edges, reasons: tuple[str, ...]) -> Outcome:
     edges.report(Waiting(reasons))
-    edges.metrics.waiting.clear()
-    for reason in reasons:
-        edges.metrics.waiting.labels(reason).set(1)
+    _measure_waiting(edges.metrics, reasons)
     return "waiting"
+
+
+def _measure_waiting(metrics: Metrics, reasons: Iterable[str]) -> None:
+    metrics.waiting.clear()
+    for reason in reasons:
+        metrics.waiting.labels(reason).set(1)
 
 
 def _save(edges: Edges, settings: Settings, record: PlanRecord) -> bool:

@@ -68,6 +68,20 @@ def test_an_iteration_with_a_planner_that_keeps_dying_ends_as_planned(seed: int)
     assert not [node.name for node in snapshot.nodes if keys.EXPIRING in node.labels]
 
 
+def test_the_metric_says_what_a_carry_out_waits_for_until_it_waits_no_more() -> None:
+    world = badly_placed()
+    seen: set[str] = set()
+
+    def note(report: Report) -> None:
+        waiting = {labels["reason"] for _, labels, _, *_ in edges.metrics.waiting.collect()[0].samples}
+        assert waiting == (set(report.reasons) if isinstance(report, Wait) else set())
+        seen.update(waiting)
+
+    edges = edges_of(world, note)
+    assert iterate(edges, APPLY) == "carried-out"
+    assert "the machine n2 is being deleted" in seen
+
+
 def test_two_iterations_of_the_same_second_have_different_names() -> None:
     world = badly_placed(smaller=True)
     # Everything but the solve, which takes no simulated time, is over at once.
