@@ -24,11 +24,10 @@ from planner.processor import decide
 from planner.rescheduler import (
     CARRIED_OUT,
     divergence,
-    evicting,
     next_steps,
-    rehearse,
     relocated,
     rules_of,
+    staged,
     unsteered,
 )
 from planner.settings import Settings
@@ -169,32 +168,44 @@ def carry_on(edges: Edges, record: PlanRecord, settings: Settings) -> Outcome:
 def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Report], None]) -> Plan:
     """Return the cheapest plan that can be carried out stage by stage.
 
-    A workload that no order of stages can roll out is evicted instead, or its pods go to new nodes; where neither
-    is possible it is held where it is and the plan made again, at last with every workload held that still moves.
-    The bound of the first solve stays: holding a workload is our choice, not part of the problem.
+    A workload that no order of stages can roll out beside its old pods may stand on new nodes only, and the plan is
+    made again; one that is stuck even so is held where it is, at last every one that still moves. The bound of the
+    first solve stays: what we choose to do without is no part of the problem.
 
     Raises:
         SolverError: the solver failed, or no plan passed the rehearsal.
     """
-    held: dict[str, str] = dict(inputs.held)
+    narrowed = inputs
     first: Plan | None = None
+    possible: list[tuple[Plan, PlanningInputs]] = []
     for attempt in range(MOST_REHEARSALS):
-        plan = solve(replace(inputs, held=held), settings.optimizer, report)
+        try:
+            plan = solve(narrowed, settings.optimizer, report)
+        except SolverError:
+            # New nodes for what was stuck may not be had, or cost more than standing still.
+            if not narrowed.fresh:
+                raise
+            narrowed = _holding(narrowed, dict.fromkeys(narrowed.fresh, "new nodes for it do not pay"))
+            continue
         first = first or plan
-        plan = _with_bound_of(plan, first)
-        stuck = rehearse(plan, inputs.snapshot, inputs.catalogue, settings.move)
-        for mend in (evicting, relocated):
-            if stuck:
-                plan = mend(plan, inputs, stuck)
-                stuck = rehearse(plan, inputs.snapshot, inputs.catalogue, settings.move)
+        plan, stuck = staged(_with_bound_of(plan, first), narrowed, settings.move)
         if not stuck:
-            if problems := check_placement(plan, replace(inputs, held=held)):
-                raise SolverError(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
-            return plan
-        if attempt == MOST_REHEARSALS - 2:
-            stuck = {key: "others stood in its way" for key, w in plan.workloads.items() if w.moves} | stuck
-        held.update(_new_holds(stuck, held))
-    raise SolverError(f"no plan could be carried out in stages: {', '.join(sorted(held))}")
+            possible.append((plan, narrowed))
+            break
+        mended, left = staged(relocated(plan, narrowed, stuck), narrowed, settings.move)
+        if not left and not check_placement(mended, narrowed):
+            possible.append((mended, narrowed))
+        if attempt < MOST_REHEARSALS - 2:
+            narrowed = _with_fresh(narrowed, plan, stuck)
+        else:
+            moving = (key for key, workload in plan.workloads.items() if workload.moves)
+            narrowed = _holding(narrowed, dict.fromkeys(moving, "others stood in its way") | stuck)
+    if not possible:
+        raise SolverError(f"no plan could be carried out in stages: {', '.join(sorted(narrowed.held))}")
+    best, made_from = min(possible, key=lambda made: (_missing(made[0]), made[0].objective.value_nanousd_per_hour))
+    if problems := check_placement(best, made_from):
+        raise SolverError(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
+    return best
 
 
 def run(edges: Edges, settings: Settings, *, once: bool) -> Outcome:
@@ -283,11 +294,26 @@ def _executor(edges: Edges, settings: Settings) -> Executor:
     )
 
 
-def _new_holds(stuck: Mapping[str, str], held: Mapping[str, str]) -> dict[str, str]:
-    return {key: f"no order of stages could move it: {why}" for key, why in stuck.items() if key not in held}
+def _with_fresh(inputs: PlanningInputs, plan: Plan, stuck: Mapping[str, str]) -> PlanningInputs:
+    """Ask for new nodes for the stuck roll-outs; hold what is stuck though it had them, or cannot roll out."""
+    fresh = {key for key in stuck if plan.workloads[key].strategy == "rollout"} - inputs.fresh
+    held = {key: why for key, why in stuck.items() if key not in fresh}
+    return _holding(replace(inputs, fresh=inputs.fresh | fresh), held)
+
+
+def _holding(inputs: PlanningInputs, stuck: Mapping[str, str]) -> PlanningInputs:
+    held = {key: f"no order of stages could move it: {why}" for key, why in stuck.items()}
+    return replace(inputs, held={**inputs.held, **held}, fresh=inputs.fresh - held.keys())
+
+
+def _missing(plan: Plan) -> int:
+    return sum(unplaced.count for unplaced in plan.unplaced.values())
 
 
 def _with_bound_of(plan: Plan, first: Plan) -> Plan:
+    """Return the plan with the better proof of the first; one that leaves out other pods needs its own."""
+    if plan.unplaced != first.unplaced:
+        return plan
     bound = first.objective.lower_bound_nanousd_per_hour
     objective = replace(
         plan.objective,

@@ -159,6 +159,10 @@ class MoveSettings:
     boot_timeout_seconds: float = 900.0
     """When machines that are not Ready by then are given up, and the plan with them."""
 
+    standstill_timeout_seconds: float = 1800.0
+    """When a plan of which nothing moves any more is given up: no pod made, no node joined for so long. 30 min:
+    longer than a termination grace of 10 min and a slow start after it."""
+
     iteration_timeout_seconds: float = 7200.0
     """When an iteration that has not ended is given up: marks are taken back, unused machines deleted."""
 
@@ -170,7 +174,9 @@ class MoveSettings:
 
     def __post_init__(self) -> None:
         _check(0 < self.unavailability_ceiling <= 1, "move.unavailability_ceiling", "above 0, at most 1")
-        for name in ("boot_timeout_seconds", "iteration_timeout_seconds", "poll_seconds", "plan_ttl_seconds"):
+        for name in ("boot", "standstill", "iteration"):
+            _check(getattr(self, f"{name}_timeout_seconds") > 0, f"move.{name}_timeout_seconds", "above 0")
+        for name in ("poll_seconds", "plan_ttl_seconds"):
             _check(getattr(self, name) > 0, f"move.{name}", "above 0")
         _check(bool(self.scheduler_name), "move.scheduler_name", "not empty")
 

@@ -1,21 +1,26 @@
-"""Whole iterations on simulated clusters of many seeds; the real control plane has its own in tests/controlplane."""
+"""Plans that can be carried out, and whole iterations on simulated clusters of many seeds.
+
+The real control plane has its own in tests/controlplane.
+"""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
 from planner import labels as keys
 from planner.cloud.gcp.machines import builtin_machines
 from planner.kube.reader import read_snapshot
-from planner.loop import Outcome, Report, iterate
+from planner.loop import Outcome, Report, iterate, make_plan
 from planner.model.plan import Wait
 from planner.rescheduler import CARRIED_OUT
 from planner.settings import MoveSettings, OptimizerSettings, Settings
 from simulator.cloud import CloudTimes
 from simulator.scenarios import badly_packed
 from simulator.world import World
+from tests.building import catalogue, deployment, inputs, node, offering, pods_of, snapshot
 from tests.iterating import APPLY, badly_placed, edges_of
 from tests.simulator.worlds import ZONE
 
@@ -24,6 +29,30 @@ SETTINGS = Settings(
     move=MoveSettings(steering="extender", poll_seconds=2),
     optimizer=OptimizerSettings(time_limit_seconds=8, target_gap=0.02),
 )
+
+
+def test_a_roll_out_that_does_not_fit_beside_its_old_pods_goes_to_a_new_node() -> None:
+    # Four pods of 1000 that may only surge, two on each node of 4000. Cheapest on paper: all on "a" (0.2 + 4 moves +
+    # one overlap); but four new pods have no room beside the two old ones there. A new node holds them.
+    web = deployment("web", 4, cpu=1000)
+    cluster = snapshot([node("a"), node("b")], [web], pods_of(web, {"a": 2, "b": 2}))
+    plan = make_plan(inputs(cluster, catalogue(offering())), Settings(), lambda report: None)
+    assert [(n.state, dict(n.pods)) for n in plan.nodes] == [("remove", {}), ("remove", {}), ("boot", {web.key: 4})]
+    one_overlap = 200_000_000 // 96
+    assert plan.objective.value_nanousd_per_hour == 200_000_000 + 4_000_000 // 24 + 2 * one_overlap
+    # The bound is about the problem itself, in which "a" could have stayed.
+    assert plan.objective.lower_bound_nanousd_per_hour <= 200_000_000 + 4_000_000 // 24 + one_overlap
+
+
+def test_a_roll_out_for_which_there_is_no_room_and_no_new_node_stays_where_it_is() -> None:
+    web = deployment("web", 4, cpu=1000)
+    cluster = snapshot([node("a"), node("b")], [web], pods_of(web, {"a": 2, "b": 2}))
+    nothing_to_buy = replace(catalogue(offering()), offerings=())
+    plan = make_plan(inputs(cluster, nothing_to_buy), Settings(), lambda report: None)
+    assert plan.moves == 0
+    assert [n.state for n in plan.nodes] == ["keep", "keep"]
+    assert plan.workloads[web.key].strategy == "pinned"
+    assert "no order of stages could move it" in plan.workloads[web.key].reason
 
 
 class Dying:

@@ -43,7 +43,9 @@ class PlanningInputs:
     """The values from which a plan follows.
 
     `held` names workloads whose running pods stay where they are beyond what the rules pin, each with a reason
-    (no order of stages could move them). A bound must hold without it, for it is not part of the problem.
+    (no order of stages could move them). `fresh` names workloads that may stand on new nodes only: their roll-out
+    found no room beside its old pods. Both are the planner's own choice and no part of the problem, so a plan that was
+    made with either is proven by the bound without them.
     """
 
     snapshot: Snapshot
@@ -53,6 +55,7 @@ class PlanningInputs:
     rules: DisruptionRules = field(default_factory=DisruptionRules)
     prices: ChangePrices = field(default_factory=ChangePrices)
     held: Mapping[str, str] = field(default_factory=dict)
+    fresh: frozenset[str] = frozenset()
 
     def assessment(self) -> Assessment:
         """Apply the rules of disruption, and `held`."""

@@ -37,7 +37,10 @@ class PlannedNode:
 
 @dataclass(frozen=True, slots=True)
 class PlannedWorkload:
-    """What happens to one workload: `moves` pods are recreated, by `strategy`, for `reason`."""
+    """What happens to one workload: `moves` pods are recreated, by `strategy`, for `reason`.
+
+    Where two workloads want room on the same node, the one of the lower `stage` goes first.
+    """
 
     uid: str
     replicas: int
@@ -47,6 +50,7 @@ class PlannedWorkload:
     moves: int
     reason: str = ""
     containers: Mapping[str, Resources] = field(default_factory=dict)
+    stage: int = 0
 
 
 @dataclass(frozen=True, slots=True)

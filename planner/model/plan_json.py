@@ -167,6 +167,8 @@ def _encode_workload(workload: PlannedWorkload) -> dict[str, Any]:
         "moves": workload.moves,
         "reason": workload.reason,
     }
+    if workload.stage:
+        found["stage"] = workload.stage
     if workload.containers:
         found["containers"] = {name: _amounts(wanted) for name, wanted in workload.containers.items()}
     return found
@@ -250,6 +252,7 @@ class _Workload(msgspec.Struct):
     moves: int
     reason: str = ""
     containers: dict[str, dict[str, int]] = {}
+    stage: int = 0
 
 
 class _Unplaced(msgspec.Struct):
@@ -346,6 +349,7 @@ def _decode_workload(workload: _Workload) -> PlannedWorkload:
         moves=workload.moves,
         reason=workload.reason,
         containers={name: Resources.from_amounts(wanted) for name, wanted in workload.containers.items()},
+        stage=workload.stage,
     )
 
 

@@ -12,9 +12,9 @@ from planner.model.cluster import Node, Pod
 from planner.model.disruption import planned_pods, pod_key
 from planner.model.machines import Offering
 from planner.model.plan import Certificate, Objective, Plan, PlannedNode, PlannedWorkload, Strategy, Unplaced
-from planner.optimizer.movement import Movement
+from planner.optimizer.movement import GroupKey, Movement
 from planner.optimizer.packing import Packing
-from planner.optimizer.problem import GroupKey, Problem, group_key, is_running
+from planner.optimizer.problem import Problem, is_running
 
 _NAME_LIMIT = 63
 
@@ -61,7 +61,7 @@ def assemble(movement: Movement, problem: Problem, packing: Packing, unplaceable
     spots = _spots(movement, problem, packing)
     for pod in movable:
         if pod.node is not None and pod.node in names:
-            key = group_key(pod, movement.requests)
+            key = movement.group(pod)
             spots[pod.node].present.setdefault(key, Counter())[pod.workload] += 1
     displaced = _keep_in_place(list(spots.values()))
     waiting: dict[GroupKey, Counter[str]] = defaultdict(Counter)
@@ -71,8 +71,8 @@ def assemble(movement: Movement, problem: Problem, packing: Packing, unplaceable
     placeable = {group.key for group in problem.groups}
     for pod in movable:
         # A pod of no group is among the unplaceable ones already.
-        if not is_running(pod, names) and not pod.unmodelled and group_key(pod, movement.requests) in placeable:
-            waiting[group_key(pod, movement.requests)][pod.workload] += 1
+        if not is_running(pod, names) and not pod.unmodelled and movement.group(pod) in placeable:
+            waiting[movement.group(pod)][pod.workload] += 1
     left_over = _spread(spots, waiting)
     pinned: dict[str, Counter[str]] = defaultdict(Counter)
     pinned_names: dict[str, list[str]] = defaultdict(list)

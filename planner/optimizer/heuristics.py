@@ -17,10 +17,10 @@ _TRIED = 100
 
 
 def present_state(problem: Problem) -> Packing:
-    """Every existing node with what it holds now; pending pods stay without a place."""
+    """Every existing node with what it holds now and may hold; pending pods stay without a place."""
     existing = [k for k, c in enumerate(problem.classes) if c.role != "offering"]
     classes = np.repeat(np.array(existing, dtype=np.int64), problem.limits[existing])
-    return Packing(classes, problem.present[classes])
+    return Packing(classes, np.where(problem.admissible, problem.present, 0)[classes])
 
 
 def empty_cluster(problem: Problem) -> Packing:

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.model.cluster import Pod, Workload
 from planner.model.disruption import Assessment, planned_pods, pod_key
 from planner.model.inputs import PlanningInputs
 from planner.model.resources import Resources
+from planner.model.scheduling import NodeConstraints
+
+
+class GroupKey(NamedTuple):
+    """What makes pods identical: planned requests, constraints, and whether only new nodes may hold them."""
+
+    requests: Resources
+    constraints: NodeConstraints
+    fresh: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Movement:
-    """The rules as the plan keeps them, and as the bound may use them.
+    """The rules of disruption as the plan keeps them.
 
-    `assessment` holds every pin of the plan, those of `held` included; the bound uses only what the rules themselves
-    say (`provable`), which anyone can recount. `rollable` names the workloads that a roll-out may replace as a
-    whole; only their requests change.
+    `assessment` has every pin of the plan, those of `held` included. `rollable` names the workloads that a roll-out
+    may replace as a whole; only their requests change.
     """
 
     inputs: PlanningInputs
     assessment: Assessment
-    provable: Assessment
     rollable: frozenset[str]
     workloads: Mapping[str, Workload]
 
@@ -32,9 +40,13 @@ class Movement:
             return pod.requests
         return self.inputs.planned_requests(pod, self.workloads.get(pod.workload))
 
+    def group(self, pod: Pod) -> GroupKey:
+        """Return the group of identical pods that the pod belongs to."""
+        return GroupKey(self.requests(pod), pod.constraints, pod.workload in self.inputs.fresh)
+
 
 def movement_of(inputs: PlanningInputs) -> Movement:
-    """Apply the rules of disruption with and without `held`."""
+    """Apply the rules of disruption, and `held`."""
     assessment = inputs.assessment()
     names = {node.name for node in inputs.snapshot.nodes}
     running = {p.workload for p in planned_pods(inputs.snapshot) if p.node in names}
@@ -42,7 +54,6 @@ def movement_of(inputs: PlanningInputs) -> Movement:
     return Movement(
         inputs=inputs,
         assessment=assessment,
-        provable=replace(inputs, held={}).assessment() if inputs.held else assessment,
         rollable=frozenset(k for k, m in assessment.mobility.items() if m.rollout and k in running - pinned),
         workloads={w.key: w for w in inputs.snapshot.workloads},
     )

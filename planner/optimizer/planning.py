@@ -15,9 +15,9 @@ from planner.optimizer import heuristics
 from planner.optimizer.assembly import Draft, assemble, finish
 from planner.optimizer.certificate import Bound, certificate
 from planner.optimizer.master import CvxpySolver, Solver
-from planner.optimizer.movement import Movement, movement_of
+from planner.optimizer.movement import GroupKey, Movement, movement_of
 from planner.optimizer.packing import Packing
-from planner.optimizer.problem import GroupKey, Problem, build_problem
+from planner.optimizer.problem import Problem, build_problem
 from planner.optimizer.search import Search
 from planner.optimizer.unplaceable import unplaceable_pods
 
@@ -46,7 +46,7 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
     start = watch.now()
     movement = movement_of(inputs)
     unplaceable, left_out = unplaceable_pods(movement)
-    problem = build_problem(inputs, movement.assessment, movement.requests, left_out)
+    problem = build_problem(inputs, movement.assessment, movement.group, left_out)
     race = _Race(movement, problem, unplaceable, effort, watch, start)
     search = Search(problem, solver, race.left)
     for packing in _known_plans(problem):
@@ -68,9 +68,11 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
             race.enter(picked)
     if race.best is None:
         raise SolverError(race.why_none())
-    if race.best.missing > sum(left_out.values()) or movement.assessment != movement.provable:
-        # The proof is about the pods that have a place, and uses only what the rules themselves say.
-        problem = build_problem(inputs, movement.provable, movement.requests, race.left_out(left_out))
+    if race.best.missing > sum(left_out.values()) or inputs.held or inputs.fresh:
+        # The proof is about the pods that have a place, and about the problem without what the planner chose itself.
+        whole = movement_of(replace(inputs, held={}, fresh=frozenset()))
+        missing = {key._replace(fresh=False): count for key, count in race.left_out(left_out).items()}
+        problem = build_problem(whole.inputs, whole.assessment, whole.group, missing)
         search = Search(problem, solver, race.left)
         for packing in _known_plans(problem):
             search.start_from(packing)

@@ -19,13 +19,12 @@ from planner.model.disruption import Assessment, foreign_taints, planned_pods, p
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Offering
 from planner.model.resources import Resources
-from planner.model.scheduling import NodeConstraints
 from planner.optimizer import constraints
 from planner.optimizer.constraints import Row
+from planner.optimizer.movement import GroupKey
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
-GroupKey: TypeAlias = tuple[Resources, NodeConstraints]
 ClassRole = Literal["offering", "removable", "kept"]
 
 
@@ -41,7 +40,7 @@ class Group:
 
     @property
     def requests(self) -> Resources:
-        return self.key[0]
+        return self.key.requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +145,7 @@ class Site:
     present: tuple[tuple[GroupKey, int], ...]
 
 
-Requests: TypeAlias = Callable[[Pod], Resources]
-
-
-def group_key(pod: Pod, requests: Requests) -> GroupKey:
-    """Return what makes pods identical."""
-    return requests(pod), pod.constraints
+GroupOf: TypeAlias = Callable[[Pod], GroupKey]
 
 
 def is_running(pod: Pod, names: frozenset[str]) -> bool:
@@ -160,7 +154,7 @@ def is_running(pod: Pod, names: frozenset[str]) -> bool:
 
 
 def build_problem(
-    inputs: PlanningInputs, assessment: Assessment, requests: Requests, unplaced: Mapping[GroupKey, int]
+    inputs: PlanningInputs, assessment: Assessment, group_of: GroupOf, unplaced: Mapping[GroupKey, int]
 ) -> Problem:
     """Lay out the inputs as arrays, with the pods of `unplaced` (pending ones, by group) left out."""
     names = frozenset(node.name for node in inputs.snapshot.nodes)
@@ -168,7 +162,7 @@ def build_problem(
     running, pending = Counter[GroupKey](), Counter[GroupKey]()
     owners: dict[GroupKey, set[str]] = {}
     for pod in movable:
-        key = group_key(pod, requests)
+        key = group_of(pod)
         if is_running(pod, names):
             running[key] += 1
         elif not pod.unmodelled:
@@ -182,22 +176,23 @@ def build_problem(
     groups = tuple(
         Group(f"g{i}", k, tuple(sorted(owners[k])), running[k] + pending[k], pending[k]) for i, k in enumerate(keys)
     )
-    sites = _sites(inputs, assessment, requests)
+    sites = _sites(inputs, assessment, group_of)
     return _arrange(inputs, assessment, groups, sites)
 
 
 def _group_order(key: GroupKey) -> tuple[object, ...]:
-    requests, rules = key
+    requests, rules, fresh = key
     return (
         -requests.cpu_millicores,
         -requests.memory_bytes,
         requests.ephemeral_storage_bytes,
         requests.extended,
         repr(rules),
+        fresh,
     )
 
 
-def _sites(inputs: PlanningInputs, assessment: Assessment, requests: Requests) -> list[Site]:
+def _sites(inputs: PlanningInputs, assessment: Assessment, group_of: GroupOf) -> list[Site]:
     pods_on = inputs.snapshot.pods_on()
     sites = []
     for node in sorted(inputs.snapshot.nodes, key=lambda n: n.name):
@@ -210,9 +205,9 @@ def _sites(inputs: PlanningInputs, assessment: Assessment, requests: Requests) -
             if pod.stays_with_node:
                 room = room - pod.requests
             elif pod.live and pod_key(pod) in assessment.pins:
-                room = room - requests(pod)
+                room = room - group_of(pod).requests
             elif pod.live:
-                present[group_key(pod, requests)] += 1
+                present[group_of(pod)] += 1
         room = room - _missing_daemons(inputs, node, pods_on[node.name])
         price = inputs.catalogue.price(node)
         content = tuple(sorted(present.items(), key=lambda item: _group_order(item[0])))
@@ -254,10 +249,11 @@ def _arrange(
     admissible: list[BoolArray] = []
     present: list[IntArray] = []
     merged: dict[tuple[object, ...], list[Site]] = {}
+    kinds = [(group.key.requests, group.key.constraints) for group in groups]
     for site in sites:
         admitted = constraints.admission(
-            groups_of(groups), site.room, site.node.labels, site.node.name, foreign_taints(site.node)
-        )
+            kinds, site.room, site.node.labels, site.node.name, foreign_taints(site.node)
+        ) & ~np.array([group.key.fresh for group in groups], dtype=np.bool_)
         held = np.zeros(len(groups), dtype=np.int64)
         for key, count in site.present:
             held[index[key]] = count
@@ -293,7 +289,7 @@ def _arrange(
         )
     for offering in sorted(inputs.catalogue.offerings, key=_offering_order):
         room = offering_room(inputs, offering)
-        admitted = constraints.admission(groups_of(groups), room, offering.labels, "", offering.taints)
+        admitted = constraints.admission(kinds, room, offering.labels, "", offering.taints)
         limit = max(offering.minimum, int(counts[admitted].sum()))
         if offering.maximum is not None:
             limit = min(limit, offering.maximum)
@@ -338,11 +334,6 @@ def _arrange(
         move_price=inputs.prices.move_nanousd_per_hour,
         constant=sum(prices) + sum(c.overlap * c.limit for c in classes),
     )
-
-
-def groups_of(groups: Sequence[Group]) -> list[GroupKey]:
-    """Return the keys of the groups."""
-    return [group.key for group in groups]
 
 
 def _offering_order(offering: Offering) -> tuple[object, ...]:

@@ -10,8 +10,8 @@ from planner.model.cluster import Pod
 from planner.model.disruption import planned_pods
 from planner.model.plan import Unplaced
 from planner.model.resources import Resources
-from planner.optimizer.movement import Movement
-from planner.optimizer.problem import GroupKey, build_problem, group_key, is_running, offering_room
+from planner.optimizer.movement import GroupKey, Movement
+from planner.optimizer.problem import build_problem, is_running, offering_room
 
 _GIB = 1024**3
 
@@ -23,17 +23,17 @@ def unplaceable_pods(movement: Movement) -> tuple[dict[str, Unplaced], dict[Grou
     pending = [p for p in planned_pods(inputs.snapshot) if not is_running(p, names)]
     if not pending:
         return {}, {}
-    problem = build_problem(inputs, movement.assessment, movement.requests, {})
+    problem = build_problem(inputs, movement.assessment, movement.group, {})
     holds: list[bool] = np.asarray((problem.caps > 0).any(axis=0)).tolist()
     hopeless = {g.key for g, possible in zip(problem.groups, holds, strict=True) if not possible}
     reasons: dict[str, list[str]] = defaultdict(list)
     left_out: Counter[GroupKey] = Counter()
     for pod in pending:
-        key = group_key(pod, movement.requests)
+        key = movement.group(pod)
         if pod.unmodelled:
             reasons[pod.workload].append("not modelled yet: " + ", ".join(pod.unmodelled))
         elif key in hopeless:
-            reasons[pod.workload].append(_reason(movement, pod, key[0]))
+            reasons[pod.workload].append(_reason(movement, pod, key.requests))
             left_out[key] += 1
     named = {w: Unplaced(len(r), "; ".join(sorted(set(r)))) for w, r in sorted(reasons.items())}
     return named, dict(left_out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from planner import labels as keys
@@ -21,13 +22,15 @@ def rules_of(settings: MoveSettings) -> DisruptionRules:
 class Moves:
     """Which moves can start now, what is under way, and what cannot move yet.
 
-    `stuck` has the reason by workload; the moves are `over` when nothing is left to start or to wait for.
+    `stuck` has the reason of each workload that finds no room, `behind` of each whose room those before it want; the
+    moves are `over` when nothing is left to start or to wait for.
     """
 
     rollouts: tuple[str, ...]
     evictions: tuple[tuple[Pod, str], ...]
     waiting: tuple[str, ...]
     stuck: tuple[tuple[str, str], ...]
+    behind: tuple[tuple[str, str], ...]
 
     @property
     def over(self) -> bool:
@@ -35,7 +38,10 @@ class Moves:
 
 
 class Room:
-    """What is free on each node of the plan, less what is promised to pods that are on their way."""
+    """What is free on each node of the plan, less what is promised to pods that are on their way.
+
+    What is `claimed` is free, and kept for a workload of an earlier stage that does not find all its room yet.
+    """
 
     def __init__(self, plan: Plan, snapshot: Snapshot) -> None:
         pods = snapshot.pods_on()
@@ -48,24 +54,48 @@ class Room:
             for pod in pods.get(planned.name, []):
                 free = free - pod.requests
             self.free[planned.name] = free
+        self._nodes = ready
+        self.claimed = {name: Resources() for name in self.free}
 
     def holds(self, node: str, requests: Resources) -> bool:
+        return node in self.free and requests.fits_in(self.free[node] - self.claimed[node])
+
+    def place(self, pod: Pod) -> str | None:
+        """Return a node that has room for the pod and that its own constraints admit; None where there is none."""
+        for name in self.free:
+            node = self._nodes[name]
+            if self.holds(name, pod.requests) and pod.constraints.admit(node.labels, name, node.taints):
+                return name
+        return None
+
+    def would_hold(self, node: str, requests: Resources) -> bool:
+        """Say whether the node had room if nobody before had claimed any."""
         return node in self.free and requests.fits_in(self.free[node])
 
     def promise(self, node: str, requests: Resources) -> None:
         if node in self.free:
             self.free[node] = self.free[node] - requests
 
+    def claim(self, node: str, requests: Resources) -> None:
+        if node in self.claimed:
+            self.claimed[node] = self.claimed[node] + requests
+
 
 def find_moves(record: PlanRecord, snapshot: Snapshot, settings: MoveSettings) -> Moves:
-    """Find every move that has room now, after room was set aside for those that are under way."""
+    """Find every move that has room now, after room was set aside for those that are under way.
+
+    Workloads come in the order of their stages. One that still waits keeps its room reserved against those behind
+    it, so that a slow pod here or a fast one there cannot lead into a state that the rehearsal never saw: in the
+    rehearsal's order the first move that has not begun always finds its room, since only those before it, and those
+    that left it its room, have taken any.
+    """
     plan = record.plan
     room = Room(plan, snapshot)
     allowed = mobilities(snapshot, rules_of(settings))
     workloads = {w.key: w for w in snapshot.workloads if w.replicas > 0}
     moving = [
         (key, planned, workloads[key])
-        for key, planned in sorted(plan.workloads.items())
+        for key, planned in sorted(plan.workloads.items(), key=lambda item: (item[1].stage, item[0]))
         if planned.moves and key in workloads and workloads[key].uid == planned.uid
     ]
     pods: dict[str, list[Pod]] = {key: [] for key, _, _ in moving}
@@ -81,26 +111,37 @@ def find_moves(record: PlanRecord, snapshot: Snapshot, settings: MoveSettings) -
     rollouts: list[str] = []
     evictions: list[tuple[Pod, str]] = []
     stuck: list[tuple[str, str]] = []
+    behind: list[tuple[str, str]] = []
     for key, planned, workload in moving:
+        wanted = {n.name: n.pods[key] for n in plan.nodes if n.state != "remove" and n.pods.get(key)}
         if planned.strategy == "rollout":
             if workload.template_annotations.get(keys.ITERATION) == plan.iteration:
                 continue
-            wanted = {n.name: n.pods[key] for n in plan.nodes if n.state != "remove" and n.pods.get(key)}
-            tight = [n for n, count in sorted(wanted.items()) if not room.holds(n, planned.requests * count)]
+            asked = {node: planned.requests * count for node, count in sorted(wanted.items())}
+            tight = [node for node, requests in asked.items() if not room.would_hold(node, requests)]
+            claimed = [node for node, requests in asked.items() if not room.holds(node, requests)]
+            for node, requests in asked.items():
+                (room.claim if claimed else room.promise)(node, requests)
             if tight:
                 stuck.append((key, f"its new pods do not fit beside the old ones on {', '.join(tight)}"))
-                continue
+            elif claimed:
+                behind.append((key, f"others go first on {', '.join(claimed)}"))
+            else:
+                rollouts.append(key)
+            continue
+        misplaced = _misplaced(record, key, pods[key])
+        started = _evict(misplaced, pods[key], _Eviction(record, planned, workload, allowed.get(key)), room)
+        evictions.extend(started)
+        if len(started) < len(misplaced):
+            here = Counter(pod.node for pod in pods[key]) + Counter(target for _, target in started)
             for node, count in wanted.items():
-                room.promise(node, planned.requests * count)
-            rollouts.append(key)
-        else:
-            misplaced = _misplaced(record, key, pods[key])
-            started = _evict(misplaced, pods[key], _Eviction(record, planned, workload, allowed.get(key)), room)
-            evictions.extend(started)
-            if misplaced and not started:
-                stuck.append((key, f"no planned node has room for its pod {misplaced[0].name}"))
-    waiting += [f"{key}: {reason}" for key, reason in stuck]
-    return Moves(tuple(rollouts), tuple(evictions), tuple(waiting), tuple(stuck))
+                room.claim(node, planned.requests * max(0, count - here[node]))
+        if misplaced and not started:
+            free = [n for n, count in wanted.items() if here[n] < count and room.would_hold(n, planned.requests)]
+            reason = f"no planned node has room for its pod {misplaced[0].name}"
+            (behind if free else stuck).append((key, reason))
+    waiting += [f"{key}: {reason}" for key, reason in (*stuck, *behind)]
+    return Moves(tuple(rollouts), tuple(evictions), tuple(waiting), tuple(stuck), tuple(behind))
 
 
 def _under_way(record: PlanRecord, planned: PlannedWorkload, workload: Workload, pods: list[Pod]) -> str:

@@ -19,15 +19,15 @@ def rehearse(plan: Plan, snapshot: Snapshot, catalogue: Catalogue, settings: Mov
     evicted pod finds its planned node with room at that moment.
     """
     record = PlanRecord(plan, "carrying-out", accepted_at=snapshot.taken_at)
-    standing = _with_booted(plan, snapshot, catalogue)
+    standing = with_booted(plan, snapshot, catalogue)
     while True:
         moves = find_moves(record, standing, settings)
         if not moves.rollouts and not moves.evictions:
-            return {} if moves.over else dict(moves.stuck)
-        standing = _moved(record, standing, moves)
+            return {} if moves.over else dict(moves.stuck or moves.behind)
+        standing = after(record, standing, moves)
 
 
-def _with_booted(plan: Plan, snapshot: Snapshot, catalogue: Catalogue) -> Snapshot:
+def with_booted(plan: Plan, snapshot: Snapshot, catalogue: Catalogue) -> Snapshot:
     """Return the snapshot as it will be when every new node is Ready and runs its DaemonSets."""
     present = {node.name for node in snapshot.nodes}
     offerings: dict[tuple[str, ...], Offering] = {
@@ -46,7 +46,7 @@ def _with_booted(plan: Plan, snapshot: Snapshot, catalogue: Catalogue) -> Snapsh
     return replace(snapshot, nodes=(*snapshot.nodes, *fresh))
 
 
-def _moved(record: PlanRecord, snapshot: Snapshot, moves: Moves) -> Snapshot:
+def after(record: PlanRecord, snapshot: Snapshot, moves: Moves) -> Snapshot:
     """Return the snapshot after these moves, every new pod Ready on its planned node."""
     plan = record.plan
     evicted = {(pod.namespace, pod.name): target for pod, target in moves.evictions}

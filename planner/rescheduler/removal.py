@@ -9,7 +9,7 @@ from planner.model.cluster import Instance, Pod, Snapshot
 from planner.model.disruption import Mobility, mobilities, planned_pods
 from planner.model.plan import DeleteInstances, DeleteNode, EvictPod, Plan, PlanRecord, SavePlan, Step, Wait
 from planner.rescheduler.marks import closing, is_closed, iteration_of, mark_of, spared
-from planner.rescheduler.moves import rules_of
+from planner.rescheduler.moves import Room, rules_of
 from planner.settings import MoveSettings
 
 
@@ -23,6 +23,7 @@ def remove(plan: Plan, snapshot: Snapshot, settings: MoveSettings, *, drained: b
     pods = snapshot.pods_on()
     spares = spared(plan, snapshot, settings)
     allowed = mobilities(snapshot, rules_of(settings))
+    room = Room(plan, snapshot)
     steps: list[Step] = []
     waiting: list[str] = []
     doomed: dict[tuple[str, str], list[str]] = {}
@@ -38,7 +39,7 @@ def remove(plan: Plan, snapshot: Snapshot, settings: MoveSettings, *, drained: b
         if node is not None and not is_closed(node):
             steps.append(closing(node, plan.iteration))
         elif node is not None and here:
-            strays = _strays(here, snapshot, allowed)
+            strays = _strays(here, snapshot, allowed, room)
             steps.extend(strays)
             if not strays:
                 waiting.append(f"{planned.name} is being drained: {len(here)} pods left")
@@ -56,8 +57,11 @@ def remove(plan: Plan, snapshot: Snapshot, settings: MoveSettings, *, drained: b
     return (*steps, Wait(tuple(waiting))) if waiting else tuple(steps)
 
 
-def _strays(here: list[Pod], snapshot: Snapshot, allowed: Mapping[str, Mobility]) -> list[Step]:
-    """Evict what landed on an expiring node meanwhile, at most as many of a workload as may be unavailable."""
+def _strays(here: list[Pod], snapshot: Snapshot, allowed: Mapping[str, Mobility], room: Room) -> list[Step]:
+    """Evict what landed on an expiring node meanwhile, where a planned node has room for it.
+
+    At most as many of a workload at once as may be unavailable.
+    """
     workloads = {w.key: w for w in snapshot.workloads}
     ready: dict[str, int] = {}
     for pod in planned_pods(snapshot):
@@ -67,7 +71,8 @@ def _strays(here: list[Pod], snapshot: Snapshot, allowed: Mapping[str, Mobility]
         workload, mobility = workloads.get(pod.workload), allowed.get(pod.workload)
         if not pod.live or workload is None or mobility is None:
             continue
-        if mobility.evictable - (workload.replicas - ready[pod.workload]) > 0:
+        if mobility.evictable - (workload.replicas - ready[pod.workload]) > 0 and (place := room.place(pod)):
+            room.promise(place, pod.requests)
             ready[pod.workload] -= 1
             reason = "its node expires"
             steps.append(EvictPod(pod.namespace, pod.name, pod.uid, pod.workload, pod.node or "", reason))

@@ -1,7 +1,7 @@
-"""Mends a plan of which the rehearsal found workloads that no order of stages can roll out.
+"""Puts a plan into an order of stages in which everything fits, and mends it where there is none.
 
 A rolling update needs room for every new pod beside the old ones, which a tightly packed node that stays does not
-have. Evicting needs none; a new node has enough.
+have. Going first helps, while others have not come yet; an eviction needs no such room; a new node has enough.
 """
 
 from __future__ import annotations
@@ -16,20 +16,69 @@ from planner.model.inputs import PlanningInputs
 from planner.model.machines import Offering
 from planner.model.plan import Plan, PlannedNode
 from planner.model.resources import Resources
+from planner.rescheduler.rehearsal import rehearse
+from planner.settings import MoveSettings
+
+MOST_ORDERS = 40
+"""How many orders are rehearsed. On random clusters of 60 nodes up to 25 led to one in which everything fits."""
 
 
-def evicting(plan: Plan, inputs: PlanningInputs, workloads: Collection[str]) -> Plan:
-    """Return the plan with these workloads evicted instead of rolled out, where their strategy and budgets allow it.
+def staged(plan: Plan, inputs: PlanningInputs, settings: MoveSettings) -> tuple[Plan, dict[str, str]]:
+    """Return the plan with its stages, and the workloads that no order found can move, each with a reason.
+
+    A workload that is stuck goes before all others in the next trial. A roll-out that is stuck even so becomes
+    evictions, where its strategy and its budgets allow them, and goes last: they need no room beside old pods.
+    """
+    order = sorted(plan.workloads, key=lambda key: (_turn(plan, inputs, key), -plan.workloads[key].moves, key))
+    tries: Counter[str] = Counter()
+    best, least = (plan, dict[str, str]()), -1
+    for _ in range(MOST_ORDERS):
+        trial = _in_order(plan, order)
+        stuck = rehearse(trial, inputs.snapshot, inputs.catalogue, settings)
+        pods = sum(trial.workloads[key].moves for key in stuck)
+        if least < 0 or pods < least:
+            best, least = (trial, stuck), pods
+        if not stuck:
+            break
+        key = min(stuck, key=lambda key: (tries[key], order.index(key)))
+        tries[key] += 1
+        order.remove(key)
+        evicted = _evicting(plan, inputs, key) if tries[key] > 1 else plan
+        order.insert(0 if evicted is plan else len(order), key)
+        plan = evicted
+    return best
+
+
+def _turn(plan: Plan, inputs: PlanningInputs, key: str) -> int:
+    """Say how early a workload goes: what lands on new nodes, roll-outs beside their old pods, others, evictions."""
+    lands = {node.name for node in plan.nodes if node.state == "keep" and node.pods.get(key)}
+    if not lands:
+        return 0
+    if plan.workloads[key].strategy != "rollout":
+        return 3
+    return 1 if any(pod.workload == key and pod.node in lands for pod in inputs.snapshot.pods) else 2
+
+
+def _in_order(plan: Plan, order: Collection[str]) -> Plan:
+    stages = {key: replace(plan.workloads[key], stage=stage) for stage, key in enumerate(order)}
+    return replace(plan, workloads={key: stages[key] for key in plan.workloads})
+
+
+def _evicting(plan: Plan, inputs: PlanningInputs, key: str) -> Plan:
+    """Return the plan with the workload evicted instead of rolled out; the same plan where that is not allowed.
 
     Only the misplaced pods move then, one after the other.
     """
-    allowed = mobilities(inputs.snapshot, inputs.rules)
+    planned = plan.workloads[key]
+    mobility = mobilities(inputs.snapshot, inputs.rules).get(key)
+    if (
+        planned.strategy != "rollout"
+        or planned.requests != planned.requests_before
+        or not (mobility and mobility.evictable)
+    ):
+        return plan
     changed = dict(plan.workloads)
-    for key in workloads:
-        planned = changed[key]
-        possible = key in allowed and allowed[key].evictable > 0 and planned.requests == planned.requests_before
-        if planned.strategy == "rollout" and possible:
-            changed[key] = replace(planned, strategy="evict", moves=_displaced(plan, inputs, key))
+    changed[key] = replace(planned, strategy="evict", moves=_displaced(plan, inputs, key))
     moves = sum(workload.moves for workload in changed.values())
     objective = replace(plan.objective, moves_nanousd_per_hour=inputs.prices.moves_nanousd_per_hour(moves))
     return replace(plan, workloads=changed, objective=objective)

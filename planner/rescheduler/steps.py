@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from planner.model.cluster import NODE_POOL, Node, Snapshot
+from planner.model.disruption import planned_pods
 from planner.model.plan import BootNodes, Plan, PlanRecord, SavePlan, Step, Wait
 from planner.rescheduler.marks import mark
 from planner.rescheduler.moves import find_moves, starts
@@ -17,6 +18,9 @@ from planner.settings import MoveSettings
 
 CARRIED_OUT = "carried out"
 """The reason of a record whose plan was carried out to its end."""
+
+_MOST_REASONS = 5
+"""How many of the reasons for a standstill the record keeps."""
 
 _NOT_YET_USABLE = (
     "node.kubernetes.io/",
@@ -47,9 +51,19 @@ def next_steps(record: PlanRecord, snapshot: Snapshot, now: float, settings: Mov
     if working:
         return working
     waiting = (*moves.waiting, *(reason for step in steps if isinstance(step, Wait) for reason in step.reasons))
-    if waiting:
-        return (Wait(waiting),)
-    return (SavePlan(replace(record, phase="done", reason=CARRIED_OUT)),)
+    if not waiting:
+        return (SavePlan(replace(record, phase="done", reason=CARRIED_OUT)),)
+    idle_seconds = now - _last_moved(record, snapshot)
+    if idle_seconds > settings.standstill_timeout_seconds:
+        reason = f"nothing has moved for {idle_seconds:.0f} s: {'; '.join(waiting[:_MOST_REASONS])}"
+        return (SavePlan(replace(record, phase="abandoning", reason=reason)),)
+    return (Wait(waiting),)
+
+
+def _last_moved(record: PlanRecord, snapshot: Snapshot) -> float:
+    """Return when something last happened: a pod of the plan was made, a node joined, or the plan was accepted."""
+    pods = (pod.created_at for pod in planned_pods(snapshot) if pod.workload in record.plan.workloads)
+    return max((record.accepted_at, *pods, *(node.created_at for node in snapshot.nodes)))
 
 
 def _given_up(record: PlanRecord, snapshot: Snapshot, now: float, settings: MoveSettings) -> str:

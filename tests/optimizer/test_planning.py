@@ -317,6 +317,20 @@ def test_held_workload_stays_and_the_bound_does_without_the_hold(solver: str) ->
     assert plan.objective.status == "feasible"
 
 
+def test_workload_that_may_stand_on_new_nodes_only_leaves_the_present_ones(solver: str) -> None:
+    web, other = deployment("web", 2, cpu=1000), deployment("other", 1, cpu=1000)
+    cluster = snapshot([node("a"), node("b")], [web, other], pods_of(web, {"a": 1, "b": 1}) + pods_of(other, {"a": 1}))
+    # One node holds all: "a" for 0.2, two moves (web rolls) and the overlap of b; a new one for a move and a's overlap
+    # more.
+    kept = planned(inputs(cluster, catalogue(offering())), solver)
+    assert kept.objective.value_nanousd_per_hour == 200_000_000 + 83_333 + 2_083_333
+    fresh = planned(inputs(cluster, catalogue(offering()), fresh=frozenset({web.key})), solver)
+    assert fresh.objective.value_nanousd_per_hour == 200_000_000 + 125_000 + 2 * 2_083_333
+    assert [dict(n.pods) for n in fresh.nodes if n.state == "boot"] == [{other.key: 1, web.key: 2}]
+    # What the planner chose itself is no part of the problem: the bound is that of the first plan.
+    assert fresh.objective.lower_bound_nanousd_per_hour <= kept.objective.value_nanousd_per_hour
+
+
 def test_pod_of_a_vanished_node_is_placed_anew(solver: str) -> None:
     web = deployment("web", 1, cpu=1000)
     given = inputs(snapshot([], [web], pods_of(web, {"gone": 1})), catalogue(offering()))

@@ -28,11 +28,16 @@ from planner.model.plan import (
 )
 from planner.model.resources import Resources
 from planner.model.scheduling import LabelSelector, Requirement, Taint
-from planner.rescheduler import divergence, next_steps, rehearse
+from planner.rescheduler import divergence, next_steps
 from planner.settings import MoveSettings
-from tests.building import catalogue, daemonset, daemonset_pod, deployment, node, offering, pods_of, resources, snapshot
+from tests.building import daemonset, daemonset_pod, deployment, node, pods_of, resources, snapshot
 
-SETTINGS = MoveSettings(boot_timeout_seconds=600, iteration_timeout_seconds=3600, plan_ttl_seconds=86400)
+SETTINGS = MoveSettings(
+    boot_timeout_seconds=600,
+    standstill_timeout_seconds=300,
+    iteration_timeout_seconds=3600,
+    plan_ttl_seconds=86400,
+)
 ACCEPTED_AT = 1000.0
 IT = "it-1"
 
@@ -308,41 +313,45 @@ def test_an_abandoned_plan_keeps_new_nodes_that_already_run_pods() -> None:
     assert (step.node, step.labels, step.taint_value) == ("new", {keys.OPTIMAL: None}, None)
 
 
-def test_rehearsal_finds_the_order_in_which_everything_fits() -> None:
-    # b (3000) fits on "mid" only after a (3000) has left it for "new".
-    a, b = deployment("a", 1, cpu=3000), deployment("b", 1, cpu=3000)
-    offer = offering(pool="pool-a")
+def test_a_stray_is_evicted_only_where_a_planned_node_has_room_for_it() -> None:
+    # "new" has 4000 and holds 3000: a stray of 1000 fits, one of 1500 would stay Pending.
+    held = deployment("held", 1, cpu=3000)
+    for cpu, leaves in ((1000, True), (1500, False)):
+        late = deployment("late", 2, cpu=cpu, kind="StatefulSet")
+        pods = [*pods_of(held, {"new": 1}), *pods_of(late, {"old": 1, "other": 1})]
+        record = record_of(
+            [planned_node("old", "remove"), planned_node("new", "keep", {held.key: 1})],
+            {held.key: moved(held, 0, "stay")},
+        )
+        nodes = [pool_node("old"), pool_node("new"), pool_node("other")]
+        cluster = all_marked(record, snapshot(nodes, [held, late], pods, instances=running("old", "new", "other")))
+        [closing] = next_steps(record, cluster, ACCEPTED_AT, SETTINGS)
+        assert isinstance(closing, MarkNode)
+        closed_node = replace(cluster.nodes[0], taints=(Taint(keys.EXPIRING, IT, "NoSchedule"),))
+        closed = replace(cluster, nodes=(closed_node, *cluster.nodes[1:]))
+        [step] = next_steps(record, closed, ACCEPTED_AT, SETTINGS)
+        assert isinstance(step, EvictPod) == leaves
+        assert leaves or step == Wait(("old is being drained: 1 pods left",))
+
+
+def test_a_plan_of_which_nothing_moves_any_more_is_abandoned_with_what_it_waited_for() -> None:
+    # The new pods (2 x 2000) have no room on "new" beside what a user put there meanwhile.
+    web, guest = deployment("web", 2, cpu=2000), deployment("guest", 1, cpu=1000)
     record = record_of(
-        [
-            planned_node("mid", "keep", {b.key: 1}),
-            planned_node("new", "boot", {a.key: 1}),
-            planned_node("old", "remove"),
-        ],
-        {a.key: moved(a, 1), b.key: moved(b, 1)},
+        [planned_node("old", "remove"), planned_node("new", "keep", {web.key: 2})], {web.key: moved(web, 2)}
     )
-    pods = pods_of(a, {"mid": 1}) + pods_of(b, {"old": 1})
-    cluster = snapshot([pool_node("mid"), pool_node("old")], [a, b], pods)
-    assert rehearse(record.plan, cluster, catalogue(offer), SETTINGS) == {}
-
-
-def test_rehearsal_names_workloads_that_would_have_to_swap_places() -> None:
-    # Each of two nodes (4000) holds one pod of 3000, and the plan wants them exchanged: neither can begin.
-    a, b = deployment("a", 1, cpu=3000), deployment("b", 1, cpu=3000)
-    record = record_of(
-        [planned_node("x", "keep", {b.key: 1}), planned_node("y", "keep", {a.key: 1})],
-        {a.key: moved(a, 1), b.key: moved(b, 1)},
-    )
-    cluster = snapshot([pool_node("x"), pool_node("y")], [a, b], pods_of(a, {"x": 1}) + pods_of(b, {"y": 1}))
-    assert sorted(rehearse(record.plan, cluster, catalogue(), SETTINGS)) == [a.key, b.key]
-
-
-def test_rehearsal_counts_the_daemonsets_of_new_nodes() -> None:
-    # 4000 - 100 of the agent = 3900 is less than the 4000 that the pod wants.
-    a = deployment("a", 1, cpu=4000)
-    record = record_of([planned_node("old", "remove"), planned_node("new", "boot", {a.key: 1})], {a.key: moved(a, 1)})
-    cluster = snapshot([pool_node("old")], [a], pods_of(a, {"old": 1}), daemonsets=(daemonset("agent", cpu=100),))
-    assert list(rehearse(record.plan, cluster, catalogue(offering(pool="pool-a")), SETTINGS)) == [a.key]
-    assert rehearse(record.plan, replace(cluster, daemonsets=()), catalogue(offering(pool="pool-a")), SETTINGS) == {}
+    pods = pods_of(web, {"old": 2}, created_at=ACCEPTED_AT - 50) + pods_of(guest, {"new": 1})
+    cluster = snapshot([pool_node("old"), pool_node("new")], [web, guest], pods, instances=running("old", "new"))
+    cluster = all_marked(record, cluster)
+    why = f"{web.key}: its new pods do not fit beside the old ones on new"
+    assert next_steps(record, cluster, ACCEPTED_AT + 300, SETTINGS) == (Wait((why,)),)
+    [step] = next_steps(record, cluster, ACCEPTED_AT + 301, SETTINGS)
+    assert isinstance(step, SavePlan)
+    assert step.record.phase == "abandoning"
+    assert step.record.reason == f"nothing has moved for 301 s: {why}"
+    # A pod that was made since is progress: the patience starts anew.
+    younger = replace(cluster, pods=(replace(pods[0], created_at=ACCEPTED_AT + 100), *pods[1:]))
+    assert next_steps(record, younger, ACCEPTED_AT + 301, SETTINGS) == (Wait((why,)),)
 
 
 def test_divergence_counts_pods_beyond_what_the_plan_wants_on_a_node() -> None:

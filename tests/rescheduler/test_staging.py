@@ -1,0 +1,201 @@
+"""Stages: on paper, a plan is carried out in an order in which everything fits, or mended until it can be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.model.cluster import Snapshot, Workload
+from planner.model.inputs import PlanningInputs
+from planner.model.plan import Plan, PlannedNode, PlannedWorkload, PlanRecord, Strategy
+from planner.rescheduler import relocated, staged
+from planner.rescheduler.moves import find_moves
+from planner.rescheduler.rehearsal import after, rehearse, with_booted
+from planner.settings import MoveSettings
+from tests.building import catalogue, daemonset, deployment, inputs, node, offering, pods_of, resources, snapshot
+from tests.rescheduler.test_steps import ACCEPTED_AT, moved, planned_node, pool_node, record_of
+
+SETTINGS = MoveSettings()
+
+
+def test_rehearsal_finds_the_order_in_which_everything_fits() -> None:
+    # b (3000) fits on "mid" only after a (3000) has left it for "new".
+    a, b = deployment("a", 1, cpu=3000), deployment("b", 1, cpu=3000)
+    offer = offering(pool="pool-a")
+    record = record_of(
+        [
+            planned_node("mid", "keep", {b.key: 1}),
+            planned_node("new", "boot", {a.key: 1}),
+            planned_node("old", "remove"),
+        ],
+        {a.key: moved(a, 1), b.key: moved(b, 1)},
+    )
+    pods = pods_of(a, {"mid": 1}) + pods_of(b, {"old": 1})
+    cluster = snapshot([pool_node("mid"), pool_node("old")], [a, b], pods)
+    assert rehearse(record.plan, cluster, catalogue(offer), SETTINGS) == {}
+
+
+def test_rehearsal_names_workloads_that_would_have_to_swap_places() -> None:
+    # Each of two nodes (4000) holds one pod of 3000, and the plan wants them exchanged: neither can begin.
+    a, b = deployment("a", 1, cpu=3000), deployment("b", 1, cpu=3000)
+    record = record_of(
+        [planned_node("x", "keep", {b.key: 1}), planned_node("y", "keep", {a.key: 1})],
+        {a.key: moved(a, 1), b.key: moved(b, 1)},
+    )
+    cluster = snapshot([pool_node("x"), pool_node("y")], [a, b], pods_of(a, {"x": 1}) + pods_of(b, {"y": 1}))
+    assert sorted(rehearse(record.plan, cluster, catalogue(), SETTINGS)) == [a.key, b.key]
+
+
+def test_rehearsal_counts_the_daemonsets_of_new_nodes() -> None:
+    # 4000 - 100 of the agent = 3900 is less than the 4000 that the pod wants.
+    a = deployment("a", 1, cpu=4000)
+    record = record_of([planned_node("old", "remove"), planned_node("new", "boot", {a.key: 1})], {a.key: moved(a, 1)})
+    cluster = snapshot([pool_node("old")], [a], pods_of(a, {"old": 1}), daemonsets=(daemonset("agent", cpu=100),))
+    assert list(rehearse(record.plan, cluster, catalogue(offering(pool="pool-a")), SETTINGS)) == [a.key]
+    assert rehearse(record.plan, replace(cluster, daemonsets=()), catalogue(offering(pool="pool-a")), SETTINGS) == {}
+
+
+def plan_inputs(cluster: Snapshot) -> PlanningInputs:
+    return inputs(cluster, catalogue(offering(pool="pool-a")))
+
+
+def test_a_roll_out_beside_its_old_pods_goes_before_those_that_only_arrive() -> None:
+    # "mid" has 4000. web (1000, on mid) is replaced there, which needs 1000 beside it; guest (3000) comes from "old".
+    # web first: 1000 + 1000, then 1000 + 3000. guest first: 1000 + 3000 leave nothing for web's new pod.
+    web, guest = deployment("web", 2, cpu=1000), deployment("guest", 1, cpu=3000)
+    plan = record_of(
+        [
+            planned_node("mid", "keep", {web.key: 1, guest.key: 1}),
+            planned_node("new", "boot", {web.key: 1}),
+            planned_node("old", "remove"),
+        ],
+        {web.key: moved(web, 2), guest.key: moved(guest, 1)},
+    ).plan
+    pods = pods_of(web, {"mid": 1, "old": 1}) + pods_of(guest, {"old": 1})
+    cluster = snapshot([pool_node("mid"), pool_node("old", cpu=8000)], [web, guest], pods)
+    assert web.key in rehearse(plan, cluster, catalogue(offering(pool="pool-a")), SETTINGS)  # in the order of names
+    found, stuck = staged(plan, plan_inputs(cluster), SETTINGS)
+    assert stuck == {}
+    assert found.workloads[web.key].stage < found.workloads[guest.key].stage
+
+
+def test_room_that_an_earlier_stage_waits_for_is_not_taken_by_a_later_one() -> None:
+    # "mid" (4000) holds first's old pod (1000) and busy (1500), which leaves. first wants 2 x 1000 beside its old pod:
+    # 1500 are free now, 3000 when busy has gone. second (1500) fits now, and would leave first only 1500 for ever.
+    busy, first, second = deployment("busy", 1, cpu=1500), deployment("first", 2), deployment("second", 1, cpu=1500)
+    first = replace(first, requests=resources(1000, 1, 1))
+    nodes = [
+        planned_node("mid", "keep", {first.key: 2, second.key: 1}),
+        planned_node("side", "keep", {busy.key: 1}),
+        planned_node("old", "remove"),
+    ]
+    stages = {w.key: moved(w, w.replicas, stage=stage) for stage, w in enumerate((busy, first, second))}
+    pods = pods_of(busy, {"mid": 1}) + pods_of(first, {"mid": 1, "old": 1}) + pods_of(second, {"old": 1})
+    cluster = snapshot([pool_node("mid"), pool_node("side"), pool_node("old")], [busy, first, second], pods)
+    moves = find_moves(record_of(nodes, stages), cluster, SETTINGS)
+    assert moves.rollouts == (busy.key,)
+    assert [key for key, _ in moves.stuck] == [first.key]
+    assert moves.behind == ((second.key, "others go first on mid"),)
+
+
+def test_a_roll_out_without_room_is_evicted_where_its_strategy_allows_it() -> None:
+    # "mid" (4000) is full of web's 4 pods of 1000 and stays so: no new pod fits beside them. Evicting moves only the
+    # two pods on "old".
+    web = deployment("web", 6, cpu=1000, max_unavailable=2, max_surge=1)
+    plan = record_of(
+        [
+            planned_node("mid", "keep", {web.key: 4}),
+            planned_node("new", "boot", {web.key: 2}),
+            planned_node("old", "remove"),
+        ],
+        {web.key: moved(web, 6)},
+    ).plan
+    cluster = snapshot([pool_node("mid"), pool_node("old")], [web], pods_of(web, {"mid": 4, "old": 2}))
+    found, stuck = staged(plan, plan_inputs(cluster), SETTINGS)
+    assert stuck == {}
+    assert (found.workloads[web.key].strategy, found.workloads[web.key].moves) == ("evict", 2)
+    # 2 moves x 0.001 $ / 24 h
+    assert found.objective.moves_nanousd_per_hour == 2_000_000 // 24
+    careful = replace(web, max_unavailable=0)
+    found, stuck = staged(plan, plan_inputs(replace(cluster, workloads=(careful,))), SETTINGS)
+    assert list(stuck) == [web.key]
+    assert found.workloads[web.key].strategy == "rollout"
+
+
+def test_a_relocated_workload_goes_to_new_nodes_and_the_plan_says_what_they_cost() -> None:
+    web = deployment("web", 6, cpu=1000)
+    plan = record_of(
+        [planned_node("mid", "keep", {web.key: 4}), planned_node("new", "boot", {web.key: 2})], {web.key: moved(web, 6)}
+    ).plan
+    cluster = snapshot([pool_node("mid"), pool_node("old")], [web], pods_of(web, {"mid": 4, "old": 2}))
+    mended = relocated(plan, plan_inputs(cluster), [web.key])
+    # 6 pods of 1000: "new" (4000) holds 4 of them, one more m4 for 0.2 $/h the other two.
+    assert {n.name: dict(n.pods) for n in mended.nodes} == {
+        "mid": {},
+        "new": {web.key: 4},
+        "pool-a-it-1-more-0": {web.key: 2},
+    }
+    assert mended.cost_nanousd_per_hour - plan.cost_nanousd_per_hour == 200_000_000
+    assert staged(mended, plan_inputs(cluster), SETTINGS)[1] == {}
+
+
+def steps_on_paper(record: PlanRecord, cluster: Snapshot, slow: Any) -> dict[str, str]:
+    """Carry the plan out one move at a time, each chosen by `slow`, as pods of uneven speed would; return the stuck."""
+    while True:
+        moves = find_moves(record, cluster, SETTINGS)
+        choices = [*moves.rollouts, *moves.evictions]
+        if not choices:
+            return {} if moves.over else dict((*moves.stuck, *moves.behind))
+        chosen = choices[slow(len(choices))]
+        one = (
+            replace(moves, rollouts=(chosen,), evictions=())
+            if isinstance(chosen, str)
+            else replace(moves, rollouts=(), evictions=(chosen,))
+        )
+        cluster = after(record, cluster, one)
+
+
+@st.composite
+def shuffled_clusters(draw: st.DrawFn) -> tuple[Plan, Snapshot]:
+    """Return three full nodes that stay and two that go, and a plan that moves pods among them at random."""
+    names = ("a", "b", "c")
+    workloads: list[Workload] = []
+    pods = []
+    nodes: dict[str, dict[str, int]] = {name: {} for name in (*names, "new")}
+    free = dict.fromkeys((*names, "new"), 8)
+    strategies: dict[str, PlannedWorkload] = {}
+    room = dict.fromkeys((*names, "old-1", "old-2"), 8)
+    for index in range(draw(st.integers(2, 6))):
+        size = draw(st.integers(1, 4))
+        strategy: Strategy = draw(st.sampled_from(("rollout", "evict")))
+        web = deployment(f"w{index}", draw(st.integers(1, 4)), cpu=size * 500, max_unavailable=1)
+        froms = [n for n in room if room[n] >= size * web.replicas]
+        tos = [n for n in free if free[n] >= size * web.replicas]
+        if not froms or not tos:
+            continue
+        source, target = draw(st.sampled_from(froms)), draw(st.sampled_from(tos))
+        room[source] -= size * web.replicas
+        free[target] -= size * web.replicas
+        workloads.append(web)
+        pods += pods_of(web, {source: web.replicas})
+        nodes[target][web.key] = web.replicas
+        moves = 0 if source == target else web.replicas
+        strategies[web.key] = moved(web, moves, strategy if moves else "stay")
+    planned: list[PlannedNode] = [planned_node(n, "boot" if n == "new" else "keep", held) for n, held in nodes.items()]
+    planned += [planned_node("old-1", "remove"), planned_node("old-2", "remove")]
+    cluster = snapshot([node(n, pool="pool-a") for n in room], workloads, pods)
+    return record_of(planned, strategies).plan, cluster
+
+
+@given(shuffled_clusters(), st.randoms(use_true_random=False))
+def test_a_staged_plan_never_gets_stuck_whatever_moves_first(made: tuple[Plan, Snapshot], chance: Any) -> None:
+    plan, cluster = made
+    plan, stuck = staged(plan, plan_inputs(cluster), SETTINGS)
+    if stuck:
+        return
+    record = PlanRecord(plan, "carrying-out", ACCEPTED_AT)
+    booted = with_booted(plan, cluster, catalogue(offering(pool="pool-a")))
+    assert steps_on_paper(record, booted, chance.randrange) == {}
