@@ -395,25 +395,26 @@ def _inputs(arguments: argparse.Namespace, settings: Settings) -> PlanningInputs
     effort = settings.optimizer
     prices = ChangePrices(effort.payback_hours, effort.move_cost_nanousd, effort.boot_overlap_minutes)
     rules = rules_of(settings.move)
-    snapshot, digest = _snapshot(arguments, settings)
+    snapshot = _snapshot(arguments, settings)
     catalogue = _catalogue(arguments, settings, snapshot)
+    # Not of the dump's bytes: the order of its objects, and what Kinema does not read of them, change no plan.
+    digest = hashlib.sha256(repr(snapshot).encode())
     for part in (arguments.machines, arguments.pools):
         digest.update(Path(part).read_bytes() if part else b"\0")
     digest.update(repr((rules, prices, arguments.cloud, arguments.region)).encode())
     return PlanningInputs(snapshot, catalogue, f"p{digest.hexdigest()[:12]}", rules=rules, prices=prices)
 
 
-def _snapshot(arguments: argparse.Namespace, settings: Settings) -> tuple[Snapshot, Any]:
-    """Return the cluster, and a running hash of what was read."""
+def _snapshot(arguments: argparse.Namespace, settings: Settings) -> Snapshot:
+    """Return the cluster of the dump, or else of the kubeconfig."""
     from planner.kube.reader import read_dump, read_snapshot
 
     if arguments.cluster is not None:
         origin, data = _read(arguments.cluster)
-        return read_dump(data, origin), hashlib.sha256(data)
+        return read_dump(data, origin)
     from planner.kube.client import KubernetesClient
 
-    snapshot = read_snapshot(KubernetesClient.connect(settings.kubeconfig), None, SystemClock())
-    return snapshot, hashlib.sha256(repr(snapshot).encode())
+    return read_snapshot(KubernetesClient.connect(settings.kubeconfig), None, SystemClock())
 
 
 def _read(name: str) -> tuple[str, bytes]:

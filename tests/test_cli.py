@@ -114,6 +114,15 @@ class TestPlan:
         other = run("plan", "--cluster", DUMP, "--machines", str(dearer), "--output", "json")
         assert json.loads(other.stdout)["iteration"] != iteration
 
+    def test_the_order_of_the_dump_changes_nothing(self, plan: bytes) -> None:
+        document = json.loads(Path(DUMP).read_bytes())
+        document["items"].reverse()
+        turned = json.dumps(document).encode()
+        again = run("plan", "--cluster", "-", "--machines", MACHINES, "--output", "json", stdin=turned)
+        one, other = json.loads(plan), json.loads(again.stdout)
+        del one["timings_seconds"], other["timings_seconds"]
+        assert one == other
+
     def test_people_get_a_table(self) -> None:
         done = run("plan", *INPUTS)
         text = done.stdout.decode()

@@ -169,7 +169,8 @@ class _Objects:
         known[(meta.namespace, meta.name)] = item
 
     def of(self, kind: str, shape: type[_V]) -> dict[tuple[str, str], _V]:
-        return {key: item for key, item in self.by_kind.get(kind, {}).items() if isinstance(item, shape)}
+        """Return the objects of a kind by namespace and name, in that order, so that no list's order means anything."""
+        return {key: item for key, item in sorted(self.by_kind.get(kind, {}).items()) if isinstance(item, shape)}
 
     @contextmanager
     def naming(self, kind: str, meta: Meta) -> Iterator[None]:
