@@ -41,7 +41,7 @@ _SHAPES: Final = (
     ("400m", "2560Mi"),
     ("600m", "1Gi"),
     ("1", "2Gi"),
-    ("1500m", "3Gi"),
+    ("150m", "384Mi"),
 )
 
 _REPLICAS: Final = (40, 36, 30, 28, 24, 22, 20, 16, 14, 14, 12, 12, 10, 10, 8, 8, 8, 6, 6, 5, 4, 4, 3, 3)
@@ -65,7 +65,8 @@ def badly_packed(machines: Mapping[str, MachineType], start_seconds: float, seed
     )
     used = {offering.machine_type: machines[offering.machine_type] for offering in offerings}
     catalogue = Catalogue(used, offerings, frozenset(o.pool for o in offerings))
-    workloads = (*_daemons(), *_deployments(chance), *_singles(chance), *_stateful(chance), *_special())
+    shapes = _dealt(chance)
+    workloads = (*_daemons(), *_deployments(shapes), *_singles(shapes), *_stateful(shapes), *_special())
     return Scenario(catalogue, nodes, workloads, start_seconds=start_seconds, seed=seed)
 
 
@@ -87,9 +88,15 @@ def _daemons() -> Iterator[Workload]:
         yield Workload(name=name, kind="DaemonSet", namespace="kube-system", cpu=cpu, memory=memory, spec=everywhere)
 
 
-def _deployments(chance: random.Random) -> Iterator[Workload]:
+def _dealt(chance: random.Random) -> Iterator[tuple[str, str]]:
+    """Deal the shapes like cards, so that no seed makes the largest of everything: all must fit on the nodes."""
+    while True:
+        yield from chance.sample(_SHAPES, len(_SHAPES))
+
+
+def _deployments(shapes: Iterator[tuple[str, str]]) -> Iterator[Workload]:
     for number, replicas in enumerate(_REPLICAS):
-        cpu, memory = chance.choice(_SHAPES)
+        cpu, memory = next(shapes)
         budget: dict[str, Any] | None = {"maxUnavailable": "30%"} if number % 3 else None
         if number % 6 == 5:
             budget = {"minAvailable": replicas - 1}
@@ -102,15 +109,15 @@ def _deployments(chance: random.Random) -> Iterator[Workload]:
         yield replace(strategy, budget=budget)
 
 
-def _singles(chance: random.Random) -> Iterator[Workload]:
+def _singles(shapes: Iterator[tuple[str, str]]) -> Iterator[Workload]:
     for number in range(5):
-        cpu, memory = chance.choice(_SHAPES)
+        cpu, memory = next(shapes)
         yield Workload(name=f"single-{number + 1}", cpu=cpu, memory=memory, namespace="tools")
 
 
-def _stateful(chance: random.Random) -> Iterator[Workload]:
+def _stateful(shapes: Iterator[tuple[str, str]]) -> Iterator[Workload]:
     for number, replicas in enumerate((3, 3, 5)):
-        cpu, memory = chance.choice(_SHAPES)
+        cpu, memory = next(shapes)
         yield Workload(
             name=f"queue-{number + 1}",
             kind="StatefulSet",

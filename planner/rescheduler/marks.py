@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from planner import labels as keys
 from planner.model.cluster import Node, Snapshot
 from planner.model.disruption import pin_reason, planned_pods
-from planner.model.plan import MarkNode, Plan, PlannedNode, PlanRecord, Step
+from planner.model.plan import MarkNode, Plan, PlanRecord, Step
+from planner.model.resources import Resources
 from planner.rescheduler.moves import rules_of
+from planner.rescheduler.placement import Standing, placement_of
 from planner.settings import MoveSettings
 
 
@@ -17,6 +20,10 @@ def mark(record: PlanRecord, snapshot: Snapshot, settings: MoveSettings) -> tupl
     plan = record.plan
     planned = {node.name: node for node in plan.nodes}
     spares = spared(plan, snapshot, settings)
+    live: dict[str, Counter[str]] = defaultdict(Counter)
+    for pod in planned_pods(snapshot):
+        if pod.node is not None:
+            live[pod.node][pod.workload] += 1
     steps = []
     for node in snapshot.nodes:
         target = planned.get(node.name)
@@ -27,8 +34,9 @@ def mark(record: PlanRecord, snapshot: Snapshot, settings: MoveSettings) -> tupl
             effect = "NoSchedule" if draining else "PreferNoSchedule"
             step = mark_of(node, expiring=plan.iteration, effect=effect)
         else:
-            placement = _placement(record, target, node, snapshot, settings) if settings.publish_placement else None
-            step = mark_of(node, optimal=plan.iteration, placement=placement)
+            standing = Standing(node, live.get(node.name, {}), _beside_daemons(node, snapshot))
+            text = placement_of(record, target, standing, record.accepted_at + settings.plan_ttl_seconds)
+            step = mark_of(node, optimal=plan.iteration, placement=text if settings.publish_placement else None)
         if step is not None:
             steps.append(step)
     return tuple(steps)
@@ -66,22 +74,12 @@ def mark_of(
     return MarkNode(node.name, node.uid, labels, annotations, expiring, effect)
 
 
-def _placement(record: PlanRecord, planned: PlannedNode, node: Node, snapshot: Snapshot, settings: MoveSettings) -> str:
-    """Return the placement annotation; it follows from the plan, so that it is written once."""
-    plan = record.plan
+def _beside_daemons(node: Node, snapshot: Snapshot) -> Resources:
     free = node.allocatable
     for daemonset in snapshot.daemonsets:
         if daemonset.constraints.admit(node.labels, node.name, node.taints):
             free = free - daemonset.requests
-    targets = []
-    for key, count in sorted(planned.pods.items()):
-        workload = plan.workloads[key]
-        free = free - workload.requests * count
-        counted = "iteration" if workload.strategy == "rollout" else "all"
-        targets.append(keys.Target(key, workload.uid, count, "iteration" if counted == "iteration" else "all"))
-    headroom = {name: max(0, amount) for name, amount in free.amounts().items()}
-    expires = record.accepted_at + settings.plan_ttl_seconds
-    return keys.encode_placement(keys.Placement(plan.iteration, expires, tuple(targets), headroom))
+    return free
 
 
 def spared(plan: Plan, snapshot: Snapshot, settings: MoveSettings) -> frozenset[str]:

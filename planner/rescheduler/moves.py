@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from planner import labels as keys
 from planner.model.cluster import Pod, Snapshot, Workload
-from planner.model.disruption import DisruptionRules, Mobility, mobilities, planned_pods, pod_key
+from planner.model.disruption import DisruptionRules, mobilities, planned_pods, pod_key
 from planner.model.plan import EvictPod, Plan, PlannedWorkload, PlanRecord, RollOut, Step
 from planner.model.resources import Resources
+from planner.rescheduler.placement import opened, opening
 from planner.settings import MoveSettings
 
 
@@ -22,25 +24,28 @@ def rules_of(settings: MoveSettings) -> DisruptionRules:
 class Moves:
     """Which moves can start now, what is under way, and what cannot move yet.
 
-    `stuck` has the reason of each workload that finds no room, `behind` of each whose room those before it want; the
-    moves are `over` when nothing is left to start or to wait for.
+    `evictions` have their target nodes; `openings` are (node, workload) of targets that pods follow to in the next
+    round. `stuck` has the reason of each workload that finds no room, `behind` of each whose room those before it
+    want; the moves are `over` when nothing is left to start or to wait for.
     """
 
     rollouts: tuple[str, ...]
     evictions: tuple[tuple[Pod, str], ...]
+    openings: tuple[tuple[str, str], ...]
     waiting: tuple[str, ...]
     stuck: tuple[tuple[str, str], ...]
     behind: tuple[tuple[str, str], ...]
 
     @property
     def over(self) -> bool:
-        return not (self.rollouts or self.evictions or self.waiting)
+        return not (self.rollouts or self.evictions or self.openings or self.waiting)
 
 
 class Room:
     """What is free on each node of the plan, less what is promised to pods that are on their way.
 
     What is `claimed` is free, and kept for a workload of an earlier stage that does not find all its room yet.
+    `opened` is what each node's placement asks for by workload; a node without a placement of this iteration is not in.
     """
 
     def __init__(self, plan: Plan, snapshot: Snapshot) -> None:
@@ -55,6 +60,8 @@ class Room:
                 free = free - pod.requests
             self.free[planned.name] = free
         self._nodes = ready
+        asked = {name: opened(ready[name], plan.iteration) for name in self.free}
+        self.opened = {name: targets for name, targets in asked.items() if targets is not None}
         self.claimed = {name: Resources() for name in self.free}
 
     def holds(self, node: str, requests: Resources) -> bool:
@@ -81,169 +88,225 @@ class Room:
             self.claimed[node] = self.claimed[node] + requests
 
 
+@dataclass(frozen=True, slots=True)
+class _Mover:
+    """A workload that the plan moves: its live pods, and what the plan wants of it on each node that stays."""
+
+    key: str
+    planned: PlannedWorkload
+    workload: Workload
+    pods: tuple[Pod, ...]
+    wanted: Mapping[str, int]
+
+    @property
+    def here(self) -> Counter[str]:
+        """Its pods by node, those that are on none left out."""
+        return Counter(pod.node for pod in self.pods if pod.node is not None)
+
+    @property
+    def coming(self) -> int:
+        """How many of its pods are on no node yet."""
+        return max(0, self.workload.replicas - self.here.total())
+
+
 def find_moves(record: PlanRecord, snapshot: Snapshot, settings: MoveSettings) -> Moves:
     """Find every move that has room now, after room was set aside for those that are under way.
 
-    Workloads come in the order of their stages. One that still waits keeps its room reserved against those behind
-    it, so that a slow pod here or a fast one there cannot lead into a state that the rehearsal never saw: in the
-    rehearsal's order the first move that has not begun always finds its room, since only those before it, and those
-    that left it its room, have taken any.
+    Workloads come in the order of their stages. One that still waits keeps its room claimed against those behind it,
+    so that a slow pod here or a fast one there cannot lead into a state that the rehearsal never saw
+    (docs/designs/stages.md).
     """
-    plan = record.plan
-    room = Room(plan, snapshot)
+    room = Room(record.plan, snapshot)
     allowed = mobilities(snapshot, rules_of(settings))
-    workloads = {w.key: w for w in snapshot.workloads if w.replicas > 0}
-    moving = [
-        (key, planned, workloads[key])
-        for key, planned in sorted(plan.workloads.items(), key=lambda item: (item[1].stage, item[0]))
-        if planned.moves and key in workloads and workloads[key].uid == planned.uid
+    movers = _movers(record.plan, snapshot)
+    waiting: list[str] = []
+    for mover in movers:
+        if reason := _under_way(record, mover):
+            waiting.append(reason)
+        for node, count in _on_their_way(record, mover, room).items():
+            room.promise(node, mover.planned.requests * count)
+    found = _Found()
+    for mover in movers:
+        if mover.planned.strategy != "rollout":
+            mobility = allowed.get(mover.key)
+            _choose_evictions(record, mover, mobility.evictable if mobility else 0, room, found)
+        elif mover.workload.template_annotations.get(keys.ITERATION) != record.plan.iteration:
+            _choose_rollout(mover, room, found)
+    waiting += [f"{key}: {reason}" for key, reason in (*found.stuck, *found.behind)]
+    return Moves(
+        tuple(found.rollouts),
+        tuple(found.evictions),
+        tuple(found.openings),
+        tuple(waiting),
+        tuple(found.stuck),
+        tuple(found.behind),
+    )
+
+
+def starts(plan: Plan, snapshot: Snapshot, moves: Moves) -> tuple[Step, ...]:
+    """Return the steps that begin these moves: roll-outs, targets that open, evictions towards open ones."""
+    rollouts = [
+        RollOut(key, plan.workloads[key].uid, plan.iteration, plan.workloads[key].containers) for key in moves.rollouts
     ]
-    pods: dict[str, list[Pod]] = {key: [] for key, _, _ in moving}
+    more: dict[str, Counter[str]] = {}
+    for node, key in moves.openings:
+        more.setdefault(node, Counter())[key] += 1
+    openings = [opening(node, more[node.name]) for node in snapshot.nodes if node.name in more]
+    evictions = [
+        EvictPod(p.namespace, p.name, p.uid, p.workload, p.node or "", f"the plan puts it on {target}")
+        for p, target in moves.evictions
+    ]
+    return (*rollouts, *openings, *evictions)
+
+
+@dataclass(slots=True)
+class _Found:
+    rollouts: list[str] = field(default_factory=list)
+    evictions: list[tuple[Pod, str]] = field(default_factory=list)
+    openings: list[tuple[str, str]] = field(default_factory=list)
+    stuck: list[tuple[str, str]] = field(default_factory=list)
+    behind: list[tuple[str, str]] = field(default_factory=list)
+
+
+def _movers(plan: Plan, snapshot: Snapshot) -> list[_Mover]:
+    """Return the workloads that the plan moves and that are still the ones that it was made for, by stage."""
+    pods: dict[str, list[Pod]] = {key: [] for key, planned in plan.workloads.items() if planned.moves}
     for pod in planned_pods(snapshot):
         if pod.workload in pods:
             pods[pod.workload].append(pod)
-    waiting: list[str] = []
-    for key, planned, workload in moving:
-        if reason := _under_way(record, planned, workload, pods[key]):
-            waiting.append(reason)
-            for node, count in _still_to_come(record, key, pods[key], workload.replicas).items():
-                room.promise(node, planned.requests * count)
-    rollouts: list[str] = []
-    evictions: list[tuple[Pod, str]] = []
-    stuck: list[tuple[str, str]] = []
-    behind: list[tuple[str, str]] = []
-    for key, planned, workload in moving:
-        wanted = {n.name: n.pods[key] for n in plan.nodes if n.state != "remove" and n.pods.get(key)}
-        if planned.strategy == "rollout":
-            if workload.template_annotations.get(keys.ITERATION) == plan.iteration:
-                continue
-            asked = {node: planned.requests * count for node, count in sorted(wanted.items())}
-            tight = [node for node, requests in asked.items() if not room.would_hold(node, requests)]
-            claimed = [node for node, requests in asked.items() if not room.holds(node, requests)]
-            for node, requests in asked.items():
-                (room.claim if claimed else room.promise)(node, requests)
-            if tight:
-                stuck.append((key, f"its new pods do not fit beside the old ones on {', '.join(tight)}"))
-            elif claimed:
-                behind.append((key, f"others go first on {', '.join(claimed)}"))
-            else:
-                rollouts.append(key)
-            continue
-        misplaced = _misplaced(record, key, pods[key])
-        started = _evict(misplaced, pods[key], _Eviction(record, planned, workload, allowed.get(key)), room)
-        evictions.extend(started)
-        if len(started) < len(misplaced):
-            here = Counter(pod.node for pod in pods[key]) + Counter(target for _, target in started)
-            for node, count in wanted.items():
-                room.claim(node, planned.requests * max(0, count - here[node]))
-        if misplaced and not started:
-            free = [n for n, count in wanted.items() if here[n] < count and room.would_hold(n, planned.requests)]
-            reason = f"no planned node has room for its pod {misplaced[0].name}"
-            (behind if free else stuck).append((key, reason))
-    waiting += [f"{key}: {reason}" for key, reason in (*stuck, *behind)]
-    return Moves(tuple(rollouts), tuple(evictions), tuple(waiting), tuple(stuck), tuple(behind))
+    wanted: dict[str, dict[str, int]] = {key: {} for key in pods}
+    for node in plan.nodes:
+        for key, count in node.pods.items():
+            if node.state != "remove" and key in wanted and count:
+                wanted[key][node.name] = count
+    movers = [
+        _Mover(w.key, plan.workloads[w.key], w, tuple(pods[w.key]), wanted[w.key])
+        for w in snapshot.workloads
+        if w.key in pods and w.replicas > 0 and w.uid == plan.workloads[w.key].uid
+    ]
+    return sorted(movers, key=lambda mover: (mover.planned.stage, mover.key))
 
 
-def _under_way(record: PlanRecord, planned: PlannedWorkload, workload: Workload, pods: list[Pod]) -> str:
+def _under_way(record: PlanRecord, mover: _Mover) -> str:
     """Return what the workload is waited for; "" where it stands still."""
-    ready = sum(pod.ready for pod in pods)
-    if planned.strategy == "rollout":
-        if workload.template_annotations.get(keys.ITERATION) != record.plan.iteration:
-            return ""
-        new = sum(pod.ready and pod.iteration == record.plan.iteration for pod in pods)
-        old = sum(pod.iteration != record.plan.iteration for pod in pods)
-        if workload.observed and new >= workload.replicas and not old:
-            return ""
-        return f"{workload.key}: {new} of {workload.replicas} pods rolled out"
-    if ready < workload.replicas:
-        return f"{workload.key}: {ready} of {workload.replicas} pods ready"
-    return ""
+    workload, iteration = mover.workload, record.plan.iteration
+    if mover.planned.strategy != "rollout":
+        ready = sum(pod.ready for pod in mover.pods)
+        return f"{mover.key}: {ready} of {workload.replicas} pods ready" if ready < workload.replicas else ""
+    if workload.template_annotations.get(keys.ITERATION) != iteration:
+        return ""
+    new = sum(pod.ready and pod.iteration == iteration for pod in mover.pods)
+    old = sum(pod.iteration != iteration for pod in mover.pods)
+    if workload.observed and new >= workload.replicas and not old:
+        return ""
+    return f"{mover.key}: {new} of {workload.replicas} pods rolled out"
 
 
-def _still_to_come(record: PlanRecord, key: str, pods: list[Pod], replicas: int) -> dict[str, int]:
-    """Return how many pods of a moving workload are on their way to each node, at most as many as are not there."""
-    rolled = record.plan.workloads[key].strategy == "rollout"
-    here: dict[str, int] = {}
-    for pod in pods:
-        if pod.node is not None and (not rolled or pod.iteration == record.plan.iteration):
-            here[pod.node] = here.get(pod.node, 0) + 1
-    left = replicas - sum(here.values())
+def _on_their_way(record: PlanRecord, mover: _Mover, room: Room) -> dict[str, int]:
+    """Return for how many pods of the workload each node's room is spoken for, though they are not there yet.
+
+    Evicted pods take the targets that are open; where none are published, those of a roll-out too, they are taken to
+    fill the plan's nodes in order.
+    """
+    iteration = record.plan.iteration
+    rolled = mover.planned.strategy == "rollout"
+    if rolled and mover.workload.template_annotations.get(keys.ITERATION) != iteration:
+        return {}
+    here = Counter(p.node for p in mover.pods if p.node is not None and (not rolled or p.iteration == iteration))
+    left = mover.workload.replicas - here.total()
+    asked = mover.wanted
+    if not rolled and any(node in room.opened for node in mover.wanted):
+        # No more than will ever come: without an exact steering a pod may have taken another node's room.
+        left = mover.coming + len(_misplaced(record, mover))
+        asked = {node: min(count, room.opened.get(node, {}).get(mover.key, 0)) for node, count in asked.items()}
     coming: dict[str, int] = {}
-    for node in record.plan.nodes:
-        count = min(left, node.pods.get(key, 0) - here.get(node.name, 0))
-        if node.state != "remove" and count > 0:
-            coming[node.name] = count
-            left -= count
+    for node, count in asked.items():
+        more = min(left, count - here[node])
+        if more > 0:
+            coming[node] = more
+            left -= more
     return coming
 
 
-def _misplaced(record: PlanRecord, key: str, pods: list[Pod]) -> list[Pod]:
+def _choose_rollout(mover: _Mover, room: Room, found: _Found) -> None:
+    """Start the roll-out if every new pod has room beside all pods that still stand; else claim the room."""
+    asked = {node: mover.planned.requests * count for node, count in sorted(mover.wanted.items())}
+    tight = [node for node, requests in asked.items() if not room.would_hold(node, requests)]
+    claimed = [node for node, requests in asked.items() if not room.holds(node, requests)]
+    for node, requests in asked.items():
+        (room.claim if claimed else room.promise)(node, requests)
+    if tight:
+        found.stuck.append((mover.key, f"its new pods do not fit beside the old ones on {', '.join(tight)}"))
+    elif claimed:
+        found.behind.append((mover.key, f"others go first on {', '.join(claimed)}"))
+    else:
+        found.rollouts.append(mover.key)
+
+
+def _choose_evictions(record: PlanRecord, mover: _Mover, evictable: int, room: Room, found: _Found) -> None:
+    """Evict as many misplaced pods as may be unavailable now, each towards a planned node with room for it.
+
+    A target that is published but not open yet is opened first; the pod follows in the next round.
+    """
+    misplaced, requests = _misplaced(record, mover), mover.planned.requests
+    if not misplaced:
+        return
+    here = mover.here
+    open_: list[str] = []
+    for node, count in _on_their_way(record, mover, room).items():
+        here[node] += count
+        open_ += [node] * count
+    open_ = open_[mover.coming :]  # The first ones are those of pods that were evicted before.
+    unavailable = mover.workload.replicas - sum(pod.ready for pod in mover.pods)
+    quota = max(0, evictable - max(0, unavailable))
+    begun = 0
+    for pod in misplaced[:quota]:
+        if open_:
+            found.evictions.append((pod, open_.pop(0)))
+            begun += 1
+            continue
+        target = next((n for n, count in mover.wanted.items() if here[n] < count and room.holds(n, requests)), None)
+        if target is None:
+            break
+        room.promise(target, requests)
+        here[target] += 1
+        if target in room.opened:
+            found.openings.append((target, mover.key))
+        else:
+            found.evictions.append((pod, target))
+        begun += 1
+    if begun == len(misplaced):
+        return
+    for node, count in mover.wanted.items():
+        room.claim(node, requests * max(0, count - here[node]))
+    if not quota and unavailable <= 0:
+        found.stuck.append((mover.key, "its disruption budgets allow no eviction now"))
+    elif quota and not begun:
+        free = any(here[n] < count and room.would_hold(n, requests) for n, count in mover.wanted.items())
+        reason = f"no planned node has room for its pod {misplaced[0].name}"
+        (found.behind if free else found.stuck).append((mover.key, reason))
+
+
+def _misplaced(record: PlanRecord, mover: _Mover) -> list[Pod]:
     """Return the pods to evict: on each node those beyond what the plan wants there, never one moved already.
 
     Pods made after the plan was accepted stay, unless their node expires: without an exact steering they would
     be evicted for ever.
     """
-    wanted = {n.name: n.pods.get(key, 0) for n in record.plan.nodes if n.state != "remove"}
-    expiring = {n.name for n in record.plan.nodes if n.state == "remove"}
-    pinned = {name for n in record.plan.nodes for name in n.pod_names}
+    plan = record.plan
+    expiring = {node.name for node in plan.nodes if node.state == "remove"}
+    known = {node.name for node in plan.nodes}
+    pinned = {name for node in plan.nodes for name in node.pod_names}
     found: list[Pod] = []
     by_node: dict[str, list[Pod]] = {}
-    for pod in sorted(pods, key=lambda p: p.name):
+    for pod in sorted(mover.pods, key=lambda p: p.name):
         if pod.node is not None:
             by_node.setdefault(pod.node, []).append(pod)
-    for node, here in sorted(by_node.items()):
-        excess = len(here) - wanted.get(node, 0)
+    for node, pods in sorted(by_node.items()):
+        excess = len(pods) - mover.wanted.get(node, 0)
         movable = [
-            p for p in here if pod_key(p) not in pinned and (node in expiring or p.created_at <= record.accepted_at)
+            p for p in pods if pod_key(p) not in pinned and (node in expiring or p.created_at <= record.accepted_at)
         ]
-        if excess > 0 and (node in expiring or node in wanted):
+        if excess > 0 and node in known:
             found.extend(movable[-excess:])
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Eviction:
-    """What bounds the evictions of one workload."""
-
-    record: PlanRecord
-    planned: PlannedWorkload
-    workload: Workload
-    mobility: Mobility | None
-
-
-def _evict(misplaced: list[Pod], pods: list[Pod], eviction: _Eviction, room: Room) -> list[tuple[Pod, str]]:
-    """Choose as many misplaced pods as may be unavailable now, each with a planned node that has room for it."""
-    workload, plan = eviction.workload, eviction.record.plan
-    unavailable = workload.replicas - sum(pod.ready for pod in pods)
-    quota = (eviction.mobility.evictable if eviction.mobility else 0) - max(0, unavailable)
-    here: dict[str, int] = {}
-    for pod in pods:
-        if pod.node is not None:
-            here[pod.node] = here.get(pod.node, 0) + 1
-    chosen: list[tuple[Pod, str]] = []
-    for pod in misplaced:
-        if len(chosen) >= quota:
-            break
-        for node in plan.nodes:
-            target = node.pods.get(workload.key, 0)
-            if (
-                node.state != "remove"
-                and here.get(node.name, 0) < target
-                and room.holds(node.name, eviction.planned.requests)
-            ):
-                room.promise(node.name, eviction.planned.requests)
-                here[node.name] = here.get(node.name, 0) + 1
-                chosen.append((pod, node.name))
-                break
-    return chosen
-
-
-def starts(plan: Plan, moves: Moves) -> tuple[Step, ...]:
-    rollouts = [
-        RollOut(key, plan.workloads[key].uid, plan.iteration, plan.workloads[key].containers) for key in moves.rollouts
-    ]
-    evictions = [
-        EvictPod(p.namespace, p.name, p.uid, p.workload, p.node or "", f"the plan puts it on {target}")
-        for p, target in moves.evictions
-    ]
-    return (*rollouts, *evictions)

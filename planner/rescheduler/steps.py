@@ -46,7 +46,7 @@ def next_steps(record: PlanRecord, snapshot: Snapshot, now: float, settings: Mov
         if stage:
             return stage
     moves = find_moves(record, snapshot, settings)
-    steps = (*starts(record.plan, moves), *remove(record.plan, snapshot, settings, drained=moves.over))
+    steps = (*starts(record.plan, snapshot, moves), *remove(record.plan, snapshot, settings, drained=moves.over))
     working = tuple(step for step in steps if not isinstance(step, Wait))
     if working:
         return working

@@ -202,7 +202,15 @@ def evicting(replicas: int, ready: int, **fields: Any) -> tuple[PlanRecord, Snap
 
 def test_a_stateful_set_is_evicted_one_pod_after_the_other() -> None:
     record, cluster = evicting(replicas=3, ready=3)
-    [step] = next_steps(record, cluster, ACCEPTED_AT, SETTINGS)
+    # Its target on "new" is opened first, so that the extender knows of it before the pod comes.
+    [opening] = next_steps(record, cluster, ACCEPTED_AT, SETTINGS)
+    assert isinstance(opening, MarkNode)
+    text = opening.annotations[keys.PLACEMENT]
+    assert text is not None
+    assert [target.want for target in keys.decode_placement(text).targets] == [1]
+    notes = {keys.PLACEMENT: text}
+    opened = [replace(n, annotations=notes) if n.name == "new" else n for n in cluster.nodes]
+    [step] = next_steps(record, replace(cluster, nodes=tuple(opened)), ACCEPTED_AT, SETTINGS)
     assert isinstance(step, EvictPod)
     assert (step.node, step.uid, step.reason) == ("old", f"uid-{step.name}", "the plan puts it on new")
     record, cluster = evicting(replicas=3, ready=2)
