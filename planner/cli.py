@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import logging
 import os
 import secrets
@@ -12,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -26,12 +27,16 @@ if TYPE_CHECKING:  # what a command does not need is imported late: cvxpy alone 
     from planner.model.cluster import Snapshot
     from planner.model.inputs import PlanningInputs
     from planner.model.machines import Catalogue
+    from planner.model.plan import Plan
     from planner.ports import Usage
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_UNDECIDED = 3
 EXIT_INTERRUPTED = 130
+
+_GAP_ROUNDING = 2e-9
+"""A gap is written with nine decimals."""
 
 _log = logging.getLogger(__name__)
 
@@ -185,6 +190,9 @@ def _verify(arguments: argparse.Namespace) -> int:
     except ContradictoryPlan as error:
         sys.stdout.write(f"wrong: {error}\n")
         return EXIT_FAILED
+    if contradictions := tuple(_contradictions(data, plan)):
+        sys.stdout.writelines(f"wrong: {origin}: {text}\n" for text in contradictions)
+        return EXIT_FAILED
     objective = plan.objective
     # The plan says by which prices of change it was made; whether they are the user's own is seen in the plan.
     prices = ChangePrices(objective.payback_hours, objective.move_cost_nanousd, objective.boot_overlap_minutes)
@@ -210,6 +218,23 @@ def _verify(arguments: argparse.Namespace) -> int:
     proven = "" if bound is None else f"; its certificate proves at least {usd(bound)}"
     sys.stdout.write(f"right: the plan costs {usd(verdict.value_nanousd_per_hour)} $/h{proven}\n")
     return 0
+
+
+def _contradictions(data: bytes, plan: Plan) -> Iterator[str]:
+    """Say which numbers of the plan's objective contradict themselves; the gap stands only in its text."""
+    objective = plan.objective
+    for name, value, least in (
+        ("payback_hours", objective.payback_hours, 1),
+        ("move_cost_usd", objective.move_cost_nanousd, 0),
+        ("boot_overlap_minutes", objective.boot_overlap_minutes, 0),
+    ):
+        if value < least:
+            yield f"objective.{name} must be {least} or more"
+    gap = json.loads(data, parse_int=float)["objective"].get("relative_gap")
+    if not isinstance(gap, float):
+        yield f"objective.relative_gap must be (value - lower_bound) / value, not {json.dumps(gap)}"
+    elif abs(gap - objective.relative_gap) > _GAP_ROUNDING:
+        yield f"objective.relative_gap is {gap:.9f}, but (value - lower_bound) / value is {objective.relative_gap:.9f}"
 
 
 def _settings(arguments: argparse.Namespace) -> int:

@@ -189,6 +189,12 @@ class TestVerify:
             ("nodes.0.allocatable", {"cpu_millicores": 99999, "memory_bytes": 2**40, "pods": 110}),
             ("objective.lower_bound", 0.1369),  # above the value
             ("objective.value", 0.1),
+            ("objective.relative_gap", 0),
+            ("objective.relative_gap", None),
+            ("objective.relative_gap", 10**400),
+            ("objective.payback_hours", 0),
+            ("objective.move_cost_usd", -0.001),
+            ("objective.boot_overlap_minutes", -15),
             ("current_cost_usd_per_hour", 0.5),
         ],
     )

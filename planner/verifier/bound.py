@@ -69,7 +69,7 @@ def verify(plan: Plan, inputs: PlanningInputs, time_limit_seconds: float, now: C
     value = plan.objective.value_nanousd_per_hour
     counts, wrong = _match_groups(plan, facts)
     columns = _columns(facts, counts)
-    wrong += _check_classes(plan.certificate.classes, columns)
+    wrong += _check_classes(plan.certificate.classes, columns, facts)
     wrong += _check_rows(plan.certificate.rows, facts)
     problems += wrong
     if wrong:
@@ -189,7 +189,7 @@ def _node_label(name: str) -> str:
     return f"node {name}"
 
 
-def _check_classes(claimed: Iterable[CertificateClass], columns: Mapping[str, _Column]) -> list[str]:
+def _check_classes(claimed: Iterable[CertificateClass], columns: Mapping[str, _Column], facts: Facts) -> list[str]:
     """Every class must be there, once, with the limit and the cost that the inputs give."""
     problems: list[str] = []
     seen: set[str] = set()
@@ -202,6 +202,12 @@ def _check_classes(claimed: Iterable[CertificateClass], columns: Mapping[str, _C
         if label in seen:
             problems.append(f"certificate class {kind.id}: {label} is there twice")
         seen.add(label)
+        if kind.node is not None:
+            node = facts.nodes[kind.node]
+            right = (facts.inputs.catalogue.pool_of(node), node.zone, node.machine_type, node.capacity_type)
+            if offering_key(kind) != right:
+                said = "/".join(offering_key(kind))
+                problems.append(f"certificate class {kind.id}: is {said}, the inputs say {'/'.join(right)}")
         if kind.limit != column.limit:
             problems.append(f"certificate class {kind.id}: limit is {kind.limit}, the inputs say {column.limit}")
         if kind.cost_nanousd_per_hour != column.cost:

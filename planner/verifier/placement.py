@@ -260,6 +260,9 @@ def _requests(key: str, planned: PlannedWorkload, inputs: PlanningInputs, facts:
     uids = {pod.workload_uid for pod in pods} | ({workload.uid} if workload is not None else set())
     if planned.uid not in uids:
         yield f"workload {key}: the uid is {planned.uid}, the cluster says {', '.join(sorted(uids))}"
+    replicas = workload.replicas if workload is not None else len(pods)
+    if planned.replicas != replicas:
+        yield f"workload {key}: replicas is {planned.replicas}, the cluster says {replicas}"
     if planned.requests_before not in [pod.requests for pod in pods] and (
         workload is None or planned.requests_before != workload.requests
     ):

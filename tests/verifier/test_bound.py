@@ -118,6 +118,10 @@ FAULTS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     ),
     "limit of an offering": (lambda p: _class(p, "m8", limit=1), "certificate class m8: limit is 1, the inputs say 4"),
     "limit of a node": (lambda p: _class(p, "a", limit=0), "certificate class a: limit is 0, the inputs say 1"),
+    "place of a node": (
+        lambda p: _class(p, "a", zone="zone-b"),
+        "certificate class a: is general/zone-b/m4/on-demand, the inputs say general/zone-a/m4/on-demand",
+    ),
     "cost of an offering": (
         lambda p: _class(p, "m8", cost_nanousd_per_hour=360_000_000),
         "certificate class m8: cost is 360000000 nanodollars per hour, the inputs say 350000000",

@@ -180,6 +180,7 @@ FAULTS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
         lambda p: with_workload(p, WEB, containers={"main": Resources(400, GIB)}),
         "the plan changes the requests of its containers otherwise than the forecast",
     ),
+    "wrong replicas": (lambda p: with_workload(p, WEB, replicas=3), "replicas is 3, the cluster says 4"),
     "wrong requests before": (
         lambda p: with_workload(p, WEB, requests_before=resources(1, 1, 1), requests=resources(1, 1, 1)),
         "requests_before is what none of its pods requests",
