@@ -15,9 +15,10 @@ from planner.cloud.gcp.machines import builtin_machines
 from planner.kube.reader import read_snapshot
 from planner.loop import Outcome, Report, iterate, make_plan
 from planner.model.plan import Wait
-from planner.rescheduler import CARRIED_OUT
+from planner.rescheduler import CARRIED_OUT, divergence
 from planner.settings import MoveSettings, OptimizerSettings, Settings
 from simulator.cloud import CloudTimes
+from simulator.embedded import embedded_extender
 from simulator.scenarios import badly_packed
 from simulator.world import World
 from tests.building import catalogue, deployment, inputs, node, offering, pods_of, snapshot
@@ -78,22 +79,21 @@ def one_life(world: World, dying: Dying) -> Outcome:
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(20))
 def test_an_iteration_with_a_planner_that_keeps_dying_ends_as_planned(seed: int) -> None:
-    world = World(badly_packed(builtin_machines("us-central1"), time.time(), seed))
+    scenario = badly_packed(builtin_machines("us-central1"), time.time(), seed)
+    world = World(scenario, embedded_extender)
     world.settle()
-    outcome = one_life(world, Dying(40))
-    lives = 1
-    while outcome == "interrupted":
-        outcome = one_life(world, Dying(40))
-        lives += 1
-    assert outcome == "carried-out"
+    lives, record = 0, None
+    while record is None or record.phase != "done":
+        assert one_life(world, Dying(40)) in ("interrupted", "carried-out")
+        snapshot = read_snapshot(world.kubernetes, world.cloud, world.clock)
+        lives, record = lives + 1, snapshot.record
     assert lives > 1
+    assert record.reason == CARRIED_OUT
     assert world.availability.violations == []
-    snapshot = read_snapshot(world.kubernetes, world.cloud, world.clock)
-    assert snapshot.record is not None
-    assert snapshot.record.reason == CARRIED_OUT
-    wanted = {node.name for node in snapshot.record.plan.nodes if node.state != "remove"}
+    wanted = {node.name for node in record.plan.nodes if node.state != "remove"}
     assert {node.name for node in snapshot.nodes} == wanted
     assert {machine.name for machine in snapshot.instances or ()} == wanted
+    assert divergence(record.plan, snapshot) == {"elsewhere": 0, "pending": 0}
     assert not [node.name for node in snapshot.nodes if keys.EXPIRING in node.labels]
 
 
