@@ -52,6 +52,8 @@ _SHAPES: dict[str, type[msgspec.Struct]] = {
     "HorizontalPodAutoscaler": AutoscalerObject,
     "PodDisruptionBudget": BudgetObject,
 }
+_KINDS = {kind.lower(): kind for kind in _SHAPES}
+_LISTS = frozenset(("List", *(f"{kind}List" for kind in _SHAPES)))
 _GROUPS = {resource.kind: resource.group for resource in ports.SNAPSHOT_RESOURCES}
 _CLUSTER_WIDE = frozenset(r.kind for r in ports.SNAPSHOT_RESOURCES if not r.namespaced)
 _MIRROR = "kubernetes.io/config.mirror"
@@ -79,6 +81,8 @@ def read_dump(data: bytes, origin: str) -> Snapshot:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{origin}: is no JSON: {error}; {_EXPECTED}") from None
     objects = _Objects(origin)
+    if not head.kind:
+        raise BadInput(f"{origin}: the field kind is missing; {_EXPECTED}")
     if head.items is msgspec.UNSET:
         if head.kind.endswith("List"):
             raise BadInput(f"{origin}: the field items is missing from the {head.kind}; {_EXPECTED}")
@@ -98,6 +102,11 @@ def read_dump(data: bytes, origin: str) -> Snapshot:
         kind = own.kind or head.kind.removesuffix("List")
         if not kind:
             raise BadInput(f"{origin}: items[{index}]: the field kind is missing; {_EXPECTED}")
+        # What is skipped must be another kind for certain, or a cluster would look empty.
+        if kind not in _SHAPES and (meant := _KINDS.get(kind.lower())):
+            raise BadInput(f"{origin}: items[{index}]: kind must be {meant!r}, not {kind!r}")
+        if kind in _LISTS:
+            raise BadInput(f"{origin}: items[{index}] is a {kind}; expected the objects of all lists in one")
         objects.add(kind, own.api_version or head.api_version, item)
     return assemble(objects)
 
@@ -157,6 +166,15 @@ class _Objects:
         item = decode(raw, shape, kind, self.origin)
         assert isinstance(item, _Object)
         meta = item.metadata
+        if not meta.name:
+            raise BadInput(f"{self.origin}: {kind} without a name: metadata.name must not be empty")
+        for path, name in (
+            ("metadata.name", meta.name),
+            ("metadata.namespace", meta.namespace),
+            *((f"metadata.ownerReferences[{i}].name", o.name) for i, o in enumerate(meta.owner_references or ())),
+        ):
+            if "/" in name:
+                raise BadInput(f'{self.origin}: {kind} {_name(meta)}: {path} must be a name without "/", not {name!r}')
         if not meta.namespace and kind not in _CLUSTER_WIDE:
             raise BadInput(f"{self.origin}: {kind} {meta.name}: the field metadata.namespace is missing")
         known = self.by_kind.setdefault(kind, {})
@@ -381,6 +399,8 @@ def _controllers(objects: _Objects) -> list[Workload]:
             if kind == "ReplicaSet" and (replicas == 0 or _controller_of(item.metadata) is not None):
                 continue
             with objects.naming(kind, item.metadata):
+                if replicas < 0:
+                    raise specs.FieldError(f"spec.replicas must be 0 or more, not {replicas}")
                 found.append(_controller(item, kind, replicas))
     return found
 

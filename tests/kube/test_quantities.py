@@ -50,7 +50,9 @@ def test_an_amount_beyond_64_bits_is_capped(text: str) -> None:
     assert parse_quantity(text) == 2**63 - 1
 
 
-@pytest.mark.parametrize("text", ["12x", "", "Gi", "1e", "1 Gi", "1.2.3", "0x10", "1Kii", "1ki", "m", "1e1.5", "NaN"])
+@pytest.mark.parametrize(
+    "text", ["12x", "", "Gi", "1e", "1 Gi", "1.2.3", "0x10", "1Kii", "1ki", "m", "1e1.5", "NaN", "１Gi"]
+)
 def test_what_is_no_quantity_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match=r'"250m", "2", "1\.5Gi" or "12e3", not'):
         parse_quantity(text)

@@ -98,7 +98,7 @@ class TestRefusals:
             (b"[1, 2]", "is no Kubernetes List"),
             (b'"text"', "is no Kubernetes List"),
             (b'{"kind": "Status", "status": "Failure"}', "its kind is 'Status'"),
-            (b'{"items": []}', "its kind is ''"),
+            (b'{"items": []}', "the field kind is missing"),
             (b'{"kind": "List"}', "the field items is missing"),
             (b'{"kind": "List", "items": [3]}', "items[0] is no Kubernetes object"),
             (b'{"kind": "List", "items": [{}]}', "items[0]: the field kind is missing"),
@@ -131,6 +131,26 @@ class TestRefusals:
     )
     def test_a_missing_field_is_named_with_its_object(self, item: Json, path: str, says: str) -> None:
         assert refusal(dump(changed(item, path, None))) == f"dump.json: {says}"
+
+    @pytest.mark.parametrize(
+        ("item", "says"),
+        [
+            (changed(node("n"), "kind", "node"), "items[0]: kind must be 'Node', not 'node'"),
+            (
+                {"kind": "PodList", "items": [pod("p")]},
+                "items[0] is a PodList; expected the objects of all lists in one",
+            ),
+            (changed(node("n"), "metadata.name", ""), "Node without a name: metadata.name must not be empty"),
+            (pod("a/b"), "Pod default/a/b: metadata.name must be a name without \"/\", not 'a/b'"),
+            (
+                pod("p", owner=("Job", "a/b")),
+                "Pod default/p: metadata.ownerReferences[0].name must be a name without \"/\", not 'a/b'",
+            ),
+            (controller("Deployment", "d", -1), "Deployment default/d: spec.replicas must be 0 or more, not -1"),
+        ],
+    )
+    def test_what_kubernetes_never_writes_is_refused(self, item: Json, says: str) -> None:
+        assert refusal(dump(item)) == f"dump.json: {says}"
 
     def test_a_bad_quantity_is_named_with_file_object_field_and_value(self) -> None:
         wrong = pod("p", container("main", "1", "12x"), namespace="shop")
