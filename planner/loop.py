@@ -25,7 +25,6 @@ from planner.rescheduler import (
     CARRIED_OUT,
     divergence,
     next_steps,
-    relocated,
     rules_of,
     staged,
     unsteered,
@@ -37,7 +36,7 @@ from planner.verifier import check_placement
 _log = logging.getLogger(__name__)
 
 MOST_REHEARSALS = 5
-"""How often a plan is made again with the workloads held that no order of stages could move."""
+"""How often a plan is made with new nodes for what was stuck, or with it held; at last with everything held."""
 
 NANO = 10**9
 
@@ -177,7 +176,6 @@ def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Repo
     """
     narrowed = inputs
     first: Plan | None = None
-    possible: list[tuple[Plan, PlanningInputs]] = []
     for attempt in range(MOST_REHEARSALS):
         try:
             plan = solve(narrowed, settings.optimizer, report)
@@ -190,22 +188,15 @@ def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Repo
         first = first or plan
         plan, stuck = staged(_with_bound_of(plan, first), narrowed, settings.move)
         if not stuck:
-            possible.append((plan, narrowed))
-            break
-        mended, left = staged(relocated(plan, narrowed, stuck), narrowed, settings.move)
-        if not left and not check_placement(mended, narrowed):
-            possible.append((mended, narrowed))
+            if problems := check_placement(plan, narrowed):
+                raise SolverError(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
+            return plan
         if attempt < MOST_REHEARSALS - 2:
             narrowed = _with_fresh(narrowed, plan, stuck)
         else:
             moving = (key for key, workload in plan.workloads.items() if workload.moves)
             narrowed = _holding(narrowed, dict.fromkeys(moving, "others stood in its way") | stuck)
-    if not possible:
-        raise SolverError(f"no plan could be carried out in stages: {', '.join(sorted(narrowed.held))}")
-    best, made_from = min(possible, key=lambda made: (_missing(made[0]), made[0].objective.value_nanousd_per_hour))
-    if problems := check_placement(best, made_from):
-        raise SolverError(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
-    return best
+    raise SolverError(f"no plan could be carried out in stages: {', '.join(sorted(narrowed.held))}")
 
 
 def run(edges: Edges, settings: Settings, *, once: bool) -> Outcome:
@@ -304,10 +295,6 @@ def _with_fresh(inputs: PlanningInputs, plan: Plan, stuck: Mapping[str, str]) ->
 def _holding(inputs: PlanningInputs, stuck: Mapping[str, str]) -> PlanningInputs:
     held = {key: f"no order of stages could move it: {why}" for key, why in stuck.items()}
     return replace(inputs, held={**inputs.held, **held}, fresh=inputs.fresh - held.keys())
-
-
-def _missing(plan: Plan) -> int:
-    return sum(unplaced.count for unplaced in plan.unplaced.values())
 
 
 def _with_bound_of(plan: Plan, first: Plan) -> Plan:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -131,12 +131,19 @@ def mobilities(snapshot: Snapshot, rules: DisruptionRules) -> dict[str, Mobility
     """Say for each workload that has planned pods how they may be moved."""
     pods = planned_pods(snapshot)
     samples = {pod.workload: pod for pod in reversed(pods)}  # one pod of each: all have their template's labels
-    slack = [(budget, budget_slack(budget, pods)) for budget in snapshot.budgets]
-    return {
-        workload.key: _mobility(workload, [item for item in slack if item[0].covers(samples[workload.key])], rules)
-        for workload in snapshot.workloads
-        if workload.key in samples
-    }
+    neighbours: dict[str, list[Pod]] = {}  # by namespace: a budget covers pods of its own only
+    for pod in pods:
+        neighbours.setdefault(pod.namespace, []).append(pod)
+    slack: dict[str, list[tuple[DisruptionBudget, int]]] = {}
+    for budget in snapshot.budgets:
+        covered = budget_slack(budget, neighbours.get(budget.namespace, ()))
+        slack.setdefault(budget.namespace, []).append((budget, covered))
+    found = {}
+    for workload in snapshot.workloads:
+        if (sample := samples.get(workload.key)) is not None:
+            budgets = [item for item in slack.get(sample.namespace, ()) if item[0].covers(sample)]
+            found[workload.key] = _mobility(workload, budgets, rules)
+    return found
 
 
 def with_held(assessment: Assessment, snapshot: Snapshot, held: Mapping[str, str]) -> Assessment:
@@ -168,7 +175,7 @@ def _without_partial_rollouts(found: Assessment, snapshot: Snapshot) -> Assessme
     return with_held(replace(found, mobility=mobility), snapshot, stuck)
 
 
-def budget_slack(budget: DisruptionBudget, pods: tuple[Pod, ...]) -> int:
+def budget_slack(budget: DisruptionBudget, pods: Sequence[Pod]) -> int:
     """Return how many of the budget's pods may be unavailable at once: covered pods - desired healthy."""
     return max(0, sum(budget.covers(p) for p in pods) - budget.desired_healthy)
 

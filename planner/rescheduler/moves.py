@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from planner import labels as keys
 from planner.model.cluster import Pod, Snapshot, Workload
-from planner.model.disruption import DisruptionRules, mobilities, planned_pods, pod_key
+from planner.model.disruption import DisruptionRules, Mobility, planned_pods, pod_key
 from planner.model.plan import EvictPod, Plan, PlannedWorkload, PlanRecord, RollOut, Step
 from planner.model.resources import Resources
 from planner.rescheduler.placement import opened, opening
@@ -90,12 +90,15 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class _Mover:
-    """A workload that the plan moves: its live pods, and what the plan wants of it on each node that stays."""
+    """A workload that the plan moves: its live pods, which of them to evict (none where it rolls), and what the plan
+    wants of it on each node that stays.
+    """
 
     key: str
     planned: PlannedWorkload
     workload: Workload
     pods: tuple[Pod, ...]
+    misplaced: tuple[Pod, ...]
     wanted: Mapping[str, int]
 
     @property
@@ -109,16 +112,17 @@ class _Mover:
         return max(0, self.workload.replicas - self.here.total())
 
 
-def find_moves(record: PlanRecord, snapshot: Snapshot, settings: MoveSettings) -> Moves:
+def find_moves(record: PlanRecord, snapshot: Snapshot, allowed: Mapping[str, Mobility]) -> Moves:
     """Find every move that has room now, after room was set aside for those that are under way.
+
+    `allowed` says how each workload may be moved (`mobilities`).
 
     Workloads come in the order of their stages. One that still waits keeps its room claimed against those behind it,
     so that a slow pod here or a fast one there cannot lead into a state that the rehearsal never saw
     (docs/designs/stages.md).
     """
     room = Room(record.plan, snapshot)
-    allowed = mobilities(snapshot, rules_of(settings))
-    movers = _movers(record.plan, snapshot)
+    movers = _movers(record, snapshot)
     waiting: list[str] = []
     for mover in movers:
         if reason := _under_way(record, mover):
@@ -129,7 +133,7 @@ def find_moves(record: PlanRecord, snapshot: Snapshot, settings: MoveSettings) -
     for mover in movers:
         if mover.planned.strategy != "rollout":
             mobility = allowed.get(mover.key)
-            _choose_evictions(record, mover, mobility.evictable if mobility else 0, room, found)
+            _choose_evictions(mover, mobility.evictable if mobility else 0, room, found)
         elif mover.workload.template_annotations.get(keys.ITERATION) != record.plan.iteration:
             _choose_rollout(mover, room, found)
     waiting += [f"{key}: {reason}" for key, reason in (*found.stuck, *found.behind)]
@@ -168,8 +172,9 @@ class _Found:
     behind: list[tuple[str, str]] = field(default_factory=list)
 
 
-def _movers(plan: Plan, snapshot: Snapshot) -> list[_Mover]:
+def _movers(record: PlanRecord, snapshot: Snapshot) -> list[_Mover]:
     """Return the workloads that the plan moves and that are still the ones that it was made for, by stage."""
+    plan = record.plan
     pods: dict[str, list[Pod]] = {key: [] for key, planned in plan.workloads.items() if planned.moves}
     for pod in planned_pods(snapshot):
         if pod.workload in pods:
@@ -179,8 +184,16 @@ def _movers(plan: Plan, snapshot: Snapshot) -> list[_Mover]:
         for key, count in node.pods.items():
             if node.state != "remove" and key in wanted and count:
                 wanted[key][node.name] = count
+    find_misplaced = _MisplacedPods(record)
     movers = [
-        _Mover(w.key, plan.workloads[w.key], w, tuple(pods[w.key]), wanted[w.key])
+        _Mover(
+            key=w.key,
+            planned=(planned := plan.workloads[w.key]),
+            workload=w,
+            pods=tuple(pods[w.key]),
+            misplaced=() if planned.strategy == "rollout" else find_misplaced(pods[w.key], wanted[w.key]),
+            wanted=wanted[w.key],
+        )
         for w in snapshot.workloads
         if w.key in pods and w.replicas > 0 and w.uid == plan.workloads[w.key].uid
     ]
@@ -203,29 +216,37 @@ def _under_way(record: PlanRecord, mover: _Mover) -> str:
 
 
 def _on_their_way(record: PlanRecord, mover: _Mover, room: Room) -> dict[str, int]:
-    """Return for how many pods of the workload each node's room is spoken for, though they are not there yet.
-
-    Evicted pods take the targets that are open; where none are published, those of a roll-out too, they are taken to
-    fill the plan's nodes in order.
-    """
+    """Return for how many pods of the workload each node's room is spoken for, though they are not there yet."""
+    if mover.planned.strategy != "rollout":
+        return _evicted_and_open(mover, room)
     iteration = record.plan.iteration
-    rolled = mover.planned.strategy == "rollout"
-    if rolled and mover.workload.template_annotations.get(keys.ITERATION) != iteration:
+    if mover.workload.template_annotations.get(keys.ITERATION) != iteration:
         return {}
-    here = Counter(p.node for p in mover.pods if p.node is not None and (not rolled or p.iteration == iteration))
-    left = mover.workload.replicas - here.total()
-    asked = mover.wanted
-    if not rolled and any(node in room.opened for node in mover.wanted):
-        # No more than will ever come: without an exact steering a pod may have taken another node's room.
-        left = mover.coming + len(_misplaced(record, mover))
-        asked = {node: min(count, room.opened.get(node, {}).get(mover.key, 0)) for node, count in asked.items()}
-    coming: dict[str, int] = {}
-    for node, count in asked.items():
-        more = min(left, count - here[node])
-        if more > 0:
-            coming[node] = more
-            left -= more
-    return coming
+    here = Counter(p.node for p in mover.pods if p.node is not None and p.iteration == iteration)
+    return _shared_out(mover.workload.replicas - here.total(), mover.wanted, here)
+
+
+def _evicted_and_open(mover: _Mover, room: Room) -> dict[str, int]:
+    """Return the targets of evicted pods that are not there yet, and those that are open for pods to be evicted.
+
+    Where no placement is published nothing is open, and evicted pods are taken to fill the plan's nodes in order.
+    """
+    if not any(node in room.opened for node in mover.wanted):
+        return _shared_out(mover.coming, mover.wanted, mover.here)
+    asked = {node: min(count, room.opened.get(node, {}).get(mover.key, 0)) for node, count in mover.wanted.items()}
+    # No more than will ever come: without an exact steering a pod may have taken another node's room.
+    return _shared_out(mover.coming + len(mover.misplaced), asked, mover.here)
+
+
+def _shared_out(pods: int, wanted: Mapping[str, int], here: Mapping[str, int]) -> dict[str, int]:
+    """Share the pods out over the nodes in order, on each what is wanted and not here yet."""
+    shares: dict[str, int] = {}
+    for node, count in wanted.items():
+        share = min(pods, count - here.get(node, 0))
+        if share > 0:
+            shares[node] = share
+            pods -= share
+    return shares
 
 
 def _choose_rollout(mover: _Mover, room: Room, found: _Found) -> None:
@@ -243,17 +264,17 @@ def _choose_rollout(mover: _Mover, room: Room, found: _Found) -> None:
         found.rollouts.append(mover.key)
 
 
-def _choose_evictions(record: PlanRecord, mover: _Mover, evictable: int, room: Room, found: _Found) -> None:
+def _choose_evictions(mover: _Mover, evictable: int, room: Room, found: _Found) -> None:
     """Evict as many misplaced pods as may be unavailable now, each towards a planned node with room for it.
 
     A target that is published but not open yet is opened first; the pod follows in the next round.
     """
-    misplaced, requests = _misplaced(record, mover), mover.planned.requests
+    misplaced, requests = mover.misplaced, mover.planned.requests
     if not misplaced:
         return
     here = mover.here
     open_: list[str] = []
-    for node, count in _on_their_way(record, mover, room).items():
+    for node, count in _evicted_and_open(mover, room).items():
         here[node] += count
         open_ += [node] * count
     open_ = open_[mover.coming :]  # The first ones are those of pods that were evicted before.
@@ -287,26 +308,32 @@ def _choose_evictions(record: PlanRecord, mover: _Mover, evictable: int, room: R
         (found.behind if free else found.stuck).append((mover.key, reason))
 
 
-def _misplaced(record: PlanRecord, mover: _Mover) -> list[Pod]:
-    """Return the pods to evict: on each node those beyond what the plan wants there, never one moved already.
+class _MisplacedPods:
+    """Finds the pods to evict: on each node those beyond what the plan wants there, never one moved already.
 
     Pods made after the plan was accepted stay, unless their node expires: without an exact steering they would
     be evicted for ever.
     """
-    plan = record.plan
-    expiring = {node.name for node in plan.nodes if node.state == "remove"}
-    known = {node.name for node in plan.nodes}
-    pinned = {name for node in plan.nodes for name in node.pod_names}
-    found: list[Pod] = []
-    by_node: dict[str, list[Pod]] = {}
-    for pod in sorted(mover.pods, key=lambda p: p.name):
-        if pod.node is not None:
-            by_node.setdefault(pod.node, []).append(pod)
-    for node, pods in sorted(by_node.items()):
-        excess = len(pods) - mover.wanted.get(node, 0)
-        movable = [
-            p for p in pods if pod_key(p) not in pinned and (node in expiring or p.created_at <= record.accepted_at)
-        ]
-        if excess > 0 and node in known:
-            found.extend(movable[-excess:])
-    return found
+
+    def __init__(self, record: PlanRecord) -> None:
+        self._accepted_at = record.accepted_at
+        self._expiring = {node.name: node.state == "remove" for node in record.plan.nodes}
+        self._pinned = {name for node in record.plan.nodes for name in node.pod_names}
+
+    def __call__(self, pods: Iterable[Pod], wanted: Mapping[str, int]) -> tuple[Pod, ...]:
+        by_node: dict[str, list[Pod]] = {}
+        for pod in sorted(pods, key=lambda p: p.name):
+            if pod.node in self._expiring:
+                by_node.setdefault(pod.node, []).append(pod)
+        found: list[Pod] = []
+        for node, here in sorted(by_node.items()):
+            excess = len(here) - wanted.get(node, 0)
+            fresh_stays = not self._expiring[node]
+            movable = [
+                pod
+                for pod in here
+                if pod_key(pod) not in self._pinned and not (fresh_stays and pod.created_at > self._accepted_at)
+            ]
+            if excess > 0:
+                found.extend(movable[-excess:])
+        return tuple(found)

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from planner import labels as keys
 from planner.model.cluster import Node, Snapshot
+from planner.model.disruption import mobilities
 from planner.model.machines import Catalogue, Offering
 from planner.model.plan import Plan, PlanRecord
-from planner.rescheduler.moves import Moves, find_moves
+from planner.rescheduler.moves import Moves, find_moves, rules_of
 from planner.settings import MoveSettings
 
 
@@ -20,8 +21,10 @@ def rehearse(plan: Plan, snapshot: Snapshot, catalogue: Catalogue, settings: Mov
     """
     record = PlanRecord(plan, "carrying-out", accepted_at=snapshot.taken_at)
     standing = with_booted(plan, snapshot, catalogue)
+    # Where pods are changes nothing about how many of them may be unavailable.
+    allowed = mobilities(snapshot, rules_of(settings))
     while True:
-        moves = find_moves(record, standing, settings)
+        moves = find_moves(record, standing, allowed)
         if not moves.rollouts and not moves.evictions:
             return {} if moves.over else dict(moves.stuck or moves.behind)
         standing = after(record, standing, moves)

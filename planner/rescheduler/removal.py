@@ -6,23 +6,25 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from planner.model.cluster import Instance, Pod, Snapshot
-from planner.model.disruption import Mobility, mobilities, planned_pods
+from planner.model.disruption import Mobility, planned_pods
 from planner.model.plan import DeleteInstances, DeleteNode, EvictPod, Plan, PlanRecord, SavePlan, Step, Wait
 from planner.rescheduler.marks import closing, is_closed, iteration_of, mark_of, spared
-from planner.rescheduler.moves import Room, rules_of
+from planner.rescheduler.moves import Room
 from planner.settings import MoveSettings
 
 
-def remove(plan: Plan, snapshot: Snapshot, settings: MoveSettings, *, drained: bool) -> tuple[Step, ...]:
+def remove(
+    plan: Plan, snapshot: Snapshot, settings: MoveSettings, allowed: Mapping[str, Mobility] | None
+) -> tuple[Step, ...]:
     """Close, empty and delete the nodes that expire: machine first, then the Node object.
 
-    A node that is empty already is closed at once; one that holds strays only when all moves are over (`drained`).
+    A node that is empty already is closed at once; one that holds strays only when all moves are over: then `allowed`
+    says how they may be moved, until then it is None.
     """
     nodes = {node.name: node for node in snapshot.nodes}
     instances = {instance.name: instance for instance in snapshot.instances or ()}
     pods = snapshot.pods_on()
     spares = spared(plan, snapshot, settings)
-    allowed = mobilities(snapshot, rules_of(settings))
     room = Room(plan, snapshot)
     steps: list[Step] = []
     waiting: list[str] = []
@@ -34,11 +36,11 @@ def remove(plan: Plan, snapshot: Snapshot, settings: MoveSettings, *, drained: b
         here = [pod for pod in pods.get(planned.name, []) if not pod.stays_with_node]
         if node is None and instance is None:
             continue
-        if node is not None and here and not drained:
+        if node is not None and here and allowed is None:
             continue
         if node is not None and not is_closed(node):
             steps.append(closing(node, plan.iteration))
-        elif node is not None and here:
+        elif node is not None and here and allowed is not None:
             strays = _strays(here, snapshot, allowed, room)
             steps.extend(strays)
             if not strays:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from planner.model.cluster import NODE_POOL, Node, Snapshot
-from planner.model.disruption import planned_pods
+from planner.model.disruption import mobilities, planned_pods
 from planner.model.plan import BootNodes, Plan, PlanRecord, SavePlan, Step, Wait
 from planner.rescheduler.marks import mark
-from planner.rescheduler.moves import find_moves, starts
+from planner.rescheduler.moves import find_moves, rules_of, starts
 from planner.rescheduler.removal import remove, take_back
 from planner.settings import MoveSettings
 
@@ -45,8 +45,10 @@ def next_steps(record: PlanRecord, snapshot: Snapshot, now: float, settings: Mov
     for stage in (_boot(record.plan, snapshot), mark(record, snapshot, settings)):
         if stage:
             return stage
-    moves = find_moves(record, snapshot, settings)
-    steps = (*starts(record.plan, snapshot, moves), *remove(record.plan, snapshot, settings, drained=moves.over))
+    allowed = mobilities(snapshot, rules_of(settings))
+    moves = find_moves(record, snapshot, allowed)
+    strays = allowed if moves.over else None
+    steps = (*starts(record.plan, snapshot, moves), *remove(record.plan, snapshot, settings, strays))
     working = tuple(step for step in steps if not isinstance(step, Wait))
     if working:
         return working

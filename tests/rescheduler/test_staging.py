@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.model.cluster import Snapshot, Workload
+from planner.model.disruption import mobilities
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan, PlannedNode, PlannedWorkload, PlanRecord, Strategy
-from planner.rescheduler import relocated, staged
+from planner.rescheduler import rules_of, staged
 from planner.rescheduler.moves import find_moves
 from planner.rescheduler.rehearsal import after, rehearse, with_booted
 from planner.settings import MoveSettings
@@ -19,6 +20,7 @@ from tests.building import catalogue, daemonset, deployment, inputs, node, offer
 from tests.rescheduler.test_steps import ACCEPTED_AT, moved, planned_node, pool_node, record_of
 
 SETTINGS = MoveSettings()
+RULES = rules_of(SETTINGS)
 
 
 def test_rehearsal_finds_the_order_in_which_everything_fits() -> None:
@@ -95,7 +97,7 @@ def test_room_that_an_earlier_stage_waits_for_is_not_taken_by_a_later_one() -> N
     stages = {w.key: moved(w, w.replicas, stage=stage) for stage, w in enumerate((busy, first, second))}
     pods = pods_of(busy, {"mid": 1}) + pods_of(first, {"mid": 1, "old": 1}) + pods_of(second, {"old": 1})
     cluster = snapshot([pool_node("mid"), pool_node("side"), pool_node("old")], [busy, first, second], pods)
-    moves = find_moves(record_of(nodes, stages), cluster, SETTINGS)
+    moves = find_moves(record_of(nodes, stages), cluster, mobilities(cluster, RULES))
     assert moves.rollouts == (busy.key,)
     assert [key for key, _ in moves.stuck] == [first.key]
     assert moves.behind == ((second.key, "others go first on mid"),)
@@ -125,27 +127,10 @@ def test_a_roll_out_without_room_is_evicted_where_its_strategy_allows_it() -> No
     assert found.workloads[web.key].strategy == "rollout"
 
 
-def test_a_relocated_workload_goes_to_new_nodes_and_the_plan_says_what_they_cost() -> None:
-    web = deployment("web", 6, cpu=1000)
-    plan = record_of(
-        [planned_node("mid", "keep", {web.key: 4}), planned_node("new", "boot", {web.key: 2})], {web.key: moved(web, 6)}
-    ).plan
-    cluster = snapshot([pool_node("mid"), pool_node("old")], [web], pods_of(web, {"mid": 4, "old": 2}))
-    mended = relocated(plan, plan_inputs(cluster), [web.key])
-    # 6 pods of 1000: "new" (4000) holds 4 of them, one more m4 for 0.2 $/h the other two.
-    assert {n.name: dict(n.pods) for n in mended.nodes} == {
-        "mid": {},
-        "new": {web.key: 4},
-        "pool-a-it-1-more-0": {web.key: 2},
-    }
-    assert mended.cost_nanousd_per_hour - plan.cost_nanousd_per_hour == 200_000_000
-    assert staged(mended, plan_inputs(cluster), SETTINGS)[1] == {}
-
-
 def steps_on_paper(record: PlanRecord, cluster: Snapshot, slow: Any) -> dict[str, str]:
     """Carry the plan out one move at a time, each chosen by `slow`, as pods of uneven speed would; return the stuck."""
     while True:
-        moves = find_moves(record, cluster, SETTINGS)
+        moves = find_moves(record, cluster, mobilities(cluster, RULES))
         choices = [*moves.rollouts, *moves.evictions]
         if not choices:
             return {} if moves.over else dict((*moves.stuck, *moves.behind))
