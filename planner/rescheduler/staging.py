@@ -29,7 +29,12 @@ def staged(plan: Plan, inputs: PlanningInputs, settings: MoveSettings) -> tuple[
     A quarter of the workloads that are stuck go before all others in the next trial. A roll-out that is stuck even so
     becomes evictions, where its strategy and its budgets allow them, and goes last: they need no room beside old pods.
     """
-    order = sorted(plan.workloads, key=lambda key: (_turn(plan, inputs, key), -plan.workloads[key].moves, key))
+    allowed = mobilities(inputs.snapshot, inputs.rules)
+    where: dict[str, set[str | None]] = {}
+    for pod in planned_pods(inputs.snapshot):
+        where.setdefault(pod.workload, set()).add(pod.node)
+    turns = {key: _turn(plan, key, where.get(key, set())) for key in plan.workloads}
+    order = sorted(plan.workloads, key=lambda key: (turns[key], -plan.workloads[key].moves, key))
     tries: Counter[str] = Counter()
     best, least, vain = (plan, dict[str, str]()), -1, 0
     for _ in range(MOST_ORDERS):
@@ -46,20 +51,25 @@ def staged(plan: Plan, inputs: PlanningInputs, settings: MoveSettings) -> tuple[
         for key in reversed(urgent):
             tries[key] += 1
             order.remove(key)
-            evicted = _evicting(plan, inputs, key) if tries[key] > 1 else plan
+            evicted = plan
+            if tries[key] > 1 and key in allowed and allowed[key].evictable:
+                evicted = _evicting(plan, inputs, key)
             order.insert(0 if evicted is plan else len(order), key)
             plan = evicted
     return best
 
 
-def _turn(plan: Plan, inputs: PlanningInputs, key: str) -> int:
-    """Say how early a workload goes: what lands on new nodes, roll-outs beside their old pods, others, evictions."""
+def _turn(plan: Plan, key: str, where: Collection[str | None]) -> int:
+    """Say how early a workload goes: what lands on new nodes, roll-outs beside their old pods, others, evictions.
+
+    `where` names the nodes that have its pods now.
+    """
     lands = {node.name for node in plan.nodes if node.state == "keep" and node.pods.get(key)}
     if not lands:
         return 0
     if plan.workloads[key].strategy != "rollout":
         return 3
-    return 1 if any(pod.workload == key and pod.node in lands for pod in inputs.snapshot.pods) else 2
+    return 2 if lands.isdisjoint(where) else 1
 
 
 def _in_order(plan: Plan, order: Collection[str]) -> Plan:
@@ -68,20 +78,14 @@ def _in_order(plan: Plan, order: Collection[str]) -> Plan:
 
 
 def _evicting(plan: Plan, inputs: PlanningInputs, key: str) -> Plan:
-    """Return the plan with the workload evicted instead of rolled out; the same plan where that is not allowed.
+    """Return the plan with the workload evicted instead of rolled out; the same plan where it changes requests.
 
     Only the misplaced pods move then, one after the other.
     """
     planned = plan.workloads[key]
-    mobility = mobilities(inputs.snapshot, inputs.rules).get(key)
-    if (
-        planned.strategy != "rollout"
-        or planned.requests != planned.requests_before
-        or not (mobility and mobility.evictable)
-    ):
+    if planned.strategy != "rollout" or planned.requests != planned.requests_before:
         return plan
-    changed = dict(plan.workloads)
-    changed[key] = replace(planned, strategy="evict", moves=_displaced(plan, inputs, key))
+    changed = {**plan.workloads, key: replace(planned, strategy="evict", moves=_displaced(plan, inputs, key))}
     moves = sum(workload.moves for workload in changed.values())
     objective = replace(plan.objective, moves_nanousd_per_hour=inputs.prices.moves_nanousd_per_hour(moves))
     return replace(plan, workloads=changed, objective=objective)
