@@ -83,6 +83,9 @@ class CvxpySolver:
 
     def solve(self, program: Program, limits: Limits) -> Answer:
         """State the program in cvxpy, solve it, and return status, values and duals as they come."""
+        if not program.costs.size:
+            # Nothing to decide (every node is frozen and nothing is on offer), which cvxpy does not take for a program.
+            return Answer("optimal", np.zeros(0), np.zeros(program.rhs.size))
         x = cvxpy.Variable(program.costs.size, integer=program.integer)
         rows = [program.matrix @ x >= program.rhs, x >= 0]
         problem = cvxpy.Problem(cvxpy.Minimize(program.costs @ x), rows)

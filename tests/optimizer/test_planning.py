@@ -353,6 +353,14 @@ def test_empty_cluster_needs_nothing(solver: str) -> None:
     assert plan.objective.status == "optimal"
 
 
+def test_where_every_node_is_frozen_and_nothing_is_on_offer_all_stays(solver: str) -> None:
+    web = deployment("web", 1)
+    cluster = snapshot([node("a", pool="p", unschedulable=True)], [web], pods_of(web, on={"a": 1}))
+    plan = planned(inputs(cluster, Catalogue(catalogue(offering()).machines, ())), solver)
+    assert {n.name: (n.state, dict(n.pods)) for n in plan.nodes} == {"a": ("keep", {web.key: 1})}
+    assert plan.objective.status == "optimal"
+
+
 def test_booted_nodes_have_names_that_are_labels_and_not_taken() -> None:
     web = deployment("web", 8, cpu=1000)
     taken = node("m4-it-1-0")
