@@ -28,6 +28,10 @@ _ZONE_OF_REGION = re.compile(r"(?P<region>.*\d)-?[a-z]")
 _REQUIRED = ("machine_type", "cpu_millicores", "memory_bytes", "max_pods", "price_usd_per_hour")
 _LARGEST_AMOUNT = 2**63 - 1
 _LARGEST_PRICE_USD = 10**6
+_LARGEST_POOL = 100_000
+"""Nodes of a pool in one zone: more than any cluster has."""
+
+_OWN_COLUMNS = frozenset({"cpu", "memory", "pods", "ephemeral-storage", *Resources().amounts()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +54,7 @@ def read_machines(path: str) -> dict[str, MachineType]:
     Raises:
         BadInput: the file cannot be read, a column is missing or a value is wrong; names file, line, column, value.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read: {error}") from None
+    text = _text_of(path)
     found: dict[str, MachineType] = {}
     reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
     try:
@@ -77,6 +78,15 @@ def read_machines(path: str) -> dict[str, MachineType]:
     return found
 
 
+def _text_of(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: cannot be read: is no text in UTF-8 (byte {error.start})") from None
+
+
 def read_pools(path: str, machines: Mapping[str, MachineType]) -> tuple[Pool, ...]:
     """Read the node pools: a list, or a mapping with the list under `pools`.
 
@@ -84,9 +94,11 @@ def read_pools(path: str, machines: Mapping[str, MachineType]) -> tuple[Pool, ..
         BadInput: the file cannot be read, a field is missing, unknown or wrong; names file, pool, field, value.
     """
     try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read: {error}") from None
+        document = yaml.safe_load(_text_of(path))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+        raise BadInput(f"{path}: {at}is no YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise BadInput(f"{path}: is no YAML: {' '.join(str(error).split())}") from None
     entries = document.get("pools") if isinstance(document, dict) else document
@@ -199,9 +211,10 @@ class _Row:
         text = self._text(column)
         if not text and default is not None:
             return default
-        if not (text.isascii() and text.isdigit() and least <= int(text) <= _LARGEST_AMOUNT):
-            raise self.refusal(column, f"a whole number of {least} or more")
-        return int(text)
+        amount = _count(text)
+        if amount is None or amount < least:
+            raise self.refusal(column, f"a whole number of {least} or more, at most {_LARGEST_AMOUNT}")
+        return amount
 
     def _price(self, column: str) -> int | None:
         """Return nanodollars; None where the cell is empty or the column is not there."""
@@ -209,7 +222,8 @@ class _Row:
         if not text:
             return None
         try:
-            price = Decimal(text)
+            # Python would also read 1_000, and digits of other scripts.
+            price = Decimal(text if text.isascii() and "_" not in text else "")
         except InvalidOperation:
             raise self.refusal(column, "an amount such as 0.134") from None
         if not price.is_finite() or not 0 <= price <= _LARGEST_PRICE_USD:
@@ -222,11 +236,21 @@ class _Row:
     def _extended(self) -> tuple[tuple[str, int], ...]:
         found: dict[str, int] = {}
         for part in self._text("extended_resources").split():
-            name, separator, count = part.partition("=")
-            if not (name and separator and count.isascii() and count.isdigit() and int(count) <= _LARGEST_AMOUNT):
+            name, _, text = part.partition("=")
+            count = _count(text)
+            if not name or count is None:
                 raise self.refusal("extended_resources", "pairs such as nvidia.com/gpu=1")
-            found[name] = int(count)
+            if name in found or name in _OWN_COLUMNS:
+                raise self.refusal("extended_resources", "resources that have no column of their own, each once")
+            found[name] = count
         return tuple(sorted((name, count) for name, count in found.items() if count))
+
+
+def _count(text: str) -> int | None:
+    """Return the whole number of a text; None where it is none, or beyond 64 bits."""
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(_LARGEST_AMOUNT))):
+        return None
+    return int(text) if int(text) <= _LARGEST_AMOUNT else None
 
 
 class _TaintEntry(msgspec.Struct, forbid_unknown_fields=True):
@@ -250,7 +274,7 @@ def _pool(entry: object, origin: str, machines: Mapping[str, MachineType]) -> Po
     try:
         read = msgspec.convert(entry, _PoolEntry)
     except msgspec.ValidationError as error:
-        raise BadInput(f"{origin}: {explain(error, entry)}") from None
+        raise BadInput(f"{origin}: {explain(error, entry, _PoolEntry)}") from None
     if not read.name:
         raise BadInput(f"{origin}: name must not be empty")
     if read.machine_type not in machines:
@@ -258,6 +282,9 @@ def _pool(entry: object, origin: str, machines: Mapping[str, MachineType]) -> Po
         raise BadInput(f"{origin}: machineType must be one of the machine types ({some}), not {read.machine_type!r}")
     if read.minimum < 0:
         raise BadInput(f"{origin}: min must be 0 or more, not {read.minimum}")
+    for name, limit in (("min", read.minimum), ("max", read.maximum)):
+        if limit is not None and limit > _LARGEST_POOL:
+            raise BadInput(f"{origin}: {name} must be at most {_LARGEST_POOL}, not {limit}")
     if read.maximum is not None and read.maximum < read.minimum:
         raise BadInput(f"{origin}: max must be at least min ({read.minimum}), not {read.maximum}")
     return Pool(

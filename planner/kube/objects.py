@@ -400,7 +400,7 @@ def decode(raw: bytes | msgspec.Raw, shape: type[_T], kind: str, origin: str) ->
         found: _T = decoder.decode(raw)
     except msgspec.ValidationError as error:
         document = json.loads(bytes(raw))
-        raise BadInput(f"{origin}: {kind} {_name(document)}: {explain(error, document)}") from None
+        raise BadInput(f"{origin}: {kind} {_name(document)}: {explain(error, document, shape)}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{origin}: is no JSON: {error}; expected what `kubectl get … -o json` prints") from None
     return found

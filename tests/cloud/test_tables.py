@@ -70,6 +70,7 @@ def test_a_machine_may_be_sold_as_spot_only(tmp_path: Path) -> None:
         ("1e99", "an amount between 0 and 1000000 USD, not '1e99'"),
         ("cheap", "an amount such as 0.134, not 'cheap'"),
         ("0.1$", "an amount such as 0.134, not '0.1$'"),
+        ("1_0", "an amount such as 0.134, not '1_0'"),
         ("0.1234567891", "an amount with at most 9 decimals, not '0.1234567891'"),
         ("", "an amount such as 0.134 (drop the line if the machine is not sold), not empty"),
     ],
@@ -82,11 +83,25 @@ def test_a_bad_price_names_line_column_and_value(tmp_path: Path, price: str, say
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ("m4,x,1,1,1", "line 2: cpu_millicores must be a whole number of 1 or more, not 'x'"),
-        ("m4,1.5,1,1,1", "line 2: cpu_millicores must be a whole number of 1 or more, not '1.5'"),
-        ("m4,1,16Gi,1,1", "line 2: memory_bytes must be a whole number of 1 or more, not '16Gi'"),
-        ("m4,1,1,0,1", "line 2: max_pods must be a whole number of 1 or more, not '0'"),
-        ("m4,1,1,,1", "line 2: max_pods must be a whole number of 1 or more, not empty"),
+        (
+            "m4,x,1,1,1",
+            "line 2: cpu_millicores must be a whole number of 1 or more, at most 9223372036854775807, not 'x'",
+        ),
+        (
+            "m4,1.5,1,1,1",
+            "line 2: cpu_millicores must be a whole number of 1 or more, at most 9223372036854775807, not '1.5'",
+        ),
+        (
+            "m4,1,16Gi,1,1",
+            "line 2: memory_bytes must be a whole number of 1 or more, at most 9223372036854775807, not '16Gi'",
+        ),
+        ("m4,1,1,0,1", "line 2: max_pods must be a whole number of 1 or more, at most 9223372036854775807, not '0'"),
+        (
+            "m4,9223372036854775808,1,1,1",
+            "line 2: cpu_millicores must be a whole number of 1 or more, at most 9223372036854775807, "
+            "not '9223372036854775808'",
+        ),
+        ("m4,1,1,,1", "line 2: max_pods must be a whole number of 1 or more, at most 9223372036854775807, not empty"),
         (",1,1,1,1", "line 2: machine_type must be a name such as e2-standard-4, not empty"),
         ("m4,1,1,1", "line 2: has not as many values as there are columns"),
         ("m4,1,1,1,1,1", "line 2: has not as many values as there are columns"),
@@ -97,9 +112,23 @@ def test_a_bad_row_names_line_column_and_value(tmp_path: Path, row: str, says: s
     assert refusal(tmp_path, f"{HEADER}\n{row}\n") == says
 
 
-def test_bad_extended_resources_are_named(tmp_path: Path) -> None:
-    text = f"{HEADER},extended_resources\nm4,1,1,1,1,gpu:1\n"
-    assert refusal(tmp_path, text) == ("line 2: extended_resources must be pairs such as nvidia.com/gpu=1, not 'gpu:1'")
+def test_a_number_of_more_digits_than_python_reads_is_refused(tmp_path: Path) -> None:
+    assert "cpu_millicores must be a whole number" in refusal(tmp_path, f"{HEADER}\nm4,{'9' * 5000},1,1,1\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "right"),
+    [
+        ("gpu:1", "pairs such as nvidia.com/gpu=1"),
+        ("gpu=-1", "pairs such as nvidia.com/gpu=1"),
+        ("gpu=1 gpu=2", "resources that have no column of their own, each once"),
+        ("memory_bytes=1", "resources that have no column of their own, each once"),
+        ("cpu=1", "resources that have no column of their own, each once"),
+    ],
+)
+def test_bad_extended_resources_are_named(tmp_path: Path, value: str, right: str) -> None:
+    text = f"{HEADER},extended_resources\nm4,1,1,1,1,{value}\n"
+    assert refusal(tmp_path, text) == f"line 2: extended_resources must be {right}, not {value!r}"
 
 
 def test_a_missing_or_doubled_column_is_named(tmp_path: Path) -> None:
@@ -116,8 +145,10 @@ def test_a_table_without_machines_is_refused(tmp_path: Path) -> None:
 def test_a_table_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"/absent: cannot be read: "):
         read_machines(str(tmp_path / "absent"))
-    (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    with pytest.raises(BadInput, match=r"/binary: cannot be read: "):
+    with pytest.raises(BadInput, match=rf"^{tmp_path}: cannot be read: Is a directory$"):
+        read_machines(str(tmp_path))
+    (tmp_path / "binary").write_bytes(b"m\xff")
+    with pytest.raises(BadInput, match=r"/binary: cannot be read: is no text in UTF-8 \(byte 1\)$"):
         read_machines(str(tmp_path / "binary"))
 
 
@@ -169,7 +200,7 @@ def test_pools_are_read_from_a_list_or_under_their_name(tmp_path: Path) -> None:
         ("", "must be a list of node pools"),
         ("[]", "must be a list of node pools"),
         ("{a: 1}", "must be a list of node pools"),
-        ("[", "is no YAML: "),
+        ("[{name: a", "line 1, column 10: is no YAML: expected ',' or '}', but got '<stream end>'"),
         ("[3]", "pools[0]: it is 3: expected `object`, got `int`"),
         ("[{machineType: m4}]", "pools[0]: the field name is missing"),
         ("[{name: ''}]", "pools[0]: the field machineType is missing"),
@@ -183,11 +214,16 @@ def test_pools_are_read_from_a_list_or_under_their_name(tmp_path: Path) -> None:
         ("[{name: web, machineType: m4, min: 3, max: 2}]", "pool 'web': max must be at least min (3), not 2"),
         ("[{name: web, machineType: m4, max: many}]", "pool 'web': max is \"many\": expected `int | null`, got `str`"),
         ("[{name: web, machineType: m4, maximum: 2}]", "pool 'web': it is "),
-        ("[{name: web, machineType: m4, capacityType: cheap}]", "pool 'web': capacityType is \"cheap\": invalid enum"),
+        (
+            "[{name: web, machineType: m4, capacityType: cheap}]",
+            "pool 'web': capacityType must be one of on-demand, spot, not \"cheap\"",
+        ),
+        ("[{name: web, machineType: m4, 2024-01-01: x}]", "pool 'web': it is {"),
+        ("[{name: web, machineType: m4, max: 100001}]", "pool 'web': max must be at most 100000, not 100001"),
         ("[{name: web, machineType: m4, labels: {a: true}}]", "pool 'web': labels is {\"a\": true}: expected `str`"),
         (
             "[{name: web, machineType: m4, taints: [{key: a, effect: no}]}]",
-            "pool 'web': taints[0].effect is false: expected `str`",
+            "pool 'web': taints[0].effect must be one of NoExecute, NoSchedule, PreferNoSchedule, not false",
         ),
         ("[{name: a, machineType: m4}, {name: a, machineType: m4}]", "pool 'a': name must be one that no earlier pool"),
     ],
