@@ -133,6 +133,8 @@ class KubernetesClient:
             load_kube_config(named, client_configuration=configuration, persist_config=False)
         except (ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise BadInput(f"{named}: is no kubeconfig that can be used: {_line(error)}") from None
+        if not configuration.host:
+            raise BadInput(f"{named}: is no kubeconfig that can be used: the cluster of its context has no server")
         return cls(configuration)
 
     def list(self, resource: Resource, field_selector: str = "") -> Listing:

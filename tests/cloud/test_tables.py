@@ -220,7 +220,7 @@ def test_pools_are_read_from_a_list_or_under_their_name(tmp_path: Path) -> None:
         ),
         ("[{name: web, machineType: m4, 2024-01-01: x}]", "pool 'web': it is {"),
         ("[{name: web, machineType: m4, max: 100001}]", "pool 'web': max must be at most 100000, not 100001"),
-        ("[{name: web, machineType: m4, labels: {a: true}}]", "pool 'web': labels is {\"a\": true}: expected `str`"),
+        ("[{name: web, machineType: m4, labels: {a: true}}]", "pool 'web': labels.a is true: expected `str`"),
         (
             "[{name: web, machineType: m4, taints: [{key: a, effect: no}]}]",
             "pool 'web': taints[0].effect must be one of NoExecute, NoSchedule, PreferNoSchedule, not false",

@@ -291,6 +291,8 @@ class TestKubeconfigs:
             "current-context: x\ncontexts: 7",
             "current-context: x\ncontexts: [{name: x, context: {cluster: c, user: u}}]\nclusters: []",
             "current-context: x\ncontexts: [{name: x, context: 3}]\nclusters: []\nusers: []",
+            "current-context: x\ncontexts: [{name: x, context: {cluster: c, user: u}}]\n"
+            "clusters: [{name: c, cluster: {}}]\nusers: [{name: u, user: {}}]",
             "\x00\x01",
         ],
     )
