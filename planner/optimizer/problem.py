@@ -25,6 +25,7 @@ from planner.optimizer.movement import GroupKey
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
+_LARGEST = 2**63 - 1
 ClassRole = Literal["offering", "removable", "kept"]
 
 
@@ -353,5 +354,9 @@ def _counted(groups: Sequence[Group]) -> tuple[str, ...]:
 
 
 def _amounts(vectors: Sequence[Resources], resources: Sequence[str]) -> IntArray:
-    table = [[amounts.get(name, 0) for name in resources] for amounts in (v.amounts() for v in vectors)]
+    # Two quantities at their cap are beyond 64 bits; whether one pod fits is asked of the exact amounts.
+    table = [
+        [max(-_LARGEST, min(amounts.get(name, 0), _LARGEST)) for name in resources]
+        for amounts in (vector.amounts() for vector in vectors)
+    ]
     return np.array(table, dtype=np.int64).reshape(len(vectors), len(resources))

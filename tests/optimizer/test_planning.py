@@ -260,6 +260,13 @@ def test_pod_too_large_for_any_machine_is_left_out_with_numbers(solver: str) -> 
     assert booted(plan) == ["m4"]
 
 
+def test_pod_that_asks_for_more_than_64_bits_hold_is_left_out(solver: str) -> None:
+    # A quantity is capped at 2^63 - 1; two containers at the cap ask for twice as much.
+    huge = deployment("huge", 1, requests=Resources(500, 2**64 - 2, 1))
+    plan = planned(inputs(snapshot([], [huge], pods_of(huge, pending=1)), catalogue(offering())), solver)
+    assert (plan.nodes, plan.unplaced[huge.key].count) == ((), 1)
+
+
 def test_pending_pod_with_an_unmodelled_constraint_is_left_out_by_name(solver: str) -> None:
     web = deployment("web", 1)
     pods = pods_of(web, pending=1, unmodelled=("podAntiAffinity",))
