@@ -22,23 +22,34 @@ def rules_of(settings: MoveSettings) -> DisruptionRules:
 
 @dataclass(frozen=True, slots=True)
 class Moves:
-    """Which moves can start now, what is under way, and what cannot move yet.
+    """Which moves can start now, what is under way (a reason each), and what cannot move yet.
 
     `evictions` have their target nodes; `openings` are (node, workload) of targets that pods follow to in the next
     round. `stuck` has the reason of each workload that finds no room, `behind` of each whose room those before it
-    want; the moves are `over` when nothing is left to start or to wait for.
+    want.
     """
 
     rollouts: tuple[str, ...]
     evictions: tuple[tuple[Pod, str], ...]
     openings: tuple[tuple[str, str], ...]
-    waiting: tuple[str, ...]
+    under_way: tuple[str, ...]
     stuck: tuple[tuple[str, str], ...]
     behind: tuple[tuple[str, str], ...]
 
     @property
+    def waiting(self) -> tuple[str, ...]:
+        """What is waited for, in words."""
+        return (*self.under_way, *(f"{key}: {reason}" for key, reason in (*self.stuck, *self.behind)))
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing can start and nothing is under way."""
+        return not (self.rollouts or self.evictions or self.openings or self.under_way)
+
+    @property
     def over(self) -> bool:
-        return not (self.rollouts or self.evictions or self.openings or self.waiting)
+        """Whether nothing is left to start or to wait for."""
+        return self.at_rest and not (self.stuck or self.behind)
 
 
 class Room:
@@ -123,10 +134,10 @@ def find_moves(record: PlanRecord, snapshot: Snapshot, allowed: Mapping[str, Mob
     """
     room = Room(record.plan, snapshot)
     movers = _movers(record, snapshot)
-    waiting: list[str] = []
+    under_way = []
     for mover in movers:
         if reason := _under_way(record, mover):
-            waiting.append(reason)
+            under_way.append(reason)
         for node, count in _on_their_way(record, mover, room).items():
             room.promise(node, mover.planned.requests * count)
     found = _Found()
@@ -136,14 +147,13 @@ def find_moves(record: PlanRecord, snapshot: Snapshot, allowed: Mapping[str, Mob
             _choose_evictions(mover, mobility.evictable if mobility else 0, room, found)
         elif mover.workload.template_annotations.get(keys.ITERATION) != record.plan.iteration:
             _choose_rollout(mover, room, found)
-    waiting += [f"{key}: {reason}" for key, reason in (*found.stuck, *found.behind)]
     return Moves(
-        tuple(found.rollouts),
-        tuple(found.evictions),
-        tuple(found.openings),
-        tuple(waiting),
-        tuple(found.stuck),
-        tuple(found.behind),
+        rollouts=tuple(found.rollouts),
+        evictions=tuple(found.evictions),
+        openings=tuple(found.openings),
+        under_way=tuple(under_way),
+        stuck=tuple(found.stuck),
+        behind=tuple(found.behind),
     )
 
 

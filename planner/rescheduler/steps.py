@@ -12,12 +12,16 @@ from planner.model.cluster import NODE_POOL, Node, Snapshot
 from planner.model.disruption import mobilities, planned_pods
 from planner.model.plan import BootNodes, Plan, PlanRecord, SavePlan, Step, Wait
 from planner.rescheduler.marks import mark
-from planner.rescheduler.moves import find_moves, rules_of, starts
+from planner.rescheduler.moves import Moves, find_moves, rules_of, starts
 from planner.rescheduler.removal import remove, take_back
 from planner.settings import MoveSettings
 
 CARRIED_OUT = "carried out"
 """The reason of a record whose plan was carried out to its end."""
+
+_PATIENCE_SECONDS = 60.0
+"""How long nothing may move before pods that find no room where the plan wants them leave expiring nodes for any other
+node of the plan: a node that was away for a moment is back by then."""
 
 _MOST_REASONS = 5
 """How many of the reasons for a standstill the record keeps."""
@@ -47,19 +51,31 @@ def next_steps(record: PlanRecord, snapshot: Snapshot, now: float, settings: Mov
             return stage
     allowed = mobilities(snapshot, rules_of(settings))
     moves = find_moves(record, snapshot, allowed)
-    strays = allowed if moves.over else None
-    steps = (*starts(record.plan, snapshot, moves), *remove(record.plan, snapshot, settings, strays))
+    idle_seconds = now - _last_moved(record, snapshot)
+    patient = _exact(settings) and idle_seconds <= _PATIENCE_SECONDS
+    settled = moves.over or (moves.at_rest and not patient and not _wait_to_roll(record.plan, moves))
+    removal = remove(record.plan, snapshot, settings, allowed if settled else None)
+    steps = (*starts(record.plan, snapshot, moves), *removal)
     working = tuple(step for step in steps if not isinstance(step, Wait))
     if working:
         return working
-    waiting = (*moves.waiting, *(reason for step in steps if isinstance(step, Wait) for reason in step.reasons))
-    if not waiting:
+    if settled and not removal:
+        # Every node is as planned. Where pods find no room to change places on them, that costs nothing.
         return (SavePlan(replace(record, phase="done", reason=CARRIED_OUT)),)
-    idle_seconds = now - _last_moved(record, snapshot)
+    waiting = (*moves.waiting, *(reason for step in steps if isinstance(step, Wait) for reason in step.reasons))
     if idle_seconds > settings.standstill_timeout_seconds:
         reason = f"nothing has moved for {idle_seconds:.0f} s: {'; '.join(waiting[:_MOST_REASONS])}"
         return (SavePlan(replace(record, phase="abandoning", reason=reason)),)
     return (Wait(waiting),)
+
+
+def _exact(settings: MoveSettings) -> bool:
+    """Say whether something puts each pod on its own planned node; labels and affinity only say which nodes will do."""
+    return settings.publish_placement and settings.steering != "affinity"
+
+
+def _wait_to_roll(plan: Plan, moves: Moves) -> bool:
+    return any(plan.workloads[key].strategy == "rollout" for key, _ in (*moves.stuck, *moves.behind))
 
 
 def _last_moved(record: PlanRecord, snapshot: Snapshot) -> float:

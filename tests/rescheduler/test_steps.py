@@ -342,6 +342,39 @@ def test_a_stray_is_evicted_only_where_a_planned_node_has_room_for_it() -> None:
         assert leaves or step == Wait(("old is being drained: 1 pods left",))
 
 
+@pytest.mark.parametrize(
+    ("settings", "idle_seconds"),
+    [(SETTINGS, 61), (replace(SETTINGS, steering="affinity"), 0)],
+    ids=["exact", "affinity"],
+)
+def test_a_pod_whose_planned_node_is_full_leaves_an_expiring_node_for_another_one(
+    settings: MoveSettings, idle_seconds: int
+) -> None:
+    # The plan wants store on "full" (4000), where a guest of 4000 is by now; "spare" has room.
+    store, guest = deployment("store", 2, kind="StatefulSet"), deployment("guest", 1, cpu=4000)
+    nodes = [
+        planned_node("old", "remove"),
+        planned_node("full", "keep", {store.key: 1}),
+        planned_node("spare", "keep", {store.key: 1}),
+    ]
+    record = record_of(nodes, {store.key: moved(store, 1, "evict")})
+    pods = [*pods_of(store, {"old": 1, "spare": 1}), *pods_of(guest, {"full": 1})]
+    names = ("old", "full", "spare")
+    cluster = snapshot([pool_node(n) for n in names], [store, guest], pods, instances=running(*names))
+    cluster = all_marked(record, cluster)
+    why = f"{store.key}: no planned node has room for its pod store-0"
+    assert next_steps(record, cluster, ACCEPTED_AT + 60, SETTINGS) == (Wait((why,)),)
+    [closing] = next_steps(record, cluster, ACCEPTED_AT + idle_seconds, settings)
+    assert isinstance(closing, MarkNode)
+    assert (closing.node, closing.taint_effect) == ("old", "NoSchedule")
+    closed_node = replace(cluster.nodes[0], taints=(Taint(keys.EXPIRING, IT, "NoSchedule"),))
+    [step] = next_steps(
+        record, replace(cluster, nodes=(closed_node, *cluster.nodes[1:])), ACCEPTED_AT + idle_seconds, settings
+    )
+    assert isinstance(step, EvictPod)
+    assert (step.name, step.reason) == ("store-0", "its node expires")
+
+
 def test_a_plan_of_which_nothing_moves_any_more_is_abandoned_with_what_it_waited_for() -> None:
     # The new pods (2 x 2000) have no room on "new" beside what a user put there meanwhile.
     web, guest = deployment("web", 2, cpu=2000), deployment("guest", 1, cpu=1000)
