@@ -257,6 +257,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from planner.cloud.controller import open_catalogue, open_cloud
     from planner.events import Recorder
+    from planner.journal import Journal
     from planner.kube.client import KubernetesClient
     from planner.leadership import Leadership
     from planner.loop import Edges, run
@@ -276,8 +277,10 @@ def _run(arguments: argparse.Namespace) -> int:
     identity = settings.leader.identity or f"{socket.gethostname()}_{secrets.token_hex(4)}"
     tell_in_events = Recorder(kubernetes, clock, settings.leader.namespace, identity)
 
+    log = Journal()
+
     def report(what: Report) -> None:
-        _log_report(what)
+        log(what)
         tell_in_events(what)
 
     edges = Edges(
@@ -332,31 +335,6 @@ def _extender_problem(url: str) -> str:
     except urllib3.exceptions.HTTPError as error:
         return f"the extender at {url} does not answer: {error}"
     return "" if answer.status == 200 else f"the extender at {url} is not ready (status {answer.status})"
-
-
-def _log_report(report: Report) -> None:
-    """Say in one line what the loop did."""
-    from planner.loop import Failed, Waiting
-    from planner.model.effort import Progress
-    from planner.model.plan import Decision, Plan, SavePlan, Wait
-    from planner.model.plan_json import usd
-
-    match report:
-        case Progress() | Failed():  # the loop itself logs why an iteration failed
-            return
-        case Plan():
-            before, after = usd(report.current_cost_nanousd_per_hour), usd(report.cost_nanousd_per_hour)
-            gap = report.objective.relative_gap
-            text = f"plan {report.iteration}: {before} -> {after} $/h, gap {gap:.2%}, {report.moves} pods to move"
-        case Decision():
-            text = f"decision: {report.verdict} ({report.reason})"
-        case Waiting() | Wait():
-            text = f"waiting: {'; '.join(report.reasons)}"
-        case SavePlan():
-            text = f"plan {report.record.plan.iteration} is {report.record.phase} {report.record.reason}"
-        case _:
-            text = f"done: {report}"
-    _log.info("%s", text)
 
 
 def _simulate(arguments: argparse.Namespace) -> int:  # noqa: ARG001  every command takes its arguments

@@ -1,0 +1,57 @@
+"""The log says what happens in words, and what is waited for once."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from planner import labels as keys
+from planner.journal import Journal, line_of
+from planner.loop import Report, Waiting
+from planner.model.effort import Progress
+from planner.model.plan import BootNodes, DeleteInstances, DeleteNode, EvictPod, MarkNode, RollOut, Wait
+from planner.model.resources import Resources
+
+
+@pytest.mark.parametrize(
+    ("report", "line"),
+    [
+        (Progress("bound", 1.0, None, None), ""),
+        (BootNodes("web", "zone-a", ("n1", "n2"), "i1"), "booting in pool web, zone zone-a: n1, n2"),
+        (MarkNode("n1", "u", {keys.OPTIMAL: "i1"}), "marking n1: it is in the plan"),
+        (MarkNode("n1", "u", {keys.EXPIRING: "i1"}, {}, "i1", "PreferNoSchedule"), "marking n1: it expires"),
+        (
+            MarkNode("n1", "u", {keys.OPTIMAL: None}, {}, "i1", "NoSchedule"),
+            "closing n1: nothing may be scheduled there any more",
+        ),
+        (MarkNode("n1", "u", {}, {keys.PLACEMENT: "{…}"}), "opening targets on n1"),
+        (MarkNode("n1", "u", {keys.OPTIMAL: None}, {keys.PLACEMENT: None}), "taking marks back from n1"),
+        (RollOut("shop/Deployment/web", "u", "i1"), "rolling out shop/Deployment/web"),
+        (
+            RollOut("shop/Deployment/web", "u", "i1", {"main": Resources(250, 1)}),
+            "rolling out shop/Deployment/web with new requests of main",
+        ),
+        (
+            EvictPod("shop", "db-0", "u", "shop/StatefulSet/db", "n1", "the plan puts it on n2"),
+            "evicting shop/db-0 from n1: the plan puts it on n2",
+        ),
+        (DeleteInstances("web", "zone-a", ("n1",), "i1"), "deleting machines of pool web, zone zone-a: n1"),
+        (DeleteNode("n1", "u"), "deleting the node n1, whose machine is gone"),
+    ],
+)
+def test_each_step_is_a_line_in_words(report: Report, line: str) -> None:
+    assert line_of(report) == line
+
+
+def test_what_is_waited_for_is_said_again_only_after_something_else(caplog: pytest.LogCaptureFixture) -> None:
+    journal = Journal()
+    with caplog.at_level(logging.INFO):
+        for report in (Wait(("a",)), Wait(("a",)), Wait(("a", "b")), DeleteNode("n1", "u"), Waiting(("a", "b"))):
+            journal(report)
+    assert caplog.messages == [
+        "waiting: a",
+        "waiting: a; b",
+        "deleting the node n1, whose machine is gone",
+        "waiting: a; b",
+    ]
