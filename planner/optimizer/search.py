@@ -170,7 +170,7 @@ class Search:
             floor = self._floor(rows, relaxed.limit_prices)
             floor = np.where(remainder.limits > 0, floor, np.iinfo(np.int64).max // 4)
             priced = price_contents(sacks, pods, floor[self._asked], _DIVE_WIDTH)
-            if not self.columns.add(self._asked[priced.classes], priced.contents):
+            if not self.columns.add(self._asked[priced.classes], priced.contents) or self._left() <= 0:
                 break
         return relaxed
 

@@ -22,6 +22,8 @@ from planner.model.plan import Plan
 from planner.model.resources import Resources
 from planner.model.scheduling import NodeConstraints, Taint, Toleration
 from planner.optimizer import optimize
+from planner.optimizer.master import Answer, CvxpySolver, Limits, Program
+from planner.optimizer.planning import plan_with
 from planner.verifier import verify
 from tests.building import (
     GIB,
@@ -395,6 +397,30 @@ def test_time_limit_that_is_over_at_once_still_gives_a_plan_and_its_true_gap() -
     plan = optimize(given, Effort(time_limit_seconds=0.5), watch)
     assert verify(plan, given, 60.0, lambda: 0.0).problems == ()
     assert plan.objective.value_nanousd_per_hour <= plan.current_cost_nanousd_per_hour
+
+
+class Late(CvxpySolver):
+    """HiGHS, and a clock that jumps past every time limit during its n-th call."""
+
+    def __init__(self, jump: int) -> None:
+        super().__init__("HIGHS")
+        self.calls, self._jump = 0, jump
+
+    def solve(self, program: Program, limits: Limits) -> Answer:
+        self.calls += 1
+        return super().solve(program, limits)
+
+    def now(self) -> float:
+        return 1e6 if self.calls >= self._jump else 0.0
+
+
+@pytest.mark.parametrize("jump", range(1, 9))
+def test_once_the_time_is_over_the_solver_is_not_asked_again(jump: int) -> None:
+    given = mixed_cluster(3)
+    late = Late(jump)
+    plan = plan_with(late, given, Effort(target_gap=0.0), Watch(now=late.now, report=lambda _: None))
+    assert late.calls == jump
+    assert verify(plan, given, 60.0, lambda: 0.0).problems == ()
 
 
 def test_progress_never_gets_worse() -> None:
