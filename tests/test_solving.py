@@ -99,6 +99,8 @@ def test_chatter_of_a_solver_does_not_disturb_the_answer() -> None:
 def start_hanging() -> tuple[subprocess.Popen[str], int]:
     """Start a planner whose solve hangs; return it and the id of its child."""
     code = (
+        # A shell's background job, as this test may be one, ignores interrupts, and its children inherit that.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from tests.test_solving import *;"
         "solve(badly_packed(), OptimizerSettings(solver='HANG'), lambda p: print(p.stage, flush=True), FAULTY)"
     )
