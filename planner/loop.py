@@ -17,6 +17,7 @@ from planner.model.effort import Progress
 from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.machines import Catalogue
 from planner.model.plan import Decision, Plan, PlanRecord, SavePlan, Step, Wait
+from planner.model.resources import Resources
 from planner.observer import instabilities
 from planner.ports import Clock, Cloud, Kubernetes, Usage
 from planner.predictor import predict
@@ -37,6 +38,9 @@ _log = logging.getLogger(__name__)
 
 MOST_REHEARSALS = 5
 """How often a plan is made with new nodes for what was stuck, or with it held; at last with everything held."""
+
+LATER_SHARE = 0.25
+"""Share of the time limit that each solve after the first gets: the bound stands, only a plan is looked for."""
 
 NANO = 10**9
 
@@ -174,11 +178,11 @@ def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Repo
     Raises:
         SolverError: the solver failed, or no plan passed the rehearsal.
     """
-    narrowed = inputs
+    narrowed, effort = inputs, settings.optimizer
     first: Plan | None = None
     for attempt in range(MOST_REHEARSALS):
         try:
-            plan = solve(narrowed, settings.optimizer, report)
+            plan = solve(narrowed, effort, report)
         except SolverError:
             # New nodes for what was stuck may not be had, or cost more than standing still.
             if not narrowed.fresh:
@@ -186,6 +190,7 @@ def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Repo
             narrowed = _holding(narrowed, dict.fromkeys(narrowed.fresh, "new nodes for it do not pay"))
             continue
         first = first or plan
+        effort = replace(effort, time_limit_seconds=settings.optimizer.time_limit_seconds * LATER_SHARE)
         plan, stuck = staged(_with_bound_of(plan, first), narrowed, settings.move)
         if not stuck:
             if problems := check_placement(plan, narrowed):
@@ -297,9 +302,13 @@ def _holding(inputs: PlanningInputs, stuck: Mapping[str, str]) -> PlanningInputs
     return replace(inputs, held={**inputs.held, **held}, fresh=inputs.fresh - held.keys())
 
 
+def _changed_requests(plan: Plan) -> dict[str, Mapping[str, Resources]]:
+    return {key: workload.containers for key, workload in plan.workloads.items() if workload.containers}
+
+
 def _with_bound_of(plan: Plan, first: Plan) -> Plan:
-    """Return the plan with the better proof of the first; one that leaves out other pods needs its own."""
-    if plan.unplaced != first.unplaced:
+    """Return the plan with the better proof of the first; one about other pods or requests needs its own."""
+    if plan.unplaced != first.unplaced or _changed_requests(plan) != _changed_requests(first):
         return plan
     bound = first.objective.lower_bound_nanousd_per_hour
     objective = replace(

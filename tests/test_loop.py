@@ -14,9 +14,12 @@ from planner import labels as keys
 from planner.cloud.gcp.machines import builtin_machines
 from planner.kube.reader import read_snapshot
 from planner.loop import Outcome, Report, iterate, make_plan
+from planner.model.forecast import Forecast
 from planner.model.plan import Wait
+from planner.model.resources import Resources
 from planner.rescheduler import CARRIED_OUT, divergence
 from planner.settings import MoveSettings, OptimizerSettings, Settings
+from planner.verifier import verify
 from simulator.cloud import CloudTimes
 from simulator.embedded import embedded_extender
 from simulator.scenarios import badly_packed
@@ -54,6 +57,20 @@ def test_a_roll_out_for_which_there_is_no_room_and_no_new_node_stays_where_it_is
     assert [n.state for n in plan.nodes] == ["keep", "keep"]
     assert plan.workloads[web.key].strategy == "pinned"
     assert "no order of stages could move it" in plan.workloads[web.key].reason
+
+
+def test_a_held_workload_with_a_forecast_leaves_the_plan_a_proof_of_its_own() -> None:
+    # web may only surge and cannot roll out: held, it also keeps its requests, which the first solve would change.
+    web, api = deployment("web", 4, cpu=1000), deployment("api", 2, cpu=200, max_unavailable=1)
+    pods = pods_of(web, {"a": 2, "b": 2}) + pods_of(api, {"c": 2})
+    cluster = snapshot([node("a"), node("b"), node("c")], [web, api], pods)
+    shrunk = Forecast({web.key: {"main": Resources(900, web.requests.memory_bytes)}})
+    given = inputs(cluster, replace(catalogue(offering()), offerings=()), forecast=shrunk)
+    plan = make_plan(given, Settings(), lambda report: None)
+    assert plan.workloads[web.key].containers == {}
+    held = {key: w.reason for key, w in plan.workloads.items() if w.strategy == "pinned"}
+    assert list(held) == [web.key]
+    assert verify(plan, replace(given, held=held), 60.0, time.monotonic).problems == ()
 
 
 class Dying:

@@ -69,8 +69,11 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
     if race.best is None:
         raise SolverError(race.why_none())
     if race.best.missing > sum(left_out.values()) or inputs.held or inputs.fresh:
-        # The proof is about the pods that have a place, and about the problem without what the planner chose itself.
-        whole = movement_of(replace(inputs, held={}, fresh=frozenset()))
+        # The proof is about the pods that have a place, and about the problem without what the planner chose itself;
+        # what it holds keeps its requests.
+        changes = {key: wanted for key, wanted in inputs.forecast.requests.items() if key not in inputs.held}
+        forecast = replace(inputs.forecast, requests=changes)
+        whole = movement_of(replace(inputs, held={}, fresh=frozenset(), forecast=forecast))
         missing = {key._replace(fresh=False): count for key, count in race.left_out(left_out).items()}
         problem = build_problem(whole.inputs, whole.assessment, whole.group, missing)
         search = Search(problem, solver, race.left)

@@ -92,7 +92,7 @@ plans = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(plans)
 def test_every_plan_is_read_back_as_it_was_written(plan: Plan) -> None:
     assert decode_plan(encode_plan(plan), "plan.json") == plan

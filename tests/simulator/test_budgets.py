@@ -50,7 +50,7 @@ def test_an_evicted_pod_counts_as_disrupted_before_its_deletion_is_seen() -> Non
         built.kubernetes.evict("default", second["metadata"]["name"], second["metadata"]["uid"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     replicas=st.integers(1, 8),
     budget=st.one_of(

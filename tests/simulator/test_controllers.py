@@ -182,7 +182,7 @@ def test_equal_templates_have_equal_hashes_whatever_the_order_of_their_fields() 
     assert template_hash({"a": 1}) != template_hash({"a": 2})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     replicas=st.integers(1, 12),
     surge=st.sampled_from([0, 1, 3, "25%", "50%"]),

@@ -32,7 +32,7 @@ def knapsacks(draw: st.DrawFn) -> tuple[list[Item], list[int]]:
     return items, draw(st.lists(st.integers(-2, 25), min_size=resources, max_size=resources))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(knapsacks(), st.integers(-5, 60))
 # 10 + 10 + 9 fit in 13 of 14; a bound over items in a nearly right order missed it.
 @example(([Item(9, (4,), 1), Item(10, (4,), 1), Item(10, (5,), 1), Item(14, (8,), 1)], [14]), 28)

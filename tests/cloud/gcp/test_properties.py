@@ -21,7 +21,7 @@ ACTS = st.tuples(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(ACTS, max_size=8))
 def test_the_target_is_what_was_asked_for_and_every_request_is_honoured_or_refused(
     acts: list[tuple[str, set[str], float]],
