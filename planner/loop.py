@@ -191,7 +191,7 @@ def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Repo
             continue
         first = first or plan
         effort = replace(effort, time_limit_seconds=settings.optimizer.time_limit_seconds * LATER_SHARE)
-        plan, stuck = staged(_with_bound_of(plan, first), narrowed, settings.move)
+        plan, stuck = staged(_with_bound_of(plan, first), narrowed)
         if not stuck:
             if problems := check_placement(plan, narrowed):
                 raise SolverError(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")

@@ -2,8 +2,7 @@
 
 from planner.rescheduler.distance import divergence, unsteered
 from planner.rescheduler.moves import rules_of
-from planner.rescheduler.rehearsal import rehearse
 from planner.rescheduler.staging import staged
 from planner.rescheduler.steps import CARRIED_OUT, next_steps
 
-__all__ = ["CARRIED_OUT", "divergence", "next_steps", "rehearse", "rules_of", "staged", "unsteered"]
+__all__ = ["CARRIED_OUT", "divergence", "next_steps", "rules_of", "staged", "unsteered"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from planner import labels as keys
 from planner.model.cluster import Pod, Snapshot, Workload
@@ -98,11 +99,22 @@ class Room:
         if node in self.claimed:
             self.claimed[node] = self.claimed[node] + requests
 
+    def release(self, pod: Pod) -> None:
+        """Give back what a pod took that has left its node."""
+        if pod.node in self.free:
+            self.free[pod.node] = self.free[pod.node] + pod.requests
+
+    def copy(self) -> Room:
+        """Return the same room, without claims, to be changed on its own."""
+        other = copy.copy(self)
+        other.free, other.claimed = dict(self.free), dict.fromkeys(self.free, Resources())
+        return other
+
 
 @dataclass(frozen=True, slots=True)
-class _Mover:
-    """A workload that the plan moves: its live pods, which of them to evict (none where it rolls), and what the plan
-    wants of it on each node that stays.
+class Mover:
+    """A workload that the plan moves: its live pods, those to evict where it does not roll, and what the plan wants of
+    it on each node that stays.
     """
 
     key: str
@@ -127,31 +139,37 @@ def find_moves(record: PlanRecord, snapshot: Snapshot, allowed: Mapping[str, Mob
     """Find every move that has room now, after room was set aside for those that are under way.
 
     `allowed` says how each workload may be moved (`mobilities`).
-
-    Workloads come in the order of their stages. One that still waits keeps its room claimed against those behind it,
-    so that a slow pod here or a fast one there cannot lead into a state that the rehearsal never saw
-    (docs/designs/stages.md).
     """
     room = Room(record.plan, snapshot)
-    movers = _movers(record, snapshot)
+    movers = movers_of(record, snapshot)
     under_way = []
     for mover in movers:
         if reason := _under_way(record, mover):
             under_way.append(reason)
-        for node, count in _on_their_way(record, mover, room).items():
-            room.promise(node, mover.planned.requests * count)
+        promise_what_comes(record, mover, room)
+    waiting = [mover for mover in movers if not _rolls(record, mover)]
+    return replace(choose_moves(waiting, room, allowed), under_way=tuple(under_way))
+
+
+def choose_moves(movers: Iterable[Mover], room: Room, allowed: Mapping[str, Mobility]) -> Moves:
+    """Choose the moves that start now, and set their room aside.
+
+    The workloads come in the order of their stages. One that still waits keeps its room claimed against those behind
+    it, so that a slow pod here or a fast one there cannot lead into a state that the rehearsal never saw
+    (docs/designs/stages.md).
+    """
     found = _Found()
     for mover in movers:
-        if mover.planned.strategy != "rollout":
+        if mover.planned.strategy == "rollout":
+            _choose_rollout(mover, room, found)
+        else:
             mobility = allowed.get(mover.key)
             _choose_evictions(mover, mobility.evictable if mobility else 0, room, found)
-        elif mover.workload.template_annotations.get(keys.ITERATION) != record.plan.iteration:
-            _choose_rollout(mover, room, found)
     return Moves(
         rollouts=tuple(found.rollouts),
         evictions=tuple(found.evictions),
         openings=tuple(found.openings),
-        under_way=tuple(under_way),
+        under_way=(),
         stuck=tuple(found.stuck),
         behind=tuple(found.behind),
     )
@@ -182,7 +200,7 @@ class _Found:
     behind: list[tuple[str, str]] = field(default_factory=list)
 
 
-def _movers(record: PlanRecord, snapshot: Snapshot) -> list[_Mover]:
+def movers_of(record: PlanRecord, snapshot: Snapshot) -> list[Mover]:
     """Return the workloads that the plan moves and that are still the ones that it was made for, by stage."""
     plan = record.plan
     pods: dict[str, list[Pod]] = {key: [] for key, planned in plan.workloads.items() if planned.moves}
@@ -196,27 +214,38 @@ def _movers(record: PlanRecord, snapshot: Snapshot) -> list[_Mover]:
                 wanted[key][node.name] = count
     find_misplaced = _MisplacedPods(record)
     movers = [
-        _Mover(
+        Mover(
             key=w.key,
-            planned=(planned := plan.workloads[w.key]),
+            planned=plan.workloads[w.key],
             workload=w,
             pods=tuple(pods[w.key]),
-            misplaced=() if planned.strategy == "rollout" else find_misplaced(pods[w.key], wanted[w.key]),
+            misplaced=find_misplaced(pods[w.key], wanted[w.key]),
             wanted=wanted[w.key],
         )
         for w in snapshot.workloads
         if w.key in pods and w.replicas > 0 and w.uid == plan.workloads[w.key].uid
     ]
+    return by_stage(movers)
+
+
+def by_stage(movers: Iterable[Mover]) -> list[Mover]:
+    """Return the workloads in the order in which they may claim room."""
     return sorted(movers, key=lambda mover: (mover.planned.stage, mover.key))
 
 
-def _under_way(record: PlanRecord, mover: _Mover) -> str:
+def _rolls(record: PlanRecord, mover: Mover) -> bool:
+    """Say whether the workload's roll-out has begun, or ended."""
+    begun = mover.workload.template_annotations.get(keys.ITERATION) == record.plan.iteration
+    return mover.planned.strategy == "rollout" and begun
+
+
+def _under_way(record: PlanRecord, mover: Mover) -> str:
     """Return what the workload is waited for; "" where it stands still."""
     workload, iteration = mover.workload, record.plan.iteration
     if mover.planned.strategy != "rollout":
         ready = sum(pod.ready for pod in mover.pods)
         return f"{mover.key}: {ready} of {workload.replicas} pods ready" if ready < workload.replicas else ""
-    if workload.template_annotations.get(keys.ITERATION) != iteration:
+    if not _rolls(record, mover):
         return ""
     new = sum(pod.ready and pod.iteration == iteration for pod in mover.pods)
     old = sum(pod.iteration != iteration for pod in mover.pods)
@@ -225,18 +254,23 @@ def _under_way(record: PlanRecord, mover: _Mover) -> str:
     return f"{mover.key}: {new} of {workload.replicas} pods rolled out"
 
 
-def _on_their_way(record: PlanRecord, mover: _Mover, room: Room) -> dict[str, int]:
+def promise_what_comes(record: PlanRecord, mover: Mover, room: Room) -> None:
+    """Set room aside for the workload's pods that are on their way."""
+    for node, count in _on_their_way(record, mover, room).items():
+        room.promise(node, mover.planned.requests * count)
+
+
+def _on_their_way(record: PlanRecord, mover: Mover, room: Room) -> dict[str, int]:
     """Return for how many pods of the workload each node's room is spoken for, though they are not there yet."""
     if mover.planned.strategy != "rollout":
         return _evicted_and_open(mover, room)
-    iteration = record.plan.iteration
-    if mover.workload.template_annotations.get(keys.ITERATION) != iteration:
+    if not _rolls(record, mover):
         return {}
-    here = Counter(p.node for p in mover.pods if p.node is not None and p.iteration == iteration)
+    here = Counter(p.node for p in mover.pods if p.node is not None and p.iteration == record.plan.iteration)
     return _shared_out(mover.workload.replicas - here.total(), mover.wanted, here)
 
 
-def _evicted_and_open(mover: _Mover, room: Room) -> dict[str, int]:
+def _evicted_and_open(mover: Mover, room: Room) -> dict[str, int]:
     """Return the targets of evicted pods that are not there yet, and those that are open for pods to be evicted.
 
     Where no placement is published nothing is open, and evicted pods are taken to fill the plan's nodes in order.
@@ -259,7 +293,7 @@ def _shared_out(pods: int, wanted: Mapping[str, int], here: Mapping[str, int]) -
     return shares
 
 
-def _choose_rollout(mover: _Mover, room: Room, found: _Found) -> None:
+def _choose_rollout(mover: Mover, room: Room, found: _Found) -> None:
     """Start the roll-out if every new pod has room beside all pods that still stand; else claim the room."""
     asked = {node: mover.planned.requests * count for node, count in sorted(mover.wanted.items())}
     tight = [node for node, requests in asked.items() if not room.would_hold(node, requests)]
@@ -274,7 +308,7 @@ def _choose_rollout(mover: _Mover, room: Room, found: _Found) -> None:
         found.rollouts.append(mover.key)
 
 
-def _choose_evictions(mover: _Mover, evictable: int, room: Room, found: _Found) -> None:
+def _choose_evictions(mover: Mover, evictable: int, room: Room, found: _Found) -> None:
     """Evict as many misplaced pods as may be unavailable now, each towards a planned node with room for it.
 
     A target that is published but not open yet is opened first; the pod follows in the next round.

@@ -2,32 +2,86 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from planner import labels as keys
 from planner.model.cluster import Node, Snapshot
-from planner.model.disruption import mobilities
+from planner.model.disruption import Mobility, mobilities
+from planner.model.inputs import PlanningInputs
 from planner.model.machines import Catalogue, Offering
 from planner.model.plan import Plan, PlanRecord
-from planner.rescheduler.moves import Moves, find_moves, rules_of
-from planner.settings import MoveSettings
+from planner.rescheduler.moves import Mover, Moves, Room, by_stage, choose_moves, movers_of, promise_what_comes
 
 
-def rehearse(plan: Plan, snapshot: Snapshot, catalogue: Catalogue, settings: MoveSettings) -> dict[str, str]:
-    """Carry out the plan's moves on paper; return the workloads that no order of stages can move, with a reason.
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """The cluster in which a plan's moves are played, before the first of them.
 
-    A stage is possible where every new pod of a roll-out fits beside all pods that still stand, and every
-    evicted pod finds its planned node with room at that moment.
+    Plans that differ only in stages and strategies share one.
     """
-    record = PlanRecord(plan, "carrying-out", accepted_at=snapshot.taken_at)
-    standing = with_booted(plan, snapshot, catalogue)
-    # Where pods are changes nothing about how many of them may be unavailable.
-    allowed = mobilities(snapshot, rules_of(settings))
-    while True:
-        moves = find_moves(record, standing, allowed)
-        if not moves.rollouts and not moves.evictions:
-            return {} if moves.over else dict(moves.stuck or moves.behind)
-        standing = after(record, standing, moves)
+
+    movers: tuple[Mover, ...]
+    room: Room
+    allowed: dict[str, Mobility]
+
+    @classmethod
+    def of(cls, plan: Plan, inputs: PlanningInputs) -> Rehearsal:
+        """Set the stage: every new node is Ready and runs its DaemonSets."""
+        record = PlanRecord(plan, "carrying-out", accepted_at=inputs.snapshot.taken_at)
+        booted = with_booted(plan, inputs.snapshot, inputs.catalogue)
+        # Where pods are changes nothing about how many of them may be unavailable.
+        allowed = mobilities(inputs.snapshot, inputs.rules)
+        room, movers = Room(plan, booted), movers_of(record, booted)
+        for mover in movers:
+            promise_what_comes(record, mover, room)
+        return cls(tuple(movers), room, allowed)
+
+    def evictable(self, key: str) -> bool:
+        """Say whether the workload's strategy and budgets allow evictions."""
+        return key in self.allowed and self.allowed[key].evictable > 0
+
+    def stuck(self, plan: Plan) -> dict[str, str]:
+        """Play the plan's moves in the order of its stages; return the workloads that cannot move, with a reason.
+
+        A move is possible where every new pod of a roll-out fits beside all pods that still stand, and every evicted
+        pod finds its planned node with room at that moment.
+        """
+        planned = plan.workloads
+        movers = by_stage(replace(m, planned=planned[m.key]) for m in self.movers if planned[m.key].moves)
+        room = self.room.copy()
+        while True:
+            moves = choose_moves(movers, room, self.allowed)
+            if not moves.rollouts and not moves.evictions:
+                return dict(moves.stuck or moves.behind)
+            movers = _after(moves, movers, room)
+            room = room.copy()
+
+
+def _after(moves: Moves, movers: list[Mover], room: Room) -> list[Mover]:
+    """Let the moves end: roll-outs are over, evicted pods stand on their targets, and both left their old nodes."""
+    targets = {(pod.namespace, pod.name): target for pod, target in moves.evictions}
+    for pod, _ in moves.evictions:
+        room.release(pod)
+    rolled = set(moves.rollouts)
+    for mover in movers:
+        if mover.key in rolled:
+            for pod in mover.pods:
+                room.release(pod)
+    evicted = {pod.workload for pod, _ in moves.evictions}
+    return [
+        _without_evicted(mover, targets) if mover.key in evicted else mover
+        for mover in movers
+        if mover.key not in rolled
+    ]
+
+
+def _without_evicted(mover: Mover, targets: Mapping[tuple[str, str], str]) -> Mover:
+    pods = []
+    for pod in mover.pods:
+        target = targets.get((pod.namespace, pod.name))
+        pods.append(pod if target is None else replace(pod, node=target, ready=True))
+    misplaced = (pod for pod in mover.misplaced if (pod.namespace, pod.name) not in targets)
+    return replace(mover, pods=tuple(pods), misplaced=tuple(misplaced))
 
 
 def with_booted(plan: Plan, snapshot: Snapshot, catalogue: Catalogue) -> Snapshot:
@@ -47,32 +101,3 @@ def with_booted(plan: Plan, snapshot: Snapshot, catalogue: Catalogue) -> Snapsho
                 room = room - daemonset.requests
         fresh.append(Node(node.name, "", offering.labels, {}, offering.taints, room))
     return replace(snapshot, nodes=(*snapshot.nodes, *fresh))
-
-
-def after(record: PlanRecord, snapshot: Snapshot, moves: Moves) -> Snapshot:
-    """Return the snapshot after these moves, every new pod Ready on its planned node."""
-    plan = record.plan
-    evicted = {(pod.namespace, pod.name): target for pod, target in moves.evictions}
-    places = {
-        key: [n.name for n in plan.nodes if n.state != "remove" for _ in range(n.pods.get(key, 0))]
-        for key in moves.rollouts
-    }
-    pods = []
-    for pod in snapshot.pods:
-        if pod.workload in places and pod.live and places[pod.workload]:
-            marks = {**pod.annotations, keys.ITERATION: plan.iteration}
-            node, requests = places[pod.workload].pop(0), plan.workloads[pod.workload].requests
-            pods.append(replace(pod, node=node, annotations=marks, requests=requests, ready=True))
-        elif (pod.namespace, pod.name) in evicted:
-            node = evicted[pod.namespace, pod.name]
-            requests = plan.workloads[pod.workload].requests
-            pods.append(replace(pod, node=node, requests=requests, ready=True, created_at=record.accepted_at + 1))
-        else:
-            pods.append(pod)
-    workloads = tuple(
-        replace(w, template_annotations={**w.template_annotations, keys.ITERATION: plan.iteration})
-        if w.key in places
-        else w
-        for w in snapshot.workloads
-    )
-    return replace(snapshot, pods=tuple(pods), workloads=workloads)

@@ -10,11 +10,10 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 
-from planner.model.disruption import mobilities, planned_pods
-from planner.model.inputs import PlanningInputs
+from planner.model.disruption import planned_pods
+from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.plan import Plan
-from planner.rescheduler.rehearsal import rehearse
-from planner.settings import MoveSettings
+from planner.rescheduler.rehearsal import Rehearsal
 
 MOST_ORDERS = 40
 """How many orders are rehearsed at the most; on the demo's clusters (60 nodes) up to 11 led to one that fits."""
@@ -23,23 +22,24 @@ VAIN_ORDERS = 10
 """After how many orders without an improvement the search ends: on the demo's clusters 40 found no more than 10."""
 
 
-def staged(plan: Plan, inputs: PlanningInputs, settings: MoveSettings) -> tuple[Plan, dict[str, str]]:
+def staged(plan: Plan, inputs: PlanningInputs) -> tuple[Plan, dict[str, str]]:
     """Return the plan with its stages, and the workloads that no order found can move, each with a reason.
 
     A quarter of the workloads that are stuck go before all others in the next trial. A roll-out that is stuck even so
     becomes evictions, where its strategy and its budgets allow them, and goes last: they need no room beside old pods.
     """
-    allowed = mobilities(inputs.snapshot, inputs.rules)
-    where: dict[str, set[str | None]] = {}
+    rehearsal = Rehearsal.of(plan, inputs)
+    here: dict[str, Counter[str]] = {key: Counter() for key in plan.workloads}
     for pod in planned_pods(inputs.snapshot):
-        where.setdefault(pod.workload, set()).add(pod.node)
-    turns = {key: _turn(plan, key, where.get(key, set())) for key in plan.workloads}
+        if pod.node is not None and pod.workload in here:
+            here[pod.workload][pod.node] += 1
+    turns = {key: _turn(plan, key, here[key]) for key in plan.workloads}
     order = sorted(plan.workloads, key=lambda key: (turns[key], -plan.workloads[key].moves, key))
     tries: Counter[str] = Counter()
     best, least, vain = (plan, dict[str, str]()), -1, 0
     for _ in range(MOST_ORDERS):
         trial = _in_order(plan, order)
-        stuck = rehearse(trial, inputs.snapshot, inputs.catalogue, settings)
+        stuck = rehearsal.stuck(trial)
         pods = sum(trial.workloads[key].moves for key in stuck)
         vain += 1
         if least < 0 or pods < least:
@@ -52,24 +52,24 @@ def staged(plan: Plan, inputs: PlanningInputs, settings: MoveSettings) -> tuple[
             tries[key] += 1
             order.remove(key)
             evicted = plan
-            if tries[key] > 1 and key in allowed and allowed[key].evictable:
-                evicted = _evicting(plan, inputs, key)
+            if tries[key] > 1 and rehearsal.evictable(key):
+                evicted = _evicting(plan, key, here[key], inputs.prices)
             order.insert(0 if evicted is plan else len(order), key)
             plan = evicted
     return best
 
 
-def _turn(plan: Plan, key: str, where: Collection[str | None]) -> int:
+def _turn(plan: Plan, key: str, here: Counter[str]) -> int:
     """Say how early a workload goes: what lands on new nodes, roll-outs beside their old pods, others, evictions.
 
-    `where` names the nodes that have its pods now.
+    `here` counts its pods by node.
     """
     lands = {node.name for node in plan.nodes if node.state == "keep" and node.pods.get(key)}
     if not lands:
         return 0
     if plan.workloads[key].strategy != "rollout":
         return 3
-    return 2 if lands.isdisjoint(where) else 1
+    return 2 if lands.isdisjoint(here) else 1
 
 
 def _in_order(plan: Plan, order: Collection[str]) -> Plan:
@@ -77,21 +77,16 @@ def _in_order(plan: Plan, order: Collection[str]) -> Plan:
     return replace(plan, workloads={key: stages[key] for key in plan.workloads})
 
 
-def _evicting(plan: Plan, inputs: PlanningInputs, key: str) -> Plan:
+def _evicting(plan: Plan, key: str, here: Counter[str], prices: ChangePrices) -> Plan:
     """Return the plan with the workload evicted instead of rolled out; the same plan where it changes requests.
 
-    Only the misplaced pods move then, one after the other.
+    Only the misplaced pods move then, one after the other; `here` counts its pods by node.
     """
     planned = plan.workloads[key]
     if planned.strategy != "rollout" or planned.requests != planned.requests_before:
         return plan
-    changed = {**plan.workloads, key: replace(planned, strategy="evict", moves=_displaced(plan, inputs, key))}
+    wanted = Counter({node.name: node.pods.get(key, 0) for node in plan.nodes if node.state != "remove"})
+    changed = {**plan.workloads, key: replace(planned, strategy="evict", moves=(here - wanted).total())}
     moves = sum(workload.moves for workload in changed.values())
-    objective = replace(plan.objective, moves_nanousd_per_hour=inputs.prices.moves_nanousd_per_hour(moves))
+    objective = replace(plan.objective, moves_nanousd_per_hour=prices.moves_nanousd_per_hour(moves))
     return replace(plan, workloads=changed, objective=objective)
-
-
-def _displaced(plan: Plan, inputs: PlanningInputs, key: str) -> int:
-    wanted = {node.name: node.pods.get(key, 0) for node in plan.nodes if node.state != "remove"}
-    here = Counter(p.node for p in planned_pods(inputs.snapshot) if p.workload == key and p.node is not None)
-    return sum(max(0, count - wanted.get(node, 0)) for node, count in here.items())

@@ -8,19 +8,20 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner import labels as keys
 from planner.model.cluster import Snapshot, Workload
 from planner.model.disruption import mobilities
 from planner.model.inputs import PlanningInputs
+from planner.model.machines import Catalogue
 from planner.model.plan import Plan, PlannedNode, PlannedWorkload, PlanRecord, Strategy
 from planner.rescheduler import rules_of, staged
-from planner.rescheduler.moves import find_moves
-from planner.rescheduler.rehearsal import after, rehearse, with_booted
+from planner.rescheduler.moves import Moves, find_moves
+from planner.rescheduler.rehearsal import Rehearsal, with_booted
 from planner.settings import MoveSettings
 from tests.building import catalogue, daemonset, deployment, inputs, node, offering, pods_of, resources, snapshot
 from tests.rescheduler.test_steps import ACCEPTED_AT, moved, planned_node, pool_node, record_of
 
-SETTINGS = MoveSettings()
-RULES = rules_of(SETTINGS)
+RULES = rules_of(MoveSettings())
 
 
 def test_rehearsal_finds_the_order_in_which_everything_fits() -> None:
@@ -37,7 +38,7 @@ def test_rehearsal_finds_the_order_in_which_everything_fits() -> None:
     )
     pods = pods_of(a, {"mid": 1}) + pods_of(b, {"old": 1})
     cluster = snapshot([pool_node("mid"), pool_node("old")], [a, b], pods)
-    assert rehearse(record.plan, cluster, catalogue(offer), SETTINGS) == {}
+    assert stuck_of(record.plan, cluster, catalogue(offer)) == {}
 
 
 def test_rehearsal_names_workloads_that_would_have_to_swap_places() -> None:
@@ -48,7 +49,7 @@ def test_rehearsal_names_workloads_that_would_have_to_swap_places() -> None:
         {a.key: moved(a, 1), b.key: moved(b, 1)},
     )
     cluster = snapshot([pool_node("x"), pool_node("y")], [a, b], pods_of(a, {"x": 1}) + pods_of(b, {"y": 1}))
-    assert sorted(rehearse(record.plan, cluster, catalogue(), SETTINGS)) == [a.key, b.key]
+    assert sorted(stuck_of(record.plan, cluster, catalogue())) == [a.key, b.key]
 
 
 def test_rehearsal_counts_the_daemonsets_of_new_nodes() -> None:
@@ -56,8 +57,12 @@ def test_rehearsal_counts_the_daemonsets_of_new_nodes() -> None:
     a = deployment("a", 1, cpu=4000)
     record = record_of([planned_node("old", "remove"), planned_node("new", "boot", {a.key: 1})], {a.key: moved(a, 1)})
     cluster = snapshot([pool_node("old")], [a], pods_of(a, {"old": 1}), daemonsets=(daemonset("agent", cpu=100),))
-    assert list(rehearse(record.plan, cluster, catalogue(offering(pool="pool-a")), SETTINGS)) == [a.key]
-    assert rehearse(record.plan, replace(cluster, daemonsets=()), catalogue(offering(pool="pool-a")), SETTINGS) == {}
+    assert list(stuck_of(record.plan, cluster, catalogue(offering(pool="pool-a")))) == [a.key]
+    assert stuck_of(record.plan, replace(cluster, daemonsets=()), catalogue(offering(pool="pool-a"))) == {}
+
+
+def stuck_of(plan: Plan, cluster: Snapshot, offers: Catalogue) -> dict[str, str]:
+    return Rehearsal.of(plan, inputs(cluster, offers)).stuck(plan)
 
 
 def plan_inputs(cluster: Snapshot) -> PlanningInputs:
@@ -78,8 +83,8 @@ def test_a_roll_out_beside_its_old_pods_goes_before_those_that_only_arrive() -> 
     ).plan
     pods = pods_of(web, {"mid": 1, "old": 1}) + pods_of(guest, {"old": 1})
     cluster = snapshot([pool_node("mid"), pool_node("old", cpu=8000)], [web, guest], pods)
-    assert web.key in rehearse(plan, cluster, catalogue(offering(pool="pool-a")), SETTINGS)  # in the order of names
-    found, stuck = staged(plan, plan_inputs(cluster), SETTINGS)
+    assert web.key in stuck_of(plan, cluster, catalogue(offering(pool="pool-a")))  # in the order of names
+    found, stuck = staged(plan, plan_inputs(cluster))
     assert stuck == {}
     assert found.workloads[web.key].stage < found.workloads[guest.key].stage
 
@@ -116,15 +121,44 @@ def test_a_roll_out_without_room_is_evicted_where_its_strategy_allows_it() -> No
         {web.key: moved(web, 6)},
     ).plan
     cluster = snapshot([pool_node("mid"), pool_node("old")], [web], pods_of(web, {"mid": 4, "old": 2}))
-    found, stuck = staged(plan, plan_inputs(cluster), SETTINGS)
+    found, stuck = staged(plan, plan_inputs(cluster))
     assert stuck == {}
     assert (found.workloads[web.key].strategy, found.workloads[web.key].moves) == ("evict", 2)
     # 2 moves x 0.001 $ / 24 h
     assert found.objective.moves_nanousd_per_hour == 2_000_000 // 24
     careful = replace(web, max_unavailable=0)
-    found, stuck = staged(plan, plan_inputs(replace(cluster, workloads=(careful,))), SETTINGS)
+    found, stuck = staged(plan, plan_inputs(replace(cluster, workloads=(careful,))))
     assert list(stuck) == [web.key]
     assert found.workloads[web.key].strategy == "rollout"
+
+
+def after(record: PlanRecord, snapshot: Snapshot, moves: Moves) -> Snapshot:
+    """Return the snapshot after these moves, every new pod Ready on its planned node."""
+    plan = record.plan
+    evicted = {(pod.namespace, pod.name): target for pod, target in moves.evictions}
+    places = {
+        key: [n.name for n in plan.nodes if n.state != "remove" for _ in range(n.pods.get(key, 0))]
+        for key in moves.rollouts
+    }
+    pods = []
+    for pod in snapshot.pods:
+        if pod.workload in places and pod.live and places[pod.workload]:
+            marks = {**pod.annotations, keys.ITERATION: plan.iteration}
+            node, requests = places[pod.workload].pop(0), plan.workloads[pod.workload].requests
+            pods.append(replace(pod, node=node, annotations=marks, requests=requests, ready=True))
+        elif (pod.namespace, pod.name) in evicted:
+            node = evicted[pod.namespace, pod.name]
+            requests = plan.workloads[pod.workload].requests
+            pods.append(replace(pod, node=node, requests=requests, ready=True, created_at=record.accepted_at + 1))
+        else:
+            pods.append(pod)
+    workloads = tuple(
+        replace(w, template_annotations={**w.template_annotations, keys.ITERATION: plan.iteration})
+        if w.key in places
+        else w
+        for w in snapshot.workloads
+    )
+    return replace(snapshot, pods=tuple(pods), workloads=workloads)
 
 
 def steps_on_paper(record: PlanRecord, cluster: Snapshot, slow: Any) -> dict[str, str]:
@@ -178,7 +212,7 @@ def shuffled_clusters(draw: st.DrawFn) -> tuple[Plan, Snapshot]:
 @given(shuffled_clusters(), st.randoms(use_true_random=False))
 def test_a_staged_plan_never_gets_stuck_whatever_moves_first(made: tuple[Plan, Snapshot], chance: Any) -> None:
     plan, cluster = made
-    plan, stuck = staged(plan, plan_inputs(cluster), SETTINGS)
+    plan, stuck = staged(plan, plan_inputs(cluster))
     if stuck:
         return
     record = PlanRecord(plan, "carrying-out", ACCEPTED_AT)
