@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args, get_type_hints
 
 import msgspec
 import yaml
@@ -295,8 +295,10 @@ def load_settings(path: str | None, environ: Mapping[str, str]) -> Settings:
     if path is not None:
         try:
             document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadSettings(f"{path}: cannot be read: {error}") from None
+        except OSError as error:
+            raise BadSettings(f"{path}: cannot be read: {error.strerror or error}") from None
+        except UnicodeDecodeError as error:
+            raise BadSettings(f"{path}: cannot be read: is no text in UTF-8 (byte {error.start})") from None
         except yaml.YAMLError as error:
             raise BadSettings(f"{path}: is no YAML: {' '.join(str(error).split())}") from None
         document = {} if document is None else document
@@ -307,12 +309,50 @@ def load_settings(path: str | None, environ: Mapping[str, str]) -> Settings:
     try:
         return msgspec.convert(merged, Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise BadSettings(f"{origin}: {error}") from None
+        raise BadSettings(f"{origin}: {_explained(str(error), merged)}") from None
 
 
 def describe(settings: Settings) -> dict[str, Any]:
     """Return the effective settings as plain values, in the shape of the file."""
     return dataclasses.asdict(settings)
+
+
+def _explained(message: str, values: Mapping[str, Any]) -> str:
+    """Turn a decoder's message, or that of a check below, into "name must be what is right, not value"."""
+    text, _, path = message.partition(" - at `$")
+    name, found, right = text.partition(" must be ")
+    if not found:
+        name = path.strip(".`").partition("[")[0]
+        kind = _annotation(name)
+        right = _RIGHT.get(kind) or f"one of {', '.join(get_args(kind))}"
+    value = _value_at(values, name)
+    return f"{name} must be {right}" + ("" if value is None else f", not {value!r}")
+
+
+def _annotation(name: str) -> Any:
+    """Return the type of the setting with this dotted name."""
+    kind: Any = Settings
+    for part in name.split("."):
+        kind = get_type_hints(kind)[part]
+    return kind
+
+
+_RIGHT: Final[Mapping[Any, str]] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    tuple[str, ...]: "a list of texts",
+}
+"""What a value of each type looks like, in words; a choice has words of its own."""
+
+
+def _value_at(values: Mapping[str, Any], name: str) -> Any:
+    """Return the value that was given for a dotted name; None where there is none."""
+    found: Any = values
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
 
 
 def _check(holds: bool, name: str, right: str) -> None:
