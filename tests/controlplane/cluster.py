@@ -44,6 +44,9 @@ TOKEN_LIFETIME_SECONDS: Final = 24 * 3600
 FAKE_NODE: Final = ("kwok.x-k8s.io/node", "fake")
 """Annotation of the nodes that kwok plays; it leaves all others alone."""
 
+DELETION_MILLISECONDS: Final = 300
+"""How long a deleted pod of kwok's takes to go."""
+
 CONTROLLERS: Final = (
     "daemonset-controller",
     "deployment-controller",
@@ -462,10 +465,25 @@ class ControlPlane:
             f"--server-address={LOOPBACK}:{kwok_port}",
             "--manage-all-nodes=false",
             f"--manage-nodes-with-annotation-selector={'='.join(FAKE_NODE)}",
-            *(f"--config={stage}" for stage in self._binaries.stages()),
+            *(f"--config={stage}" for stage in self._stages()),
         )
         self._healthy(manager, f"https://{LOOPBACK}:{manager_port}/healthz")
         self._healthy(kwok, f"http://{LOOPBACK}:{kwok_port}/healthz")
+
+    def _stages(self) -> list[Path]:
+        """Return kwok's stages, with a grace for pods that are deleted.
+
+        A StatefulSet's pod that is gone and back under its name before the disruption controller looked counts as
+        still being disrupted for two minutes, and its budget then allows nothing. No real kubelet is that fast.
+        """
+        found = []
+        for path in self._binaries.stages():
+            stage = yaml.safe_load(path.read_text())
+            if stage["metadata"]["name"] == "pod-delete":
+                stage["spec"]["delay"] = {"durationMilliseconds": DELETION_MILLISECONDS}
+            found.append(self.folder / path.name)
+            found[-1].write_text(yaml.safe_dump(stage))
+        return found
 
     def _start_etcd(self) -> str:
         client, peer = f"http://{LOOPBACK}:{_free_port()}", f"http://{LOOPBACK}:{_free_port()}"
