@@ -7,12 +7,14 @@ All classes are searched at once. Multipliers of the resources (the dual of the 
 point method) give every group a reduced profit and every partial content an upper bound; any multipliers >= 0 give a
 right bound, good ones a small search. Groups whose reduced profit exceeds the distance to the floor are fixed; the
 others (the core) are decided one after the other, the largest first, for all surviving partial contents in one step
-of array arithmetic. Values are exact integers; a bound is a float with half a nanodollar of margin, far above
-its rounding error. Where more partial contents survive than `width`, the most promising are kept and the best bound of
-those dropped remains part of the answer, so that `upper` is always true, and exact where nothing was dropped.
+of array arithmetic. A surrogate knapsack (all resources added up at their multipliers) bounds what a partial content
+can still gain by whole pods, where fractional ones are too hopeful. Values are exact integers; a bound is a float with
+half a nanodollar of margin, far above its rounding error. Where more partial contents survive than `width`, the most
+promising are kept and the best bound of those dropped remains part of the answer, so that `upper` is always true, and
+exact where nothing was dropped.
 
 Source of the reduction to a core: E. Balas, E. Zemel, "An algorithm for large zero-one knapsack problems",
-Operations Research 28 (1980).
+Operations Research 28 (1980); of the surrogate: F. Glover, "Surrogate constraints", Operations Research 16 (1968).
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ _MARGIN = 0.5
 # (about 100 bytes each) as well as the time.
 _MOST_KEPT = 60_000
 _MOST_MADE = 400_000
+# Cells of the surrogate knapsacks' tables that stand at once, 8 bytes each.
+_MOST_CELLS = 20_000_000
 # More than one content of a class at once saves rounds of the master program.
 _CONTENTS_EACH = 3
 
@@ -79,8 +83,18 @@ class Priced:
     contents: IntArray
 
 
-def price_contents(sacks: Knapsacks, prices: IntArray, floor: IntArray, width: int) -> Priced:
-    """Look for a content of each class worth more than its floor, keeping at most `width` partial contents.
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How hard a knapsack is searched: at most `width` partial contents are kept for each class, and with `buckets`
+    their bounds are sharpened by the surrogate knapsack.
+    """
+
+    width: int
+    buckets: int
+
+
+def price_contents(sacks: Knapsacks, prices: IntArray, floor: IntArray, depth: Depth) -> Priced:
+    """Look for a content of each class worth more than its floor.
 
     `prices` (groups) and `floor` (classes) in nanodollars per hour. Where nothing better exists and nothing had to
     be dropped, `upper` is the floor; where the best content was found and nothing dropped, its value.
@@ -97,11 +111,14 @@ def price_contents(sacks: Knapsacks, prices: IntArray, floor: IntArray, width: i
     active = np.flatnonzero(root > floor + _MARGIN)
     if not active.size:
         return nothing
-    tree = _Tree(sacks.only(active), prices, multipliers[active], stay[active], arrive[active], best[active])
-    found = tree.search(root[active], floor[active], width)
     upper = floor.copy()
-    upper[active] = found.upper
-    return Priced(upper, active[found.classes], found.contents)
+    parts = []
+    for some in np.array_split(active, -(-active.size * groups * depth.buckets // _MOST_CELLS) or 1):
+        tree = _Tree(sacks.only(some), prices, multipliers[some], stay[some], arrive[some], best[some])
+        found = tree.search(root[some], floor[some], depth)
+        upper[some] = found.upper
+        parts.append((some[found.classes], found.contents))
+    return Priced(upper, np.concatenate([k for k, _ in parts]), np.vstack([contents for _, contents in parts]))
 
 
 def _multipliers(sacks: Knapsacks, prices: IntArray) -> FloatArray:
@@ -167,10 +184,10 @@ class _Tree:
         self.sacks, self.prices, self.multipliers = sacks, prices, multipliers
         self.stay, self.arrive, self.best = stay, arrive, best
 
-    def search(self, root: FloatArray, floor: IntArray, width: int) -> Priced:
+    def search(self, root: FloatArray, floor: IntArray, depth: Depth) -> Priced:
         """Return the answer for the classes of the tree."""
         sacks, count = self.sacks, self.sacks.caps.shape[0]
-        width = max(1, min(width, _MOST_KEPT // count))
+        width = max(1, min(depth.width, _MOST_KEPT // count))
         usual: IntArray = np.where(self.arrive > 0, sacks.caps, np.where(self.stay > 0, sacks.present, 0))
         low = np.where(self.arrive > 0, self.arrive, np.where(self.stay > 0, self.stay, np.inf))
         high = np.where(usual >= sacks.present, -self.arrive, -self.stay)
@@ -185,6 +202,7 @@ class _Tree:
         core = np.take_along_axis(np.where(fixed, 0.0, self.best), order, axis=1)
         suffix[:, :stages] = np.cumsum(core[:, ::-1], axis=1)[:, ::-1]
         grain = self._grains(order, fixed)
+        surrogate = _Surrogate(self, order, fixed, depth.buckets) if depth.buckets else None
         owner: IntArray = np.arange(count)
         worth = self._worth(contents)
         rem: IntArray = np.subtract(sacks.room, contents @ sacks.requests)
@@ -195,8 +213,9 @@ class _Tree:
         for stage in range(stages):
             g = order[owner, stage]
             open_ = ~fixed[owner, g]
-            bound = self._bound(owner, worth, rem, suffix[:, stage], grain[:, stage])
-            spare = np.maximum(bound - floor[owner] - _MARGIN, 0.0)
+            # What a pod more or less than usual costs is known of the fractional bound only.
+            fractional, bound = self._bounds(owner, worth, rem, suffix[:, stage], grain[:, stage], surrogate, stage)
+            spare = np.maximum(fractional - floor[owner] - _MARGIN, 0.0)
             asks = sacks.requests[g]
             fits = np.where(asks > 0, rem // np.maximum(asks, 1), np.iinfo(np.int64).max).min(axis=1)
             top = np.minimum(sacks.caps[owner, g], fits)
@@ -218,7 +237,10 @@ class _Tree:
             profit = take * self.prices[g] - sacks.move_price * np.maximum(take - sacks.present[owner_next, g], 0)
             worth_next = worth[parent] + profit
             rem_next = rem[parent] - take[:, None] * sacks.requests[g]
-            bound = self._bound(owner_next, worth_next, rem_next, suffix[:, stage + 1], grain[:, stage + 1])
+            after = stage + 1
+            _, bound = self._bounds(
+                owner_next, worth_next, rem_next, suffix[:, after], grain[:, after], surrogate, after
+            )
             keep = np.flatnonzero(bound > floor[owner_next] + _MARGIN)
             keep = _narrow(keep, owner_next, worth_next, rem_next, bound, lost, width)
             trail.append((base[parent[keep]], take[keep]))
@@ -244,12 +266,17 @@ class _Tree:
         worth: IntArray = contents @ self.prices - self.sacks.move_price * arriving
         return worth
 
-    def _bound(
-        self, owner: IntArray, worth: IntArray, rem: IntArray, suffix: FloatArray, grain: IntArray
-    ) -> FloatArray:
+    def _bounds(
+        self, owner: IntArray, worth: IntArray, rem: IntArray, suffix: FloatArray, grain: IntArray,
+        surrogate: _Surrogate | None, stage: int,
+    ) -> tuple[FloatArray, FloatArray]:  # fmt: skip
+        """Return the bound of each partial content by fractional pods, and the best that is known."""
         usable = rem - rem % grain[owner]
-        bound: FloatArray = worth + (self.multipliers[owner] * usable).sum(axis=1) + suffix[owner]
-        return bound
+        left = (self.multipliers[owner] * usable).sum(axis=1)
+        fractional: FloatArray = worth + left + suffix[owner]
+        if surrogate is None:
+            return fractional, fractional
+        return fractional, np.minimum(fractional, worth + surrogate.most(owner, left, stage))
 
     def _grains(self, order: IntArray, fixed: npt.NDArray[np.bool_]) -> IntArray:
         """Return the greatest common divisor of what the groups still to come request.
@@ -263,6 +290,55 @@ class _Tree:
         for stage in range(stages - 1, -1, -1):
             grains[:, stage] = np.gcd(grains[:, stage + 1], asks[:, stage])
         return np.where(grains == 0, np.iinfo(np.int64).max, grains)
+
+
+class _Surrogate:
+    """The most that the groups still to come can add, with the resources added up at their multipliers.
+
+    One knapsack of one resource for each class: room sum_r multiplier_r rem_r, in whole buckets, and each pod takes
+    its share rounded down. Every content that fits the resources fits this knapsack, so its optimum is a bound, and
+    one that sees that pods are whole. `table` (classes, stages + 1, buckets + 1).
+    """
+
+    def __init__(self, tree: _Tree, order: IntArray, fixed: npt.NDArray[np.bool_], buckets: int) -> None:
+        sacks, rows = tree.sacks, np.arange(order.shape[0])
+        room = np.maximum((tree.multipliers * sacks.room).sum(axis=1), 1e-9)
+        self._scale = buckets / room
+        shares = (tree.multipliers @ sacks.requests.T) * self._scale[:, None]
+        size = np.floor(shares * (1 - 1e-9)).astype(np.int64)
+        stages = order.shape[1]
+        self._buckets = buckets
+        self._table = np.zeros((rows.size, stages + 1, buckets + 1))
+        for stage in range(stages - 1, -1, -1):
+            g = order[:, stage]
+            open_ = ~fixed[rows, g]
+            best = self._table[:, stage + 1].copy()
+            there = np.where(open_, sacks.present[rows, g], 0)
+            coming = np.where(open_, sacks.caps[rows, g], 0) - there
+            _add_pods(best, there, tree.prices[g], size[rows, g])
+            _add_pods(best, coming, tree.prices[g] - sacks.move_price, size[rows, g])
+            self._table[:, stage] = best
+
+    def most(self, owner: IntArray, left: FloatArray, stage: int) -> FloatArray:
+        """Return the bound on what is added from this stage on, for partial contents with so much room left."""
+        bucket = np.floor(left * self._scale[owner] * (1 + 1e-9) + 1e-6).astype(np.int64)
+        found: FloatArray = self._table[owner, stage, np.clip(bucket, 0, self._buckets)]
+        return found
+
+
+def _add_pods(best: FloatArray, pods: IntArray, profit: IntArray, size: IntArray) -> None:
+    """Let each class (row of `best`, by buckets of room) take up to so many pods more of this profit and size."""
+    here = np.arange(best.shape[1])[None, :]
+    left: IntArray = np.where(profit > 0, pods, 0)
+    unit = 1
+    # In portions of 1, 2, 4, … pods, which add up to every number of pods.
+    while left.any():
+        take = np.minimum(unit, left)
+        left, unit = left - take, unit * 2
+        some = np.flatnonzero(take)
+        source = here - (size[some] * take[some])[:, None]
+        more = np.take_along_axis(best[some], np.maximum(source, 0), axis=1) + (profit[some] * take[some])[:, None]
+        best[some] = np.maximum(best[some], np.where(source >= 0, more, 0.0))
 
 
 def _narrow(

@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
+from planner.optimizer import pricing
 from planner.optimizer.constraints import IntArray
-from planner.optimizer.pricing import Knapsacks, price_contents
+from planner.optimizer.pricing import Depth, Knapsacks, price_contents
 
 
 def some_knapsacks(seed: int) -> tuple[Knapsacks, IntArray]:
@@ -37,10 +38,11 @@ def best(sacks: Knapsacks, prices: IntArray, k: int) -> int:
     return max(worth(sacks, prices, k, x) for x in contents if (x @ sacks.requests <= sacks.room[k]).all())
 
 
+@pytest.mark.parametrize("buckets", [0, 7, 500])
 @pytest.mark.parametrize("seed", range(60))
-def test_wide_search_finds_the_best_content_of_every_class(seed: int) -> None:
+def test_wide_search_finds_the_best_content_of_every_class(seed: int, buckets: int) -> None:
     sacks, prices = some_knapsacks(seed)
-    priced = price_contents(sacks, prices, np.zeros(3, dtype=np.int64), 100_000)
+    priced = price_contents(sacks, prices, np.zeros(3, dtype=np.int64), Depth(100_000, buckets))
     expected = [best(sacks, prices, k) for k in range(3)]
     assert priced.upper.tolist() == expected
     found = [0, 0, 0]
@@ -51,16 +53,29 @@ def test_wide_search_finds_the_best_content_of_every_class(seed: int) -> None:
     assert found == expected
 
 
+@pytest.mark.parametrize("buckets", [0, 7, 500])
 @pytest.mark.parametrize("seed", range(60))
-def test_narrow_search_never_claims_less_than_the_truth(seed: int) -> None:
+def test_narrow_search_never_claims_less_than_the_truth(seed: int, buckets: int) -> None:
     sacks, prices = some_knapsacks(seed)
-    priced = price_contents(sacks, prices, np.zeros(3, dtype=np.int64), 2)
+    priced = price_contents(sacks, prices, np.zeros(3, dtype=np.int64), Depth(2, buckets))
     assert all(upper >= best(sacks, prices, k) for k, upper in enumerate(priced.upper.tolist()))
 
 
 def test_nothing_is_found_where_the_floor_is_the_best() -> None:
     sacks, prices = some_knapsacks(7)
     floor = np.array([best(sacks, prices, k) for k in range(3)])
-    priced = price_contents(sacks, prices, floor, 100_000)
+    priced = price_contents(sacks, prices, floor, Depth(100_000, 0))
     assert priced.classes.size == 0
     assert priced.upper.tolist() == floor.tolist()
+
+
+def test_tables_that_would_not_fit_in_memory_at_once_are_made_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sacks, prices = some_knapsacks(11)
+    whole = price_contents(sacks, prices, np.zeros(3, dtype=np.int64), Depth(100, 500))
+    monkeypatch.setattr(pricing, "_MOST_CELLS", 500)
+    parts = price_contents(sacks, prices, np.zeros(3, dtype=np.int64), Depth(100, 500))
+    assert parts.upper.tolist() == whole.upper.tolist()
+    assert parts.classes.tolist() == whole.classes.tolist()
+    assert parts.contents.tolist() == whole.contents.tolist()
