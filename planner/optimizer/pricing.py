@@ -33,8 +33,8 @@ _INTERIOR_STEPS = 14
 _MARGIN = 0.5
 # Of all classes together, so many partial contents are kept and so many made from them in one step: bounds the memory
 # (about 100 bytes each) as well as the time.
-_MOST_KEPT = 60_000
-_MOST_MADE = 400_000
+_MOST_KEPT = 8_000
+_MOST_MADE = 60_000
 # Cells of the surrogate knapsacks' tables that stand at once, 8 bytes each.
 _MOST_CELLS = 20_000_000
 # More than one content of a class at once saves rounds of the master program.

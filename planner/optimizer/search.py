@@ -18,7 +18,7 @@ from planner.optimizer.problem import Problem
 # How hard the knapsacks are searched: in a hurry while the bound is far from the relaxed optimum, then with sharp
 # bounds, and harder where nothing is found. The first thorough depth is exact for most of Google's machine types.
 _HURRIED = Depth(24, 0)
-_THOROUGH = (Depth(400, 500), Depth(6000, 2000), Depth(60000, 4000))
+_THOROUGH = (Depth(400, 500), Depth(6000, 2000), Depth(8000, 4000))
 _FAR = 0.1
 # How far prices are drawn back to those of the best bound before pods are priced. Undamped they swing from one round to
 # the next: the 8,152 pods of a production trace then take several times as many rounds.
@@ -84,12 +84,14 @@ class Search:
     def generate(self, enough: Callable[[Bound, float], bool]) -> None:
         """Add columns until none improves, `enough(bound, relaxed value)` holds, or the time is over.
 
-        Prices are smoothed: (1 - pull) x the duals of the master + pull x the prices of the best bound; where nothing
-        that improves the master is found there, its own duals are asked. Source of the smoothing: P. Wentges,
-        "Weighted Dantzig-Wolfe decomposition for linear mixed-integer programming", ITOR 4 (1997).
+        Once the duals of the master no longer better the bound, prices are smoothed: (1 - pull) x duals + pull x the
+        prices of the best bound; where nothing that improves the master is found there, its own duals are asked.
+        Source of the smoothing: P. Wentges, "Weighted Dantzig-Wolfe decomposition for linear mixed-integer
+        programming", International Transactions in Operational Research 4 (1997).
         """
         remainder = Remainder.of(self.problem)
         center: _Prices | None = None
+        damped = False
         while self._left() > 0:
             relaxed = self._master.relax(remainder, np.arange(self.columns.classes.size))
             if relaxed is None:
@@ -97,15 +99,17 @@ class Search:
             self.relaxed = relaxed
             value = self._offset() + relaxed.value
             own = _Prices(relaxed.pod_prices, relaxed.row_prices, relaxed.limit_prices)
-            for pull in (0.0,) if center is None else (_PULL, 0.0):
+            for pull in (_PULL, 0.0) if damped else (0.0,):
                 prices = own if center is None else own.toward(center, pull)
                 pods = np.floor(prices.pods).astype(np.int64)
                 rows = np.floor(prices.rows).astype(np.int64)
                 depths = _THOROUGH if pull == 0.0 else _THOROUGH[:1]
-                if value - self.proof.value > _FAR * abs(value):
-                    depths = (_HURRIED, *depths)
-                priced = self._price(pods, self._floor(rows, prices.limits), depths)
+                # While the bound is far from the relaxed optimum any content that improves is welcome.
+                far = value - self.proof.value > _FAR * abs(value)
+                priced = self._price(pods, self._floor(rows, prices.limits), depths, enough=0 if far else 1)
                 proof = bound(self.problem, pods, rows, priced.upper)
+                if pull == 0.0:
+                    damped = center is not None and proof.value <= self.proof.value
                 if proof.value > self.proof.value:
                     self.proof = proof
                     center = _Prices(proof.pod_prices.astype(float), proof.row_prices.astype(float), prices.limits)
@@ -188,18 +192,30 @@ class Search:
             reduced = reduced - row.coefficients[priced.classes] * price
         return bool((reduced < -_TOLERANCE * problem.costs[priced.classes]).any())
 
-    def _price(self, pods: IntArray, floor: IntArray, depths: Sequence[Depth]) -> Priced:
-        """Price every class, with more and more effort on those that are still open while nothing is found."""
+    def _price(self, pods: IntArray, floor: IntArray, depths: Sequence[Depth], enough: int) -> Priced:
+        """Price every class in a hurry, then those that are not exact yet with more and more effort.
+
+        The first `enough` depths are gone through in any case, further ones only while nothing is found.
+        """
         upper = floor[self._asked]
         open_ = np.arange(self._asked.size)
-        for depth in depths:
-            priced = price_contents(self._sacks.only(open_), pods, floor[self._asked[open_]], depth)
-            upper[open_] = priced.upper
-            found = self._asked[open_[priced.classes]]
-            open_ = open_[priced.upper > floor[self._asked[open_]]]
-            if found.size or not open_.size or self._left() <= 0:
+        found, contents = [np.zeros(0, dtype=np.int64)], [np.zeros((0, pods.size), dtype=np.int64)]
+        for turn, depth in enumerate((_HURRIED, *depths)):
+            over = (turn > enough and any(part.size for part in found)) or self._left() <= 0
+            # Every class is priced once, whatever the time: a bound over classes that were not looked at is none.
+            if not open_.size or (turn and over):
                 break
-        return Priced(upper[np.searchsorted(self._asked, self._leaders)], found, priced.contents)
+            sacks = self._sacks.only(open_)
+            priced = price_contents(sacks, pods, floor[self._asked[open_]], depth)
+            upper[open_] = priced.upper
+            found.append(self._asked[open_[priced.classes]])
+            contents.append(priced.contents)
+            best = floor[self._asked[open_]]
+            arriving = np.maximum(priced.contents - sacks.present[priced.classes], 0).sum(axis=1)
+            np.maximum.at(best, priced.classes, priced.contents @ pods - sacks.move_price * arriving)
+            open_ = open_[priced.upper > best]
+        upper = upper[np.searchsorted(self._asked, self._leaders)]
+        return Priced(upper, np.concatenate(found), np.vstack(contents))
 
     def _usable(self, remainder: Remainder) -> IntArray:
         """Return the columns that still fit what remains."""
