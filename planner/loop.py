@@ -36,7 +36,7 @@ from planner.verifier import check_placement
 
 _log = logging.getLogger(__name__)
 
-MOST_REHEARSALS = 5
+MOST_REHEARSALS = 8
 """How often a plan is made with new nodes for what was stuck, or with it held; at last with everything held."""
 
 LATER_SHARE = 0.5
@@ -199,7 +199,7 @@ def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Repo
                 raise SolverError(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
             return plan
         if attempt < MOST_REHEARSALS - 2:
-            narrowed = _with_fresh(narrowed, plan, stuck)
+            narrowed = _with_fresh(narrowed, stuck)
         else:
             moving = (key for key, workload in plan.workloads.items() if workload.moves)
             narrowed = _holding(narrowed, dict.fromkeys(moving, "others stood in its way") | stuck)
@@ -292,9 +292,9 @@ def _executor(edges: Edges, settings: Settings) -> Executor:
     )
 
 
-def _with_fresh(inputs: PlanningInputs, plan: Plan, stuck: Mapping[str, str]) -> PlanningInputs:
-    """Ask for new nodes for the stuck roll-outs; hold what is stuck though it had them, or cannot roll out."""
-    fresh = {key for key in stuck if plan.workloads[key].strategy == "rollout"} - inputs.fresh
+def _with_fresh(inputs: PlanningInputs, stuck: Mapping[str, str]) -> PlanningInputs:
+    """Ask for new nodes for what is stuck; hold what is stuck though it had them."""
+    fresh = stuck.keys() - inputs.fresh
     held = {key: why for key, why in stuck.items() if key not in fresh}
     return _holding(replace(inputs, fresh=inputs.fresh | fresh), held)
 
