@@ -171,9 +171,9 @@ def carry_on(edges: Edges, record: PlanRecord, settings: Settings) -> Outcome:
 def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Report], None]) -> Plan:
     """Return the cheapest plan that can be carried out stage by stage.
 
-    A workload that no order of stages can roll out beside its old pods may stand on new nodes only, and the plan is
-    made again; one that is stuck even so is held where it is, at last every one that still moves. The bound of the
-    first solve stays: what we choose to do without is no part of the problem.
+    A workload that no order of stages can move may stand on new nodes only, and the plan is made again; one that is
+    stuck even so is held where it is, at last every one that still moves. The bound of the first solve stays: what we
+    choose to do without is no part of the problem.
 
     Raises:
         SolverError: the solver failed, or no plan passed the rehearsal.

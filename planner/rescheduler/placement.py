@@ -58,14 +58,12 @@ def placement_of(record: PlanRecord, planned: PlannedNode, standing: Standing, e
 
 
 def opening(node: Node, more: Mapping[str, int]) -> MarkNode:
-    """Return the step that opens so many more targets of each workload on a node that has a placement."""
+    """Return the step that opens so many more targets of each workload on a node that has a placement and stays."""
     found = _read(node)
     assert found is not None
     targets = tuple(replace(target, want=target.want + more.get(target.workload, 0)) for target in found.targets)
     text = keys.encode_placement(replace(found, targets=targets))
-    taint = next((t for t in node.taints if t.key == keys.EXPIRING), None)
-    value, effect = (taint.value, taint.effect) if taint else (None, "")
-    return MarkNode(node.name, node.uid, {}, {keys.PLACEMENT: text}, value, effect)
+    return MarkNode(node.name, node.uid, {}, {keys.PLACEMENT: text})
 
 
 def _read(node: Node) -> keys.Placement | None:
