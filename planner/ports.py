@@ -47,6 +47,8 @@ SNAPSHOT_RESOURCES = (
     JOBS,
     AUTOSCALERS,
     BUDGETS,
+    CLAIMS,
+    VOLUMES,
 )
 """What one snapshot lists, each whole, or the snapshot fails."""
 

@@ -101,6 +101,7 @@ class ContainerPort(Object):
 
     container_port: int = 0
     host_port: int | None = None
+    protocol: str | None = None
 
 
 class ContainerObject(Object):
@@ -158,9 +159,12 @@ class NodeAffinity(Object):
 class PodTerm(Object):
     """One term of a pod (anti-)affinity."""
 
+    topology_key: str = ""
     label_selector: Selector | None = None
     namespaces: tuple[str, ...] | None = None
     namespace_selector: Selector | None = None
+    match_label_keys: tuple[str, ...] | None = None
+    mismatch_label_keys: tuple[str, ...] | None = None
 
 
 class PodAffinity(Object):
@@ -184,6 +188,12 @@ class SpreadConstraint(Object):
 
     topology_key: str
     when_unsatisfiable: str = "DoNotSchedule"
+    max_skew: int = 1
+    min_domains: int | None = None
+    label_selector: Selector | None = None
+    match_label_keys: tuple[str, ...] | None = None
+    node_affinity_policy: str | None = None
+    node_taints_policy: str | None = None
 
 
 class PodSpec(Object):
@@ -296,6 +306,39 @@ class JobObject(Object):
     metadata: Meta
     spec: JobSpec
     status: JobStatus | None = None
+
+
+class ClaimSpec(Object):
+    """A PersistentVolumeClaim's spec."""
+
+    volume_name: str | None = None
+
+
+class ClaimObject(Object):
+    """A PersistentVolumeClaim."""
+
+    metadata: Meta
+    spec: ClaimSpec
+
+
+class VolumeAffinity(Object):
+    """From which nodes a volume can be reached."""
+
+    required: NodeTerms | None = None
+
+
+class VolumeSpec(Object):
+    """A PersistentVolume's spec."""
+
+    access_modes: tuple[str, ...] | None = None
+    node_affinity: VolumeAffinity | None = None
+
+
+class VolumeObject(Object):
+    """A PersistentVolume."""
+
+    metadata: Meta
+    spec: VolumeSpec
 
 
 class BudgetSpec(Object):

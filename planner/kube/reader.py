@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from planner.kube import specs
 from planner.kube.objects import (
     AutoscalerObject,
     BudgetObject,
+    ClaimObject,
     ControllerObject,
     Head,
     IntOrPercent,
@@ -24,11 +26,13 @@ from planner.kube.objects import (
     NodeObject,
     PodObject,
     PodSpec,
-    PodTerm,
+    VolumeObject,
     decode,
 )
 from planner.kube.record import read_record
 from planner.model.cluster import (
+    REGION,
+    ZONE,
     Autoscaler,
     DaemonSet,
     DisruptionBudget,
@@ -38,8 +42,16 @@ from planner.model.cluster import (
     Utilization,
     Workload,
 )
+from planner.model.coexistence import interpreted, port_shares
 from planner.model.resources import Resources
-from planner.model.scheduling import LabelSelector, NodeConstraints, Taint
+from planner.model.scheduling import (
+    LabelSelector,
+    NodeConstraints,
+    NodeSelectorTerm,
+    PodRules,
+    Requirement,
+    Taint,
+)
 
 _SHAPES: dict[str, type[msgspec.Struct]] = {
     "Node": NodeObject,
@@ -51,16 +63,22 @@ _SHAPES: dict[str, type[msgspec.Struct]] = {
     "Job": JobObject,
     "HorizontalPodAutoscaler": AutoscalerObject,
     "PodDisruptionBudget": BudgetObject,
+    "PersistentVolumeClaim": ClaimObject,
+    "PersistentVolume": VolumeObject,
 }
 _KINDS = {kind.lower(): kind for kind in _SHAPES}
 _LISTS = frozenset(("List", *(f"{kind}List" for kind in _SHAPES)))
 _GROUPS = {resource.kind: resource.group for resource in ports.SNAPSHOT_RESOURCES}
 _CLUSTER_WIDE = frozenset(r.kind for r in ports.SNAPSHOT_RESOURCES if not r.namespaced)
 _MIRROR = "kubernetes.io/config.mirror"
+_OLD_ZONE_LABELS = ("failure-domain.beta.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/region")
+_BETA = ("failure-domain.beta", "topology")
 _ADDON_MODE = "addonmanager.kubernetes.io/mode"
 _EXPECTED = "expected what `kubectl get nodes,pods,… -A -o json` prints"
 
-_Object = NodeObject | PodObject | ControllerObject | JobObject | AutoscalerObject | BudgetObject
+_Object = (
+    NodeObject | PodObject | ControllerObject | JobObject | AutoscalerObject | BudgetObject | ClaimObject | VolumeObject
+)
 _V = TypeVar("_V")
 
 
@@ -202,11 +220,12 @@ class _Objects:
 def assemble(objects: _Objects) -> Snapshot:
     """Build the snapshot: owners resolved, strategies resolved against replicas, absent controllers inferred."""
     owners = _Owners(objects)
-    pods = _mark_repelled(_pods(objects, owners))
+    nodes = tuple(_node(objects, item) for item in objects.of("Node", NodeObject).values())
+    pods = _among_each_other(nodes, _pods(objects, owners))
     known = [*_controllers(objects), *_jobs(objects)]
     workloads = [*known, *_inferred_workloads(pods, {w.key for w in known})]
     return Snapshot(
-        nodes=tuple(_node(objects, item) for item in objects.of("Node", NodeObject).values()),
+        nodes=nodes,
         pods=tuple(found.pod for found in pods),
         workloads=tuple(workloads),
         daemonsets=tuple(_daemonsets(objects, pods)),
@@ -303,8 +322,10 @@ def _node(objects: _Objects, item: NodeObject) -> Node:
 
 def _pods(objects: _Objects, owners: _Owners) -> list[_Read]:
     found = []
+    volumes = _Volumes(objects)
     # Pods of one workload share their constraints; one value for all makes grouping them later a matter of identity.
     shared: dict[NodeConstraints, NodeConstraints] = {}
+    shared_rules: dict[PodRules, PodRules] = {}
     for item in objects.of("Pod", PodObject).values():
         meta, spec, status = item.metadata, item.spec, item.status
         workload, uid = owners.of_pod(meta)
@@ -313,8 +334,10 @@ def _pods(objects: _Objects, owners: _Owners) -> list[_Read]:
         conditions = {c.type: c for c in (status.conditions or () if status else ())}
         scheduled, ready = conditions.get("PodScheduled"), conditions.get("Ready")
         template = owners.template_of(workload)
-        own = specs.constraints(spec)
-        unmodelled = specs.unmodelled(spec)
+        required, holds_volume, unmodelled_volumes = volumes.of_pod(meta, spec)
+        own = specs.constraints(spec).within(required)
+        rules = replace(specs.rules(spec, meta.namespace, meta.labels or {}), holds_volume=holds_volume)
+        unmodelled = (*specs.unmodelled(spec), *unmodelled_volumes)
         if template is not None and template.node_name:
             unmodelled = (*unmodelled, f"nodeName {template.node_name} in its template")
         pod = Pod(
@@ -334,6 +357,7 @@ def _pods(objects: _Objects, owners: _Owners) -> list[_Read]:
             unschedulable=scheduled is not None and scheduled.status == "False" and scheduled.reason == "Unschedulable",
             mirror=_MIRROR in (meta.annotations or {}),
             local_storage=specs.local_storage(spec),
+            rules=shared_rules.setdefault(rules, rules),
             unmodelled=unmodelled,
             created_at=_seconds(meta),
             scheduler_name=spec.scheduler_name or "default-scheduler",
@@ -343,51 +367,50 @@ def _pods(objects: _Objects, owners: _Owners) -> list[_Read]:
     return found
 
 
-def _mark_repelled(pods: list[_Read]) -> list[_Read]:
-    """Name on each pod the required anti-affinity of another live pod that matches it.
-
-    The anti-affinity holds both ways. The namespaces of a term are exact, but a namespaceSelector that is not
-    empty counts as all namespaces, and matchLabelKeys are not read: at worst a pod stays that could move.
-    """
-    # Equal terms (those of one workload's replicas) are tried once, for up to two pods that carry them: a pod
-    # cannot repel itself.
-    carriers: dict[tuple[frozenset[str] | None, LabelSelector], list[Pod]] = {}
-    for found in pods:
-        affinity = found.spec.affinity.pod_anti_affinity if found.spec.affinity else None
-        for term in affinity.required or () if affinity else ():
-            if found.pod.live and term.label_selector is not None:
-                key = (_namespaces(term, found.pod), specs.label_selector(term.label_selector))
-                holders = carriers.setdefault(key, [])
-                if len(holders) < 2:
-                    holders.append(found.pod)
-    if not carriers:
-        return pods
-    matching: dict[tuple[str, frozenset[tuple[str, str]]], list[list[Pod]]] = {}
-    marked = []
-    for found in pods:
-        pod = found.pod
-        kind = (pod.namespace, frozenset(pod.labels.items()))
-        if kind not in matching:
-            matching[kind] = [
-                holders
-                for (namespaces, selector), holders in carriers.items()
-                if (namespaces is None or pod.namespace in namespaces) and selector.matches(pod.labels)
-            ]
-        names = [
-            f"required anti-affinity of {other.namespace}/{other.name}"
-            for holders in matching[kind]
-            for other in [next((h for h in holders if h is not pod), None)]
-            if other is not None
-        ]
-        marked.append(replace(found, pod=replace(pod, unmodelled=(*pod.unmodelled, *names))) if names else found)
-    return marked
+def _among_each_other(nodes: tuple[Node, ...], pods: list[_Read]) -> list[_Read]:
+    """Return the pods with what follows from the rules between them."""
+    told = interpreted(nodes, [found.pod for found in pods])
+    return [replace(found, pod=pod) for found, pod in zip(pods, told, strict=True)]
 
 
-def _namespaces(term: PodTerm, pod: Pod) -> frozenset[str] | None:
-    """Return the namespaces of an anti-affinity term, None for all."""
-    if term.namespace_selector is not None:
-        return None
-    return frozenset(term.namespaces or (pod.namespace,))
+class _Volumes:
+    """Finds from which nodes a pod's volumes can be reached."""
+
+    def __init__(self, objects: _Objects) -> None:
+        self._claims = objects.of("PersistentVolumeClaim", ClaimObject)
+        self._volumes = objects.of("PersistentVolume", VolumeObject)
+        self._users = Counter(
+            (item.metadata.namespace, claim)
+            for item in objects.of("Pod", PodObject).values()
+            if not (item.status and item.status.phase in ("Succeeded", "Failed"))
+            for claim in dict.fromkeys(specs.claims(item.spec))
+        )
+
+    def of_pod(self, meta: Meta, spec: PodSpec) -> tuple[list[tuple[NodeSelectorTerm, ...]], bool, list[str]]:
+        """Return the terms of each volume (one of which must hold), whether one is bound to one node, and what is
+        not modelled.
+        """
+        required: list[tuple[NodeSelectorTerm, ...]] = []
+        single = False
+        unmodelled = []
+        for name in specs.claims(spec):
+            claim = self._claims.get((meta.namespace, name))
+            volume = self._volumes.get(("", claim.spec.volume_name or "")) if claim else None
+            if volume is None:
+                unmodelled.append(f"persistentVolumeClaim {name}, of which no bound volume was read")
+                continue
+            if not set(volume.spec.access_modes or ()) & {"ReadWriteMany", "ReadOnlyMany"}:
+                single = True
+                if self._users[(meta.namespace, name)] > 1:
+                    unmodelled.append(f"persistentVolumeClaim {name}, which several pods share on one node")
+            if volume.spec.node_affinity and volume.spec.node_affinity.required:
+                required.append(specs.terms(volume.spec.node_affinity.required))
+            for key in (ZONE, REGION, *_OLD_ZONE_LABELS):
+                if value := (volume.metadata.labels or {}).get(key):
+                    # A volume of several zones has all of them in its label.
+                    at = Requirement(key.replace(*_BETA), "In", tuple(sorted(value.split("__"))))
+                    required.append((NodeSelectorTerm((at,)),))
+        return required, single, unmodelled
 
 
 def _controllers(objects: _Objects) -> list[Workload]:
@@ -533,7 +556,10 @@ def _daemonsets(objects: _Objects, pods: list[_Read]) -> Iterable[DaemonSet]:
             wanted = specs.pod_requests(spec, "spec.template.spec")
         sample = newest.pop(key, None)
         if sample is not None:
-            wanted = _larger(wanted, sample.pod.requests)
+            wanted = _larger(wanted, sample.pod.requests).with_shares(sample.pod.requests.shares)
+        else:
+            ports = port_shares(specs.rules(spec, item.metadata.namespace, {}))
+            wanted = wanted.with_shares(tuple(sorted(ports.items())))
         yield DaemonSet(key, item.metadata.uid, wanted, specs.daemon_constraints(spec))
     for key, found in newest.items():
         constraints = specs.without_node_name(specs.daemon_constraints(found.spec))

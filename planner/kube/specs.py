@@ -4,17 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from planner.kube.objects import ContainerObject, Expression, PodSpec, PodStatus, Quantity, Requirements, Selector
+from planner.kube.objects import (
+    ContainerObject,
+    Expression,
+    NodeTerms,
+    PodSpec,
+    PodStatus,
+    Quantity,
+    Requirements,
+    Selector,
+)
+from planner.kube.objects import PodTerm as ObjectTerm
 from planner.kube.quantities import MILLI, parse_quantity
 from planner.model.cluster import Container
 from planner.model.resources import Resources
-from planner.model.scheduling import LabelSelector, NodeConstraints, NodeSelectorTerm, Requirement, Toleration
+from planner.model.scheduling import (
+    LabelSelector,
+    NodeConstraints,
+    NodeSelectorTerm,
+    PodRules,
+    PodTerm,
+    Requirement,
+    Spread,
+    Toleration,
+)
 
 Amounts = dict[str, int]
 
 _FIELDS = {"cpu": "cpu_millicores", "memory": "memory_bytes", "ephemeral-storage": "ephemeral_storage_bytes"}
 _HARMLESS_VOLUMES = frozenset({"name", "configMap", "secret", "projected", "downwardAPI", "nfs", "image"})
 _POD_LEVEL = ("cpu", "memory")
+_NOTHING = LabelSelector((Requirement("", "In", ()),))
+"""Matches no pod: what a spread without a selector counts."""
 
 DAEMON_TOLERATIONS = (
     Toleration("node.kubernetes.io/not-ready", "Exists", effect="NoExecute"),
@@ -118,19 +139,14 @@ def containers(spec: PodSpec, path: str) -> tuple[Container, ...]:
 def constraints(spec: PodSpec) -> NodeConstraints:
     """Return which nodes the pod may run on."""
     affinity = spec.affinity.node_affinity.required if spec.affinity and spec.affinity.node_affinity else None
-    terms = None
-    if affinity is not None:
-        terms = tuple(
-            NodeSelectorTerm(_requirements(term.match_expressions), _requirements(term.match_fields))
-            for term in affinity.node_selector_terms or ()
-        )
     tolerations = tuple(
         Toleration(t.key or "", t.operator or "Equal", t.value or "", t.effect or "")
         for t in spec.tolerations or ()
         # Comparisons such as Gt (alpha) are left out: a pod is then kept off nodes that it might tolerate.
         if t.operator in (None, "", "Equal", "Exists")
     )
-    return NodeConstraints(tuple(sorted((spec.node_selector or {}).items())), terms, tolerations)
+    required = terms(affinity) if affinity is not None else None
+    return NodeConstraints(tuple(sorted((spec.node_selector or {}).items())), required, tolerations)
 
 
 def daemon_constraints(spec: PodSpec) -> NodeConstraints:
@@ -163,22 +179,89 @@ def label_selector(selector: Selector) -> LabelSelector:
     return LabelSelector(exact + _requirements(selector.match_expressions))
 
 
-def unmodelled(spec: PodSpec) -> tuple[str, ...]:
-    """Name each hard constraint of the pod that the optimizer does not know; soft ones do not count."""
+def rules(spec: PodSpec, namespace: str, labels: Mapping[str, str]) -> PodRules:
+    """Return what a pod of this namespace and these labels demands of the pods around it.
+
+    A namespaceSelector of an anti-affinity counts as all namespaces: at worst two pods stand apart that need not.
+    Two ports on different addresses of a host count as one.
+    """
+    affinity = spec.affinity
+    near = affinity.pod_affinity.required or () if affinity and affinity.pod_affinity else ()
+    apart = affinity.pod_anti_affinity.required or () if affinity and affinity.pod_anti_affinity else ()
+    ports = {
+        (port.protocol or "TCP", taken)
+        for container in (*spec.containers, *(spec.init_containers or ()))
+        for port in container.ports or ()
+        if (taken := port.host_port or (port.container_port if spec.host_network else 0))
+    }
+    return PodRules(
+        affinity=tuple(_pod_term(term, namespace, labels) for term in near),
+        anti_affinity=tuple(_pod_term(term, namespace, labels) for term in apart),
+        spreads=tuple(
+            Spread(
+                topology_key=spread.topology_key,
+                max_skew=spread.max_skew,
+                selector=_selector_with(spread.label_selector, labels, spread.match_label_keys, ()) or _NOTHING,
+                min_domains=spread.min_domains or 1,
+                honors_affinity=spread.node_affinity_policy != "Ignore",
+                honors_taints=spread.node_taints_policy == "Honor",
+            )
+            for spread in spec.topology_spread_constraints or ()
+            if spread.when_unsatisfiable != "ScheduleAnyway"
+        ),
+        host_ports=tuple(sorted(ports)),
+    )
+
+
+def _pod_term(term: ObjectTerm, namespace: str, labels: Mapping[str, str]) -> PodTerm:
+    return PodTerm(
+        topology_key=term.topology_key,
+        namespaces=None if term.namespace_selector is not None else frozenset(term.namespaces or (namespace,)),
+        selector=_selector_with(term.label_selector, labels, term.match_label_keys, term.mismatch_label_keys),
+    )
+
+
+def _selector_with(
+    selector: Selector | None, labels: Mapping[str, str], same: Iterable[str] | None, other: Iterable[str] | None
+) -> LabelSelector | None:
+    """Return the selector with what matchLabelKeys and mismatchLabelKeys add to it; without one nothing matches."""
+    if selector is None:
+        return None
+    found = label_selector(selector).requirements
+    added = [Requirement(key, "In", (labels[key],)) for key in same or () if key in labels]
+    added += [Requirement(key, "NotIn", (labels[key],)) for key in other or () if key in labels]
+    return LabelSelector(found + tuple(r for r in added if r not in found))
+
+
+def claims(spec: PodSpec) -> tuple[str, ...]:
+    """Name the PersistentVolumeClaims that the pod uses."""
     found = []
-    if spec.affinity and spec.affinity.pod_affinity and spec.affinity.pod_affinity.required:
-        found.append("required podAffinity")
-    if spec.affinity and spec.affinity.pod_anti_affinity and spec.affinity.pod_anti_affinity.required:
-        found.append("required podAntiAffinity")
-    for spread in spec.topology_spread_constraints or ():
-        if spread.when_unsatisfiable != "ScheduleAnyway":
-            found.append(f"topologySpreadConstraints over {spread.topology_key}")
-    for container in (*spec.containers, *(spec.init_containers or ())):
-        for port in container.ports or ():
-            if taken := port.host_port or (port.container_port if spec.host_network else 0):
-                found.append(f"hostPort {taken}")
     for volume in spec.volumes or ():
-        for source in sorted(volume.keys() - _HARMLESS_VOLUMES - {"emptyDir"}):
+        source = volume.get("persistentVolumeClaim")
+        if isinstance(source, dict) and isinstance(source.get("claimName"), str):
+            found.append(source["claimName"])
+    return tuple(found)
+
+
+def terms(affinity: NodeTerms) -> tuple[NodeSelectorTerm, ...]:
+    """Return the terms of a required node affinity, one of which must hold."""
+    return tuple(
+        NodeSelectorTerm(_requirements(term.match_expressions), _requirements(term.match_fields))
+        for term in affinity.node_selector_terms or ()
+    )
+
+
+def unmodelled(spec: PodSpec) -> tuple[str, ...]:
+    """Name each hard constraint of the pod that the optimizer does not know; soft ones do not count.
+
+    What is demanded of other pods, and claims of volumes, are looked at where all pods and volumes are known.
+    """
+    found = []
+    near = spec.affinity.pod_affinity.required or () if spec.affinity and spec.affinity.pod_affinity else ()
+    if any(term.namespace_selector is not None for term in near):
+        found.append("a namespaceSelector in its required podAffinity")
+    for volume in spec.volumes or ():
+        for source in sorted(volume.keys() - _HARMLESS_VOLUMES - {"emptyDir", "persistentVolumeClaim"}):
             if volume[source] is not None:
                 found.append(f"{source} volume {volume.get('name', '')}".rstrip())
     if spec.resource_claims:

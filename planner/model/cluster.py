@@ -9,10 +9,11 @@ from typing import Literal
 from planner import labels as keys
 from planner.model.plan import PlanRecord
 from planner.model.resources import Resources
-from planner.model.scheduling import LabelSelector, NodeConstraints, Taint
+from planner.model.scheduling import LabelSelector, NodeConstraints, PodRules, Taint
 
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 ZONE = "topology.kubernetes.io/zone"
+REGION = "topology.kubernetes.io/region"
 HOSTNAME = "kubernetes.io/hostname"
 ARCH = "kubernetes.io/arch"
 NODE_POOL = "cloud.google.com/gke-nodepool"
@@ -60,7 +61,9 @@ class Pod:
 
     A ReplicaSet's pod belongs to its Deployment where that is known; a pod without a controller is its own
     workload of kind Pod. `requests` is what the scheduler counts (init containers, sidecars, overhead), with
-    `pods` 1. `unmodelled` names each hard constraint of the pod that the optimizer does not know yet.
+    `pods` 1, and its shares of a node. `rules` is what it demands of the pods around it, and `keeps` names the topology
+    keys (beyond the host name) of which it must keep its domain so that every such rule goes on to hold
+    (`planner.model.coexistence`). `unmodelled` names each hard constraint of the pod that the optimizer does not know.
     """
 
     namespace: str
@@ -79,6 +82,8 @@ class Pod:
     unschedulable: bool = False
     mirror: bool = False
     local_storage: bool = False
+    rules: PodRules = field(default_factory=PodRules)
+    keeps: tuple[str, ...] = ()
     unmodelled: tuple[str, ...] = ()
     created_at: float = 0.0
     scheduler_name: str = "default-scheduler"

@@ -14,6 +14,7 @@ from typing import Literal
 
 from planner import labels as keys
 from planner.model.cluster import DisruptionBudget, Node, Pod, Snapshot, Workload
+from planner.model.coexistence import surge_hindrances
 from planner.model.machines import Catalogue
 from planner.model.resources import Resources
 from planner.model.scheduling import Taint
@@ -138,11 +139,12 @@ def mobilities(snapshot: Snapshot, rules: DisruptionRules) -> dict[str, Mobility
     for budget in snapshot.budgets:
         covered = budget_slack(budget, neighbours.get(budget.namespace, ()))
         slack.setdefault(budget.namespace, []).append((budget, covered))
+    hindrances = surge_hindrances(snapshot.nodes, pods)
     found = {}
     for workload in snapshot.workloads:
         if (sample := samples.get(workload.key)) is not None:
             budgets = [item for item in slack.get(sample.namespace, ()) if item[0].covers(sample)]
-            found[workload.key] = _mobility(workload, budgets, rules)
+            found[workload.key] = _mobility(workload, budgets, rules, hindrances.get(workload.key, ""))
     return found
 
 
@@ -244,10 +246,13 @@ def _opted_out(annotations: Mapping[str, str]) -> str:
     return ""
 
 
-def _mobility(workload: Workload, budgets: list[tuple[DisruptionBudget, int]], rules: DisruptionRules) -> Mobility:
+def _mobility(
+    workload: Workload, budgets: list[tuple[DisruptionBudget, int]], rules: DisruptionRules, hindrance: str
+) -> Mobility:
     """Resolve the workload's own strategy, its budgets and the ceiling of unavailability.
 
     Rolling updates are not limited by budgets, so one that is looser than a budget or the ceiling is not used.
+    `hindrance` says why new pods cannot stand beside old ones, "" where they can.
     """
     ceiling = math.floor(rules.unavailability_ceiling * workload.replicas + 1e-9)
     slack = min((s for _, s in budgets), default=workload.replicas)
@@ -262,6 +267,7 @@ def _mobility(workload: Workload, budgets: list[tuple[DisruptionBudget, int]], r
         and workload.max_unavailable <= limit
         and not workload.paused
         and workload.owner is None
+        and not hindrance
     )
     if rollout or evictable:
         return Mobility(rollout, evictable, "")
@@ -275,6 +281,8 @@ def _mobility(workload: Workload, budgets: list[tuple[DisruptionBudget, int]], r
             f"{workload.replicas} replicas without surge would be unavailable while they move "
             f"(ceiling of unavailability {rules.unavailability_ceiling:g})"
         )
+    elif hindrance:
+        why = f"{hindrance}, and its strategy allows no unavailable pod"
     elif workload.owner is not None:
         why = f"{workload.owner} owns it and would revert a roll-out, and its strategy allows no unavailable pod"
     else:

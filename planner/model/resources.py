@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 _FIELDS = ("cpu_millicores", "memory_bytes", "pods", "ephemeral_storage_bytes")
+
+WHOLE_NODE = 720720
+"""All shares of one node (see `Resources.shares`): divisible by every number to 16, so that n pods of a share of
+WHOLE_NODE // n fit and n + 1 do not, for every n up to 848."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +17,10 @@ class Resources:
     """A vector of whole amounts; `extended` holds (name, count) sorted by name, without zeros.
 
     The same type says what a pod requests (`pods` is 1) and what a node can allocate.
+
+    `shares` are what pods that exclude each other take of a node: a host port, a required anti-affinity, a place
+    under a maximum skew (`planner.model.coexistence`). Every node has WHOLE_NODE of each by nature, so that a node's
+    own `shares` are empty, and what is left of it holds what was taken as negative numbers. Public formats are without.
     """
 
     cpu_millicores: int = 0
@@ -20,6 +28,7 @@ class Resources:
     pods: int = 0
     ephemeral_storage_bytes: int = 0
     extended: tuple[tuple[str, int], ...] = ()
+    shares: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def from_amounts(cls, amounts: Mapping[str, int]) -> Resources:
@@ -32,6 +41,24 @@ class Resources:
         """Return every amount by name, the four fields first (zeros too), then the extended resources."""
         named = {field: getattr(self, field) for field in _FIELDS}
         return named | dict(self.extended)
+
+    def requested(self) -> dict[str, int]:
+        """Return every amount by name, and every share."""
+        return self.amounts() | dict(self.shares)
+
+    def left(self, names: Iterable[str]) -> tuple[int, ...]:
+        """Return how much of each resource or share of these names a node has left, with this as its room."""
+        has, taken = self.amounts(), dict(self.shares)
+        return tuple(WHOLE_NODE + taken.get(name, 0) if is_share(name) else has.get(name, 0) for name in names)
+
+    @property
+    def plain(self) -> Resources:
+        """The same amounts without shares, as a public format has them."""
+        return self.with_shares(())
+
+    def with_shares(self, shares: tuple[tuple[str, int], ...]) -> Resources:
+        """Return the same amounts with these shares of a node."""
+        return self if shares == self.shares else replace(self, shares=shares)
 
     def __add__(self, other: Resources) -> Resources:
         return self._combine(other, 1)
@@ -46,6 +73,7 @@ class Resources:
             self.pods * count,
             self.ephemeral_storage_bytes * count,
             tuple((name, amount * count) for name, amount in self.extended) if count else (),
+            tuple((name, amount * count) for name, amount in self.shares) if count else (),
         )
 
     def fits_in(self, room: Resources) -> bool:
@@ -60,22 +88,37 @@ class Resources:
             return False
         if 0 < self.ephemeral_storage_bytes > room.ephemeral_storage_bytes:
             return False
-        if not self.extended:
-            return True
-        has = dict(room.extended)
-        return all(amount <= has.get(name, 0) for name, amount in self.extended)
+        if self.extended:
+            has = dict(room.extended)
+            if any(amount > has.get(name, 0) for name, amount in self.extended):
+                return False
+        if self.shares:
+            taken = dict(room.shares)
+            return all(amount <= WHOLE_NODE + taken.get(name, 0) for name, amount in self.shares)
+        return True
 
     def _combine(self, other: Resources, sign: int) -> Resources:
-        extended = self.extended
-        if other.extended:
-            total = dict(self.extended)
-            for name, amount in other.extended:
-                total[name] = total.get(name, 0) + sign * amount
-            extended = tuple(sorted((name, amount) for name, amount in total.items() if amount))
         return Resources(
             self.cpu_millicores + sign * other.cpu_millicores,
             self.memory_bytes + sign * other.memory_bytes,
             self.pods + sign * other.pods,
             self.ephemeral_storage_bytes + sign * other.ephemeral_storage_bytes,
-            extended,
+            _combined(self.extended, other.extended, sign),
+            _combined(self.shares, other.shares, sign),
         )
+
+
+def _combined(
+    own: tuple[tuple[str, int], ...], other: tuple[tuple[str, int], ...], sign: int
+) -> tuple[tuple[str, int], ...]:
+    if not other:
+        return own
+    total = dict(own)
+    for name, amount in other:
+        total[name] = total.get(name, 0) + sign * amount
+    return tuple(sorted((name, amount) for name, amount in total.items() if amount))
+
+
+def is_share(name: str) -> bool:
+    """Tell the name of a share from that of a resource: it has a space, which no name of Kubernetes may have."""
+    return " " in name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,6 +67,56 @@ class LabelSelector:
 
 
 @dataclass(frozen=True, slots=True)
+class PodTerm:
+    """One required term of a pod's affinity or anti-affinity to other pods: within one domain of the topology key.
+
+    `namespaces` is None for all of them. A selector of None matches no pod.
+    """
+
+    topology_key: str
+    namespaces: frozenset[str] | None
+    selector: LabelSelector | None
+
+    def matches(self, namespace: str, labels: Mapping[str, str]) -> bool:
+        """Say whether the term is about a pod of this namespace and these labels."""
+        if self.selector is None or (self.namespaces is not None and namespace not in self.namespaces):
+            return False
+        return self.selector.matches(labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A hard topology spread constraint: in each domain at most `max_skew` more matching pods than in the emptiest.
+
+    With fewer than `min_domains` domains the emptiest counts as empty. Domains are those of the nodes that the pod's
+    selector and node affinity admit (where `honors_affinity`) and whose taints it tolerates (where `honors_taints`).
+    Only pods of the pod's own namespace count.
+    """
+
+    topology_key: str
+    max_skew: int
+    selector: LabelSelector
+    min_domains: int = 1
+    honors_affinity: bool = True
+    honors_taints: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PodRules:
+    """What a pod demands of the pods around it; hashable, so that equal ones are one value.
+
+    `host_ports` holds (protocol, port). `holds_volume` says that a volume of the pod can be attached to one node only,
+    so that no second pod can start before it is gone.
+    """
+
+    affinity: tuple[PodTerm, ...] = ()
+    anti_affinity: tuple[PodTerm, ...] = ()
+    spreads: tuple[Spread, ...] = ()
+    host_ports: tuple[tuple[str, int], ...] = ()
+    holds_volume: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Taint:
     """A node's taint; `effect` is NoSchedule, PreferNoSchedule or NoExecute."""
 
@@ -113,6 +163,17 @@ class NodeConstraints:
         if any(labels.get(key) != value for key, value in self.node_selector):
             return False
         return self.required_terms is None or any(t.matches(labels, name) for t in self.required_terms)
+
+    def within(self, required: Sequence[tuple[NodeSelectorTerm, ...]]) -> NodeConstraints:
+        """Return the constraints under which a term of each of these also holds."""
+        if not required:
+            return self
+        terms = self.required_terms if self.required_terms is not None else (NodeSelectorTerm(),)
+        for more in required:
+            terms = tuple(
+                NodeSelectorTerm(a.expressions + b.expressions, a.fields + b.fields) for a in terms for b in more
+            )
+        return NodeConstraints(self.node_selector, terms, self.tolerations)
 
     def tolerate(self, taints: tuple[Taint, ...]) -> bool:
         """Say whether every NoSchedule and NoExecute taint is tolerated."""

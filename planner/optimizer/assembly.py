@@ -260,7 +260,7 @@ def _planned_workloads(movement: Movement, displaced: Mapping[str, int]) -> dict
         pods = sorted(members[key], key=lambda p: p.name)
         workload = movement.workloads.get(key)
         sample = pods[0]
-        before, after = sample.requests, movement.requests(sample)
+        before, after = sample.requests.plain, movement.requests(sample).plain
         running = [p for p in pods if p.node in names]
         free = [p for p in running if pod_key(p) not in pins]
         strategy, moves, reason = _strategy(movement, key, displaced.get(key, 0), len(free), after != before)

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from planner.model.cluster import Pod, Workload
 from planner.model.disruption import Assessment, planned_pods, pod_key
+from planner.model.domains import Home, Homes, find_homes
 from planner.model.inputs import PlanningInputs
 from planner.model.resources import Resources
 from planner.model.scheduling import NodeConstraints
 
 
 class GroupKey(NamedTuple):
-    """What makes pods identical: planned requests, constraints, and whether only new nodes may hold them."""
+    """What makes pods identical: planned requests, constraints, home, and whether only new nodes may hold them."""
 
     requests: Resources
     constraints: NodeConstraints
+    home: Home
     fresh: bool
+
+    def admits(self, labels: Mapping[str, str]) -> bool:
+        """Say whether a node of these labels is at home."""
+        return all(labels.get(key) == domain for key, domain in self.home)
+
+
+_NOWHERE: Home = (("", ""),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +35,14 @@ class Movement:
     """The rules of disruption as the plan keeps them.
 
     `assessment` has every pin of the plan, those of `held` included. `rollable` names the workloads that a roll-out
-    may replace as a whole; only their requests change.
+    may replace as a whole; only their requests change. `homes` says which pods keep to which domain.
     """
 
     inputs: PlanningInputs
     assessment: Assessment
     rollable: frozenset[str]
     workloads: Mapping[str, Workload]
+    homes: Homes
 
     def requests(self, pod: Pod) -> Resources:
         """Return what the pod will request under the plan: the forecast's change needs a roll-out."""
@@ -42,7 +52,19 @@ class Movement:
 
     def group(self, pod: Pod) -> GroupKey:
         """Return the group of identical pods that the pod belongs to."""
-        return GroupKey(self.requests(pod), pod.constraints, pod.workload in self.inputs.fresh)
+        name = pod_key(pod)
+        home = _NOWHERE if name in self.homes.refused else self.homes.homes.get(name, ())
+        return GroupKey(self.requests(pod), pod.constraints, home, pod.workload in self.inputs.fresh)
+
+    def anywhere(self) -> Movement:
+        """Return the same without homes: what a lower bound is about, since other homes might do as well."""
+        return replace(self, homes=Homes())
+
+    def open_inputs(self) -> PlanningInputs:
+        """Return the inputs without what is on offer in closed domains, unless a pool must have nodes there."""
+        catalogue, closed = self.inputs.catalogue, self.homes.closed
+        offerings = tuple(o for o in catalogue.offerings if o.minimum or closed.isdisjoint(o.labels.items()))
+        return replace(self.inputs, catalogue=replace(catalogue, offerings=offerings))
 
 
 def movement_of(inputs: PlanningInputs) -> Movement:
@@ -56,4 +78,5 @@ def movement_of(inputs: PlanningInputs) -> Movement:
         assessment=assessment,
         rollable=frozenset(k for k, m in assessment.mobility.items() if m.rollout and k in running - pinned),
         workloads={w.key: w for w in inputs.snapshot.workloads},
+        homes=find_homes(inputs.snapshot.nodes, inputs.catalogue.offerings, inputs.snapshot.pods),
     )

@@ -46,7 +46,7 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
     start = watch.now()
     movement = movement_of(inputs)
     unplaceable, left_out = unplaceable_pods(movement)
-    problem = build_problem(inputs, movement.assessment, movement.group, left_out)
+    problem = build_problem(movement.open_inputs(), movement.assessment, movement.group, left_out)
     race = _Race(movement, problem, unplaceable, effort, watch, start)
     search = Search(problem, solver, race.left)
     for packing in _known_plans(problem):
@@ -68,13 +68,15 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
             race.enter(picked)
     if race.best is None:
         raise SolverError(race.why_none())
-    if race.best.missing > sum(left_out.values()) or inputs.held or inputs.fresh:
+    if race.best.missing > sum(left_out.values()) or inputs.held or inputs.fresh or movement.homes.homes:
         # The proof is about the pods that have a place, and about the problem without what the planner chose itself;
         # what it holds keeps its requests.
         changes = {key: wanted for key, wanted in inputs.forecast.requests.items() if key not in inputs.held}
         forecast = replace(inputs.forecast, requests=changes)
-        whole = movement_of(replace(inputs, held={}, fresh=frozenset(), forecast=forecast))
-        missing = {key._replace(fresh=False): count for key, count in race.left_out(left_out).items()}
+        whole = movement_of(replace(inputs, held={}, fresh=frozenset(), forecast=forecast)).anywhere()
+        missing = Counter[GroupKey]()
+        for key, count in race.left_out(left_out).items():
+            missing[key._replace(fresh=False, home=())] += count
         problem = build_problem(whole.inputs, whole.assessment, whole.group, missing)
         search = Search(problem, solver, race.left)
         for packing in _known_plans(problem):

@@ -7,7 +7,7 @@ reading cannot change a plan.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -182,14 +182,16 @@ def build_problem(
 
 
 def _group_order(key: GroupKey) -> tuple[object, ...]:
-    requests, rules, fresh = key
+    requests = key.requests
     return (
         -requests.cpu_millicores,
         -requests.memory_bytes,
         requests.ephemeral_storage_bytes,
         requests.extended,
-        repr(rules),
-        fresh,
+        requests.shares,
+        repr(key.constraints),
+        key.home,
+        key.fresh,
     )
 
 
@@ -254,7 +256,7 @@ def _arrange(
     for site in sites:
         admitted = constraints.admission(
             kinds, site.room, site.node.labels, site.node.name, foreign_taints(site.node)
-        ) & ~np.array([group.key.fresh for group in groups], dtype=np.bool_)
+        ) & np.array([not g.key.fresh and g.key.admits(site.node.labels) for g in groups], dtype=np.bool_)
         held = np.zeros(len(groups), dtype=np.int64)
         for key, count in site.present:
             held[index[key]] = count
@@ -291,6 +293,7 @@ def _arrange(
     for offering in sorted(inputs.catalogue.offerings, key=_offering_order):
         room = offering_room(inputs, offering)
         admitted = constraints.admission(kinds, room, offering.labels, "", offering.taints)
+        admitted &= np.array([g.key.admits(offering.labels) for g in groups], dtype=np.bool_)
         limit = max(offering.minimum, int(counts[admitted].sum()))
         if offering.maximum is not None:
             limit = min(limit, offering.maximum)
@@ -313,6 +316,7 @@ def _arrange(
         admissible.append(admitted)
         present.append(np.zeros(len(groups), dtype=np.int64))
     resources = _counted(groups)
+    wanted = [group.requests.requested() for group in groups]
     frozen = [n for n in inputs.snapshot.nodes if assessment.roles[n.name] == "frozen"]
     frozen_in = Counter((inputs.catalogue.pool_of(n), n.zone) for n in frozen)
     places = [constraints.Place(c.pool, c.zone, c.limit, c.role == "kept", c.nodes) for c in classes]
@@ -322,10 +326,10 @@ def _arrange(
         groups=groups,
         classes=tuple(classes),
         resources=resources,
-        requests=_amounts([g.requests for g in groups], resources),
+        requests=_amounts(([asked.get(name, 0) for name in resources] for asked in wanted), resources),
         counts=counts,
         pending=np.array([group.pending for group in groups], dtype=np.int64),
-        room=_amounts(rooms, resources),
+        room=_amounts((room.left(resources) for room in rooms), resources),
         admissible=np.array(admissible, dtype=np.bool_).reshape(len(classes), len(groups)),
         present=np.array(present, dtype=np.int64).reshape(len(classes), len(groups)),
         costs=np.array([c.cost for c in classes], dtype=np.int64),
@@ -349,14 +353,11 @@ def _offering_order(offering: Offering) -> tuple[object, ...]:
 
 def _counted(groups: Sequence[Group]) -> tuple[str, ...]:
     """Name the resources that any group requests; pods always."""
-    asked = {name for group in groups for name, amount in group.requests.amounts().items() if amount}
+    asked = {name for group in groups for name, amount in group.requests.requested().items() if amount}
     return tuple(sorted(asked | {"pods"}))
 
 
-def _amounts(vectors: Sequence[Resources], resources: Sequence[str]) -> IntArray:
+def _amounts(rows: Iterable[Sequence[int]], resources: Sequence[str]) -> IntArray:
     # Two quantities at their cap are beyond 64 bits; whether one pod fits is asked of the exact amounts.
-    table = [
-        [max(-_LARGEST, min(amounts.get(name, 0), _LARGEST)) for name in resources]
-        for amounts in (vector.amounts() for vector in vectors)
-    ]
-    return np.array(table, dtype=np.int64).reshape(len(vectors), len(resources))
+    table = [[max(-_LARGEST, min(amount, _LARGEST)) for amount in row] for row in rows]
+    return np.array(table, dtype=np.int64).reshape(len(table), len(resources))

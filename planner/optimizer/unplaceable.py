@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from planner.model.cluster import Pod
-from planner.model.disruption import planned_pods
+from planner.model.disruption import planned_pods, pod_key
 from planner.model.plan import Unplaced
 from planner.model.resources import Resources
 from planner.optimizer.movement import GroupKey, Movement
@@ -32,6 +32,9 @@ def unplaceable_pods(movement: Movement) -> tuple[dict[str, Unplaced], dict[Grou
         key = movement.group(pod)
         if pod.unmodelled:
             reasons[pod.workload].append("not modelled yet: " + ", ".join(pod.unmodelled))
+        elif pod_key(pod) in movement.homes.refused:
+            reasons[pod.workload].append(f"no domain is open to it: {movement.homes.refused[pod_key(pod)]}")
+            left_out[key] += 1
         elif key in hopeless:
             reasons[pod.workload].append(_reason(movement, pod, key.requests))
             left_out[key] += 1

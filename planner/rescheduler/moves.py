@@ -72,6 +72,7 @@ class Room:
                 free = free - pod.requests
             self.free[planned.name] = free
         self._nodes = ready
+        self._labels = {node.name: node.labels for node in snapshot.nodes}
         asked = {name: opened(ready[name], plan.iteration) for name in self.free}
         self.opened = {name: targets for name, targets in asked.items() if targets is not None}
         self.claimed = {name: Resources() for name in self.free}
@@ -80,10 +81,12 @@ class Room:
         return node in self.free and requests.fits_in(self.free[node] - self.claimed[node])
 
     def place(self, pod: Pod) -> str | None:
-        """Return a node that has room for the pod and that its own constraints admit; None where there is none."""
+        """Return a node with room for the pod that its constraints admit, in the domains that it keeps; or None."""
+        home = self._labels.get(pod.node or "", {})
         for name in self.free:
             node = self._nodes[name]
-            if self.holds(name, pod.requests) and pod.constraints.admit(node.labels, name, node.taints):
+            same = all(node.labels.get(key) == home.get(key) for key in pod.keeps)
+            if same and self.holds(name, pod.requests) and pod.constraints.admit(node.labels, name, node.taints):
                 return name
         return None
 
@@ -123,6 +126,11 @@ class Mover:
     pods: tuple[Pod, ...]
     misplaced: tuple[Pod, ...]
     wanted: Mapping[str, int]
+
+    def as_planned(self, planned: PlannedWorkload) -> Mover:
+        """Return the mover under this plan, with the shares of a node that its pods take and no plan's format has."""
+        shares = next((pod.requests.shares for pod in self.pods), ())
+        return replace(self, planned=replace(planned, requests=planned.requests.with_shares(shares)))
 
     @property
     def here(self) -> Counter[str]:
@@ -221,7 +229,7 @@ def movers_of(record: PlanRecord, snapshot: Snapshot) -> list[Mover]:
             pods=tuple(pods[w.key]),
             misplaced=find_misplaced(pods[w.key], wanted[w.key]),
             wanted=wanted[w.key],
-        )
+        ).as_planned(plan.workloads[w.key])
         for w in snapshot.workloads
         if w.key in pods and w.replicas > 0 and w.uid == plan.workloads[w.key].uid
     ]

@@ -47,7 +47,7 @@ class Rehearsal:
         pod finds its planned node with room at that moment.
         """
         planned = plan.workloads
-        movers = by_stage(replace(m, planned=planned[m.key]) for m in self.movers if planned[m.key].moves)
+        movers = by_stage(m.as_planned(planned[m.key]) for m in self.movers if planned[m.key].moves)
         room = self.room.copy()
         while True:
             moves = choose_moves(movers, room, self.allowed)

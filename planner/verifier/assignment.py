@@ -84,11 +84,11 @@ def assign(demand: Demand, supplies: Sequence[Supply]) -> Assignment:
 def _overfull(name: str, load: Resources, spot: Spot) -> list[str]:
     if load == Resources() or load.fits_in(spot.room):
         return []
-    room = spot.room.amounts()
+    asked = load.requested()
     return [
-        f"node {name} is overfull: {amount} of {room.get(resource, 0)} {resource}"
-        for resource, amount in load.amounts().items()
-        if amount > 0 and amount > room.get(resource, 0)
+        f"node {name} is overfull: {amount} of {room} {resource}"
+        for (resource, amount), room in zip(asked.items(), spot.room.left(asked), strict=True)
+        if amount > 0 and amount > room
     ]
 
 

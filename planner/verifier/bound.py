@@ -121,7 +121,7 @@ def _match_groups(plan: Plan, facts: Facts) -> tuple[dict[int, tuple[int, int]],
     for index, group in enumerate(facts.groups):
         present = group.running_count + group.pending_count
         fewest, most = _placed_range(group, plan, facts, membership)
-        alike = [g for g in left if g.requests == group.key.requests and set(g.workloads) <= group.workloads]
+        alike = [g for g in left if g.requests == group.key.requests.plain and set(g.workloads) <= group.workloads]
         alike.sort(key=lambda g: (set(g.workloads) != group.workloads, not fewest <= g.count <= most))
         names = ", ".join(sorted(group.workloads))
         if not alike:
@@ -258,7 +258,7 @@ class _Terms:
         self.counts = counts
         self.rows = [row for row in rows if row.dual_nanousd_per_hour]
         self.move = facts.inputs.prices.move_nanousd_per_hour
-        self.names = sorted({name for group in facts.groups for name in group.key.requests.amounts()})
+        self.names = sorted({name for group in facts.groups for name in group.key.requests.requested()})
         self.constant = self._constant()
 
     def _constant(self) -> int:
@@ -285,19 +285,18 @@ class _Terms:
 
     def items(self, column: _Column) -> tuple[tuple[Item, ...], tuple[int, ...]]:
         """Return the knapsack of one node: pods that are there already are worth π, arriving ones π - m."""
-        room = column.spot.room.amounts()
         found: list[Item] = []
         for index, group in enumerate(self.facts.groups):
             count, price = self.counts[index]
             if not count or not price or not column.spot.takes(group.key):
                 continue
-            amounts = group.key.requests.amounts()
+            amounts = group.key.requests.requested()
             weights = tuple(amounts.get(name, 0) for name in self.names)
             staying = min(count, column.here.get(index, 0))
             if staying:
                 found.append(Item(price, weights, staying))
             found.append(Item(price - self.move, weights, count - staying))
-        return tuple(found), tuple(room.get(name, 0) for name in self.names)
+        return tuple(found), column.spot.room.left(self.names)
 
 
 def _knapsacks(

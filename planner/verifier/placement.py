@@ -13,6 +13,7 @@ from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan, PlannedNode, PlannedWorkload
 from planner.model.resources import Resources
 from planner.verifier.assignment import Demand, Supply, assign
+from planner.verifier.coexistence import broken_rules
 from planner.verifier.facts import Facts, Spot, adopted, gather, offering_key
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -30,6 +31,7 @@ def check_placement(plan: Plan, inputs: PlanningInputs) -> tuple[str, ...]:
     problems += _pool_limits(plan, facts)
     if not problems:
         problems += _capacity(plan, facts)
+        problems += broken_rules(plan, facts)
     problems += _workloads(plan, inputs, facts)
     problems += _money(plan, facts)
     return tuple(problems)
@@ -263,7 +265,7 @@ def _requests(key: str, planned: PlannedWorkload, inputs: PlanningInputs, facts:
     replicas = workload.replicas if workload is not None else len(pods)
     if planned.replicas != replicas:
         yield f"workload {key}: replicas is {planned.replicas}, the cluster says {replicas}"
-    if planned.requests_before not in [pod.requests for pod in pods] and (
+    if planned.requests_before not in [pod.requests.plain for pod in pods] and (
         workload is None or planned.requests_before != workload.requests
     ):
         yield f"workload {key}: requests_before is what none of its pods requests"

@@ -78,6 +78,25 @@ def budget(name: str, app: str, status: Json | None = None, **spec: Any) -> Json
     }
 
 
+def terms(key: str, *values: str) -> Json:
+    """Return the terms of a required node affinity: the label has one of the values."""
+    return {"nodeSelectorTerms": [{"matchExpressions": [{"key": key, "operator": "In", "values": list(values)}]}]}
+
+
+def claim(name: str, volume: str | None) -> Json:
+    """Return a PersistentVolumeClaim, bound to a volume or waiting for one."""
+    spec = {"volumeName": volume} if volume else {}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta(name), "spec": spec}
+
+
+def volume(name: str, zones: list[str] | None = None, modes: list[str] | None = None, **about: Any) -> Json:
+    """Return a PersistentVolume that can be reached from these zones; `about` is metadata."""
+    spec: Json = {"accessModes": modes or ["ReadWriteOnce"]}
+    if zones:
+        spec["nodeAffinity"] = {"required": terms("topology.kubernetes.io/zone", *zones)}
+    return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": meta(name, "", **about), "spec": spec}
+
+
 def dump(*items: Json) -> bytes:
     """Return what kubectl prints of several objects."""
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(items)}).encode()

@@ -13,11 +13,11 @@ from planner import ports
 from planner.errors import BadInput, Forbidden, KubernetesError, NotFound
 from planner.kube.reader import read_dump, read_pods, read_snapshot
 from planner.kube.record import encode_record
-from planner.model.cluster import DisruptionBudget, Instance, Snapshot, Utilization, Workload
+from planner.model.cluster import ZONE, DisruptionBudget, Instance, Snapshot, Utilization, Workload
 from planner.model.plan import Objective, Plan, PlanRecord
-from planner.model.resources import Resources
+from planner.model.resources import WHOLE_NODE, Resources
 from planner.model.scheduling import LabelSelector, Requirement, Taint
-from tests.kube.documents import Json, budget, container, controller, dump, meta, node, pod
+from tests.kube.documents import Json, budget, claim, container, controller, dump, meta, node, pod, terms, volume
 
 MIB = 1024**2
 
@@ -368,36 +368,67 @@ class TestPods:
         )
         assert found.pods[0].unmodelled == ("nodeName n in its template",)
 
-    def test_a_pod_that_another_repels_is_named_and_the_carriers_are_too(self) -> None:
+    def test_a_pod_that_another_repels_and_the_carriers_take_shares_of_a_node(self) -> None:
         def repelling(name: str, **term: Any) -> Json:
             rule = {"labelSelector": {"matchLabels": {"app": "db"}}, "topologyKey": "kubernetes.io/hostname", **term}
             affinity = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [rule]}}
-            return pod(name, labels={"app": "db"}, on="n", affinity=affinity)
+            return pod(name, labels={"app": "db"}, affinity=affinity)
 
         victim = pod("victim", labels={"app": "db"})
         elsewhere = pod("elsewhere", labels={"app": "db"}, namespace="shop")
         other = pod("other", labels={"app": "web"})
-        found = {p.name: p.unmodelled for p in read(repelling("one"), repelling("two"), victim, elsewhere, other).pods}
-        assert found["victim"] == ("required anti-affinity of default/one",)
-        assert found["one"] == ("required podAntiAffinity", "required anti-affinity of default/two")
-        assert found["two"] == ("required podAntiAffinity", "required anti-affinity of default/one")
-        assert (found["elsewhere"], found["other"]) == ((), ())
-        # One pod alone does not repel itself; every namespace, or a named one, reaches further.
-        assert read(repelling("one")).pods[0].unmodelled == ("required podAntiAffinity",)
-        everywhere = read(repelling("one", namespaceSelector={}), elsewhere).pods
-        assert everywhere[1].unmodelled == ("required anti-affinity of default/one",)
-        named = read(repelling("one", namespaces=["shop"]), elsewhere, victim).pods
-        assert {p.name: bool(p.unmodelled) for p in named} == {"one": True, "elsewhere": True, "victim": False}
+        found = {p.name: p.requests.shares for p in read(repelling("one"), victim, elsewhere, other).pods}
+        name = "anti-affinity to app In (db) in default"
+        assert found == {"one": ((name, WHOLE_NODE),), "victim": ((name, 1),), "elsewhere": (), "other": ()}
+        # Every namespace, or a named one, reaches further.
+        for term in ({"namespaceSelector": {}}, {"namespaces": ["shop"]}):
+            shares = {p.name: bool(p.requests.shares) for p in read(repelling("one", **term), elsewhere).pods}
+            assert shares == {"one": True, "elsewhere": True}
+
+    def test_a_claim_binds_its_pod_to_where_its_volume_can_be_reached(self) -> None:
+        claims = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+        own = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms("disk", "ssd", "hdd")}}
+        (found,) = read(pod("p", volumes=claims, affinity=own), claim("data", "v"), volume("v", zones=["a"])).pods
+        assert found.unmodelled == ()
+        assert found.rules.holds_volume
+        assert found.constraints.select({"disk": "hdd", ZONE: "a"}, "n")
+        assert not found.constraints.select({"disk": "hdd", ZONE: "b"}, "n")
+        assert not found.constraints.select({ZONE: "a"}, "n")
+
+    def test_a_volume_of_many_nodes_may_be_labelled_with_several_zones(self) -> None:
+        claims = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+        shared = volume("v", modes=["ReadWriteMany"], labels={ZONE: "a__b"})
+        (found,) = read(pod("p", volumes=claims), claim("data", "v"), shared).pods
+        assert not found.rules.holds_volume
+        assert [found.constraints.select({ZONE: zone}, "n") for zone in "abc"] == [True, True, False]
+
+    @pytest.mark.parametrize(
+        ("objects", "reason"),
+        [
+            ([], "persistentVolumeClaim data, of which no bound volume was read"),
+            (["unbound"], "persistentVolumeClaim data, of which no bound volume was read"),
+            (["bound", "second user"], "persistentVolumeClaim data, which several pods share on one node"),
+        ],
+    )
+    def test_a_claim_that_says_too_little_is_named(self, objects: list[str], reason: str) -> None:
+        claims = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+        also = {
+            "unbound": [claim("data", None)],
+            "bound": [claim("data", "v"), volume("v", zones=["a"])],
+            "second user": [pod("q", volumes=claims)],
+        }
+        found = read(pod("p", volumes=claims), *(item for name in objects for item in also[name])).pods
+        assert found[0].unmodelled == (reason,)
 
     def test_a_finished_pod_repels_nobody(self) -> None:
-        rule = {"labelSelector": {}, "topologyKey": "zone"}
+        rule = {"labelSelector": {}, "topologyKey": "kubernetes.io/hostname"}
         done = pod(
             "done",
             on="n",
             affinity={"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [rule]}},
         )
         done["status"]["phase"] = "Succeeded"
-        assert read(done, pod("p")).pods[1].unmodelled == ()
+        assert read(done, pod("p")).pods[1].requests.shares == ()
 
 
 class TestDaemonSets:

@@ -10,7 +10,7 @@ import pytest
 from planner.kube import specs
 from planner.kube.objects import PodSpec, PodStatus, decode
 from planner.model.resources import Resources
-from planner.model.scheduling import NodeSelectorTerm, Requirement, Taint
+from planner.model.scheduling import LabelSelector, NodeSelectorTerm, PodRules, PodTerm, Requirement, Spread, Taint
 from tests.kube.documents import Json, container
 
 MIB = 1024**2
@@ -140,29 +140,21 @@ def test_node_constraints_are_read_and_preferences_are_not() -> None:
 
 PORT = {"ports": [{"containerPort": 80, "hostPort": 8080}]}
 NETWORK_PORT = {"ports": [{"containerPort": 9100}]}
-TERM = [{"labelSelector": {"matchLabels": {"app": "x"}}, "topologyKey": "kubernetes.io/hostname"}]
-REQUIRED = {"requiredDuringSchedulingIgnoredDuringExecution": TERM}
-PREFERRED = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": TERM[0]}]}
+RULES = "requiredDuringSchedulingIgnoredDuringExecution"
+TERM: Json = {"labelSelector": {"matchLabels": {"app": "x"}}, "topologyKey": "kubernetes.io/hostname"}
+REQUIRED = {RULES: [TERM]}
+PREFERRED = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": TERM}]}
 SPREAD = {"maxSkew": 1, "topologyKey": "zone", "labelSelector": {}}
 
 
 @pytest.mark.parametrize(
     ("pod", "names"),
     [
-        (spec(affinity={"podAffinity": REQUIRED}), ("required podAffinity",)),
-        (spec(affinity={"podAntiAffinity": REQUIRED}), ("required podAntiAffinity",)),
-        (spec(affinity={"podAffinity": PREFERRED, "podAntiAffinity": PREFERRED}), ()),
+        (spec(affinity={"podAntiAffinity": REQUIRED}), ()),
+        (spec(affinity={"podAffinity": REQUIRED}), ()),
         (
-            spec(topologySpreadConstraints=[{**SPREAD, "whenUnsatisfiable": "DoNotSchedule"}]),
-            ("topologySpreadConstraints over zone",),
-        ),
-        (spec(topologySpreadConstraints=[{**SPREAD, "whenUnsatisfiable": "ScheduleAnyway"}]), ()),
-        (spec(container("a", **PORT)), ("hostPort 8080",)),
-        (spec(container("a", **NETWORK_PORT)), ()),
-        (spec(container("a", **NETWORK_PORT), hostNetwork=True), ("hostPort 9100",)),
-        (
-            spec(volumes=[{"name": "data", "persistentVolumeClaim": {"claimName": "c"}}]),
-            ("persistentVolumeClaim volume data",),
+            spec(affinity={"podAffinity": {RULES: [{**TERM, "namespaceSelector": {}}]}}),
+            ("a namespaceSelector in its required podAffinity",),
         ),
         (spec(volumes=[{"name": "e", "ephemeral": {"volumeClaimTemplate": {}}}]), ("ephemeral volume e",)),
         (spec(volumes=[{"name": "h", "hostPath": {"path": "/x"}}]), ("hostPath volume h",)),
@@ -185,6 +177,64 @@ SPREAD = {"maxSkew": 1, "topologyKey": "zone", "labelSelector": {}}
 )
 def test_every_hard_constraint_that_is_not_modelled_is_named(pod: PodSpec, names: tuple[str, ...]) -> None:
     assert specs.unmodelled(pod) == names
+
+
+def selector(*requirements: tuple[str, str]) -> LabelSelector:
+    return LabelSelector(tuple(Requirement(key, "In", (value,)) for key, value in requirements))
+
+
+def test_required_terms_are_rules_and_preferences_are_not() -> None:
+    pod = spec(
+        affinity={
+            "podAffinity": {RULES: [{**TERM, "topologyKey": "zone", "namespaces": ["shop"]}]},
+            "podAntiAffinity": REQUIRED | PREFERRED,
+        }
+    )
+    near = PodTerm("zone", frozenset({"shop"}), selector(("app", "x")))
+    apart = PodTerm("kubernetes.io/hostname", frozenset({"default"}), selector(("app", "x")))
+    assert specs.rules(pod, "default", {}) == PodRules(affinity=(near,), anti_affinity=(apart,))
+    assert specs.rules(spec(affinity={"podAffinity": PREFERRED}), "default", {}) == PodRules()
+
+
+def test_label_keys_of_a_term_add_the_pods_own_values() -> None:
+    keys = {"matchLabelKeys": ["pod-template-hash", "absent"], "mismatchLabelKeys": ["tenant"]}
+    pod = spec(affinity={"podAntiAffinity": {RULES: [{**TERM, **keys, "namespaceSelector": {}}]}})
+    (term,) = specs.rules(pod, "default", {"pod-template-hash": "abc", "tenant": "t"}).anti_affinity
+    assert term.namespaces is None
+    assert term.matches("any", {"app": "x", "pod-template-hash": "abc"})
+    assert not term.matches("any", {"app": "x", "pod-template-hash": "old"})
+    assert not term.matches("any", {"app": "x", "pod-template-hash": "abc", "tenant": "t"})
+
+
+def test_hard_spreads_are_rules_with_their_policies() -> None:
+    hard = {**SPREAD, "whenUnsatisfiable": "DoNotSchedule"}
+    policies = {"minDomains": 3, "nodeAffinityPolicy": "Ignore", "nodeTaintsPolicy": "Honor"}
+    pod = spec(
+        topologySpreadConstraints=[hard, {**hard, **policies}, {**SPREAD, "whenUnsatisfiable": "ScheduleAnyway"}]
+    )
+    assert specs.rules(pod, "default", {}).spreads == (
+        Spread("zone", 1, LabelSelector()),
+        Spread("zone", 1, LabelSelector(), 3, honors_affinity=False, honors_taints=True),
+    )
+
+
+def test_a_spread_without_a_selector_counts_no_pod() -> None:
+    hard = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+    (spread,) = specs.rules(spec(topologySpreadConstraints=[hard]), "default", {}).spreads
+    assert [spread.selector.matches(labels) for labels in ({}, {"app": "x"})] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("pod", "ports"),
+    [
+        (spec(container("a", **PORT)), (("TCP", 8080),)),
+        (spec(container("a", **NETWORK_PORT)), ()),
+        (spec(container("a", **NETWORK_PORT), hostNetwork=True), (("TCP", 9100),)),
+        (spec(container("a", ports=[{"containerPort": 53, "hostPort": 53, "protocol": "UDP"}])), (("UDP", 53),)),
+    ],
+)
+def test_host_ports_are_rules(pod: PodSpec, ports: tuple[tuple[str, int], ...]) -> None:
+    assert specs.rules(pod, "default", {}).host_ports == ports
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ WEB_RIGHTS: Final = rights("list", "", "nodes")
 WEB_RIGHTS_IN_KUBE_SYSTEM: Final = rights("get", "", "configmaps", record.NAME)
 
 PLANNER_READS: Final = (
-    rights("list", "", "nodes pods")
+    rights("list", "", "nodes pods persistentvolumeclaims persistentvolumes")
     | rights("list", "apps", "deployments replicasets statefulsets daemonsets")
     | rights("list", "batch", "jobs")
     | rights("list", "autoscaling", "horizontalpodautoscalers")

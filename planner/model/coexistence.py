@@ -1,0 +1,283 @@
+"""Which pods may stand together: host ports, required pod (anti-)affinity and hard topology spread.
+
+What is decided on each node by itself becomes a share of the node (`Resources.shares`), a resource like any other:
+
+- a host port: the whole share;
+- anti-affinity by host name: a pod that carries the term takes the whole share, one that is only matched takes one
+  part of it, so that matched pods share a node among themselves and never with one that carries the term;
+- spread by host name: 1 / maxSkew for each matching pod. The emptiest node is taken to be empty, since a new node
+  may always come (Karpenter counts in the same way), so that no node may hold more than maxSkew.
+
+What is decided over several nodes (a zone, a rack) is kept by keeping each pod in the domain where it is: the numbers
+of pods by domain then stay what they are, and every rule that holds goes on to hold, whatever else it is about. A pod
+without a node is given a domain first (`planner.model.domains`).
+
+What neither covers is named in `Pod.unmodelled`. Source of the rules: kube-scheduler's plugins NodePorts,
+InterPodAffinity and PodTopologySpread.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from planner.model.cluster import HOSTNAME, Node, Pod
+from planner.model.resources import WHOLE_NODE
+from planner.model.scheduling import LabelSelector, PodRules, PodTerm, Spread
+
+_FINEST_SKEW = 848
+"""Up to this maximum skew a share is exact (see WHOLE_NODE)."""
+
+
+def interpreted(nodes: Sequence[Node], pods: Sequence[Pod]) -> tuple[Pod, ...]:
+    """Return the pods with their shares of a node, the domains that they keep, and what of their rules is not modelled.
+
+    Where the present state breaks a rule (a label was changed later, or even the emptiest node holds some), the pods
+    that break it stay where they are.
+    """
+    if all(pod.rules == PodRules() for pod in pods if not pod.finished):
+        return tuple(pods)
+    kinds = kinds_of(pods)
+    by_name = {node.name: node for node in nodes}
+    clipped: dict[int, dict[str, int]] = defaultdict(dict)
+    for exclusion in _exclusions(kinds):
+        _add_shares(exclusion, by_name.keys(), clipped)
+    for kind in kinds:
+        _keep_domains(kind, kinds)
+        _hold_companions(kind, kinds)
+        _hold_where_skewed(kind, kinds, nodes)
+    found: dict[int, Pod] = {}
+    for kind in kinds:
+        keeps = tuple(sorted(kind.keeps))
+        for pod in kind.pods:
+            shares = port_shares(pod.rules) | kind.shares | clipped.get(id(pod), {})
+            reasons = [*kind.reasons, *kind.reasons_on.get(pod.node or "", ())]
+            node = by_name.get(pod.node or "")
+            reasons += [
+                f"a rule over {key}, a label that its node lacks" for key in keeps if node and key not in node.labels
+            ]
+            found[id(pod)] = replace(
+                pod,
+                requests=replace(pod.requests, shares=tuple(sorted((n, s) for n, s in shares.items() if s))),
+                keeps=keeps,
+                unmodelled=(*pod.unmodelled, *dict.fromkeys(reasons)),
+            )
+    return tuple(found.get(id(pod), pod) for pod in pods)
+
+
+@dataclass(slots=True, eq=False)
+class Kind:
+    """Pods that no rule tells apart: equal namespace, rules, and labels as far as any selector asks for them.
+
+    `on` counts them by node. `reasons` says what is not modelled of them, `reasons_on` what holds those on a node.
+    """
+
+    namespace: str
+    labels: Mapping[str, str]
+    rules: PodRules
+    pods: list[Pod] = field(default_factory=list)
+    on: Counter[str] = field(default_factory=Counter)
+    shares: dict[str, int] = field(default_factory=dict)
+    keeps: set[str] = field(default_factory=set)
+    reasons: list[str] = field(default_factory=list)
+    reasons_on: dict[str, list[str]] = field(default_factory=dict)
+
+    def matched_by(self, term: PodTerm) -> bool:
+        return term.matches(self.namespace, self.labels)
+
+    def counts_for(self, spread: Spread, namespace: str) -> bool:
+        return self.namespace == namespace and spread.selector.matches(self.labels)
+
+    def hold(self, node: str, reason: str) -> None:
+        self.reasons_on.setdefault(node, []).append(reason)
+
+
+def port_shares(rules: PodRules) -> dict[str, int]:
+    """Return the shares of a node that the host ports take."""
+    return {f"host port {port}/{protocol}": WHOLE_NODE for protocol, port in rules.host_ports}
+
+
+def kinds_of(pods: Iterable[Pod]) -> list[Kind]:
+    """Sort the pods that are not finished into kinds."""
+    standing = [pod for pod in pods if not pod.finished]
+    # A StatefulSet's pods each have a label of their own, which hardly any rule asks for.
+    asked = {key for rules in {pod.rules for pod in standing} for key in _asked_keys(rules)}
+    found: dict[tuple[str, frozenset[tuple[str, str]], PodRules], Kind] = {}
+    for pod in standing:
+        labels = {key: value for key, value in pod.labels.items() if key in asked}
+        key = (pod.namespace, frozenset(labels.items()), pod.rules)
+        kind = found.get(key)
+        if kind is None:
+            kind = found[key] = Kind(pod.namespace, labels, pod.rules)
+        kind.pods.append(pod)
+        if pod.node is not None:
+            kind.on[pod.node] += 1
+    return list(found.values())
+
+
+def _asked_keys(rules: PodRules) -> Iterator[str]:
+    selectors = [term.selector for term in (*rules.affinity, *rules.anti_affinity)]
+    for selector in (*selectors, *(spread.selector for spread in rules.spreads)):
+        for requirement in selector.requirements if selector is not None else ():
+            yield requirement.key
+
+
+@dataclass(frozen=True, slots=True)
+class _Exclusion:
+    """One rule by host name: the name of its share, and how much of it a pod of each kind takes."""
+
+    name: str
+    weights: tuple[tuple[Kind, int], ...]
+
+
+def _exclusions(kinds: Sequence[Kind]) -> Iterator[_Exclusion]:
+    terms: dict[PodTerm, list[Kind]] = defaultdict(list)
+    spreads: dict[tuple[str, LabelSelector, int], None] = {}
+    for kind in kinds:
+        for term in dict.fromkeys(kind.rules.anti_affinity):
+            if term.topology_key == HOSTNAME:
+                terms[term].append(kind)
+        for spread in kind.rules.spreads:
+            if not kind.counts_for(spread, kind.namespace):
+                kind.reasons.append("a topology spread whose selector does not match the pod itself")
+            elif spread.topology_key == HOSTNAME and spread.max_skew > _FINEST_SKEW:
+                kind.reasons.append(f"a topology spread with a maxSkew above {_FINEST_SKEW}")
+            elif spread.topology_key == HOSTNAME:
+                spreads[(kind.namespace, spread.selector, spread.max_skew)] = None
+    for term, carriers in terms.items():
+        only_matched = [kind for kind in kinds if kind not in carriers and kind.matched_by(term)]
+        weights = (*((kind, WHOLE_NODE) for kind in carriers), *((kind, 1) for kind in only_matched))
+        where = "all namespaces" if term.namespaces is None else ", ".join(sorted(term.namespaces))
+        yield _Exclusion(f"anti-affinity to {text_of(term.selector)} in {where}", weights)
+    for namespace, selector, skew in spreads:
+        counted = (kind for kind in kinds if kind.namespace == namespace and selector.matches(kind.labels))
+        name = f"spread of {text_of(selector)} in {namespace} with maxSkew {skew}"
+        yield _Exclusion(name, tuple((kind, WHOLE_NODE // skew) for kind in counted))
+
+
+def text_of(selector: LabelSelector | None) -> str:
+    """Write a selector down for a person; different selectors have different texts."""
+    if selector is None or not selector.requirements:
+        return "every pod"
+    parts = (f"{r.key} {r.operator}" + (f" ({', '.join(r.values)})" if r.values else "") for r in selector.requirements)
+    return " and ".join(parts)
+
+
+def _add_shares(rule: _Exclusion, nodes: Iterable[str], clipped: dict[int, dict[str, int]]) -> None:
+    """Give each kind its share; where pods of one node take more than it has, they stay there and take just that."""
+    load: Counter[str] = Counter()
+    for kind, weight in rule.weights:
+        kind.shares[rule.name] = weight
+        for node, count in kind.on.items():
+            load[node] += weight * count
+    left = {node: WHOLE_NODE for node in nodes if load[node] > WHOLE_NODE}
+    if not left:
+        return
+    for kind, weight in rule.weights:
+        for node in left.keys() & kind.on.keys():
+            kind.hold(node, f"{rule.name}, which does not hold on its node")
+        for pod in kind.pods:
+            if pod.node in left:
+                clipped[id(pod)][rule.name] = min(weight, left[pod.node])
+                left[pod.node] -= min(weight, left[pod.node])
+
+
+def _keep_domains(kind: Kind, kinds: Sequence[Kind]) -> None:
+    """Let the pods of a kind, and those that its rules are about, keep their domains."""
+    for term in (*kind.rules.affinity, *kind.rules.anti_affinity):
+        if term.topology_key != HOSTNAME:
+            for other in kinds:
+                if other is kind or other.matched_by(term):
+                    other.keeps.add(term.topology_key)
+    for spread in kind.rules.spreads:
+        if spread.topology_key != HOSTNAME:
+            for other in kinds:
+                if other.counts_for(spread, kind.namespace):
+                    other.keeps.add(spread.topology_key)
+
+
+def _hold_companions(kind: Kind, kinds: Sequence[Kind]) -> None:
+    """Hold the pods that carry an affinity by host name, which is not modelled, and those that they need there."""
+    for term in kind.rules.affinity:
+        if term.topology_key != HOSTNAME:
+            continue
+        kind.reasons.append(f"required podAffinity to {text_of(term.selector)} by host name")
+        for other in kinds:
+            if other is not kind and other.matched_by(term):
+                for node in kind.on:
+                    other.hold(node, f"required podAffinity of {kind.pods[0].workload}, which needs it on its node")
+
+
+def _hold_where_skewed(kind: Kind, kinds: Sequence[Kind], nodes: Sequence[Node]) -> None:
+    """Hold the pods whose spread over domains would not admit them where they are, were they made anew."""
+    for spread in kind.rules.spreads:
+        if spread.topology_key == HOSTNAME or not kind.on:
+            continue
+        counts = domain_counts(spread, kind.pods[0], nodes, counted_on(spread, kind.namespace, kinds))
+        for node in nodes:
+            domain = node.labels.get(spread.topology_key)
+            if node.name in kind.on and domain in counts and excess(spread, counts, domain) > 0:
+                kind.hold(node.name, f"its spread over {spread.topology_key}, which does not hold in {domain}")
+
+
+def counted_on(spread: Spread, namespace: str, kinds: Iterable[Kind]) -> Counter[str]:
+    """Count the live pods that the spread is about, by node."""
+    return Counter(
+        pod.node
+        for kind in kinds
+        if kind.counts_for(spread, namespace)
+        for pod in kind.pods
+        if pod.node is not None and not pod.deleting
+    )
+
+
+def domain_counts(spread: Spread, pod: Pod, nodes: Iterable[Node], on: Mapping[str, int]) -> dict[str, int]:
+    """Return how many of the pods stand in each domain of the spread that is open to this pod; `on` counts by node."""
+    found: dict[str, int] = {}
+    for node in nodes:
+        domain = node.labels.get(spread.topology_key)
+        if domain is None or (spread.honors_affinity and not pod.constraints.select(node.labels, node.name)):
+            continue
+        if not spread.honors_taints or pod.constraints.tolerate(node.taints):
+            found[domain] = found.get(domain, 0) + on.get(node.name, 0)
+    return found
+
+
+def excess(spread: Spread, counts: Mapping[str, int], domain: str) -> int:
+    """Return by how much a pod of this domain exceeds the maximum skew if it is made anew there; up to 0 it holds.
+
+    n - min(fewest pods of any other domain, n - 1) - maxSkew, with n pods in the domain now; the fewest are 0 where
+    there are fewer than minDomains domains.
+    """
+    here = counts[domain]
+    others = [count for other, count in counts.items() if other != domain]
+    fewest = min([here - 1, *others]) if len(counts) >= spread.min_domains else 0
+    return here - fewest - spread.max_skew
+
+
+def surge_hindrances(nodes: Sequence[Node], pods: Sequence[Pod]) -> dict[str, str]:
+    """Return for each workload whose new pods could not stand beside its old ones, in their own domains, the reason.
+
+    A spread holds on the way of a roll-out if there is always a domain with an open target that admits a new pod:
+    max(n + w) - min n <= maxSkew over its domains, with n counted pods in each, w of them the workload's own.
+    """
+    found: dict[str, str] = {}
+    asking = [kind for kind in kinds_of(pods) if kind.rules != PodRules()]
+    kinds = kinds_of(pods) if any(kind.rules.spreads for kind in asking) else []
+    for kind in asking:
+        sample = kind.pods[0]
+        why = "a volume of its pods can be attached to one node only" if kind.rules.holds_volume else ""
+        for term in kind.rules.anti_affinity:
+            if term.topology_key != HOSTNAME and kind.matched_by(term):
+                why = f"its pods must stand apart by {term.topology_key}"
+        for spread in kind.rules.spreads:
+            if spread.topology_key == HOSTNAME:
+                continue
+            counted = domain_counts(spread, sample, nodes, counted_on(spread, kind.namespace, kinds))
+            own = domain_counts(spread, sample, nodes, Counter(p.node for p in kind.pods if p.node and p.live))
+            if counted and max(counted[d] + own[d] for d in counted) - min(counted.values()) > spread.max_skew:
+                why = f"its spread over {spread.topology_key} does not hold beside its old pods"
+        if why:
+            found.update(dict.fromkeys((pod.workload for pod in kind.pods), why))
+    return found

@@ -1,0 +1,212 @@
+"""In which domain (a zone, a rack) each pod stays whose rules, or those of others about it, reach beyond one node.
+
+Running pods keep the domain of their node. Pending ones are given one, one after the other as kube-scheduler would
+place them: where every rule holds, and there the domain with the fewest of the pods that the spread counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from planner.model.cluster import HOSTNAME, Node, Pod
+from planner.model.coexistence import Kind, kinds_of, text_of
+from planner.model.machines import Offering
+from planner.model.scheduling import NodeConstraints, PodTerm, Spread, Taint
+
+Home: TypeAlias = tuple[tuple[str, str], ...]
+"""Topology keys with the domain of each: labels that the pod's node must have; () is anywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Homes:
+    """The home of each pod that keeps any, by "namespace/name"; or why there is none for a pending one.
+
+    `closed` are domains in which nothing may be booted: a spread whose counts rest on there being no node in them.
+    """
+
+    homes: Mapping[str, Home] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    closed: frozenset[tuple[str, str]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A node that exists or could be booted: what a pod's constraints and a rule's topology ask of it."""
+
+    labels: Mapping[str, str]
+    name: str
+    taints: tuple[Taint, ...]
+
+
+def find_homes(nodes: Sequence[Node], offerings: Sequence[Offering], pods: Sequence[Pod]) -> Homes:
+    """Return where the pods stay; `nodes` are those that pods may be on, pods of other nodes count as pending."""
+    if not any(pod.keeps for pod in pods if not pod.finished):
+        return Homes()
+    labels = {node.name: node.labels for node in nodes}
+    places = [_Place(node.labels, node.name, node.taints) for node in nodes]
+    seen = dict.fromkeys((tuple(sorted(o.labels.items())), o.taints) for o in offerings)
+    places += [_Place(dict(pairs), "", taints) for pairs, taints in seen]
+    board = _Board(kinds_of(pods), labels)
+    homes: dict[str, Home] = {}
+    refused: dict[str, str] = {}
+    waiting: list[tuple[Kind, Pod]] = []
+    for kind in board.kinds:
+        for pod in kind.pods:
+            if not pod.keeps or not pod.live:
+                continue
+            if pod.node in labels:
+                here = labels[pod.node]
+                homes[_name(pod)] = tuple((key, here[key]) for key in pod.keeps if key in here)
+            elif not pod.unmodelled:
+                waiting.append((kind, pod))
+    options: dict[tuple[int, object], list[Home]] = {}
+    for kind, pod in sorted(waiting, key=lambda item: (item[1].workload, item[1].name)):
+        like = (id(kind), pod.constraints)
+        if like not in options:
+            options[like] = sorted({home for place in places if (home := _home_at(place, pod)) is not None})
+        chosen, why = board.choose(kind, pod, options[like], places)
+        if chosen is None:
+            refused[_name(pod)] = why
+            continue
+        homes[_name(pod)] = chosen
+        board.add(kind, chosen)
+    return Homes(homes, refused, frozenset(board.closed(nodes, places)))
+
+
+def _name(pod: Pod) -> str:
+    return f"{pod.namespace}/{pod.name}"
+
+
+def _home_at(place: _Place, pod: Pod) -> Home | None:
+    """Return the domains of a place that the pod's own constraints admit; None where they do not, or one is missing."""
+    if not all(key in place.labels for key in pod.keeps):
+        return None
+    if not pod.constraints.admit(place.labels, place.name, place.taints):
+        return None
+    return tuple((key, place.labels[key]) for key in pod.keeps)
+
+
+class _Board:
+    """How many pods of each kind stand in each domain; `labels` are those of the nodes by name."""
+
+    def __init__(self, kinds: list[Kind], labels: Mapping[str, Mapping[str, str]]) -> None:
+        self.kinds = kinds
+        keys = {key for kind in kinds for pod in kind.pods[:1] for key in pod.keeps}
+        self._counts: dict[int, Counter[tuple[str, str]]] = {id(kind): Counter() for kind in kinds}
+        for kind in kinds:
+            for pod in kind.pods:
+                here = labels.get(pod.node or "", {}) if not pod.deleting else {}
+                self._counts[id(kind)].update((key, here[key]) for key in keys if key in here)
+        self._matched: dict[PodTerm, list[Kind]] = {}
+        self._counted: dict[tuple[Spread, str], list[Kind]] = {}
+        self._domains: dict[tuple[Spread, NodeConstraints], list[str]] = {}
+        self._against: dict[int, list[tuple[str, Kind]]] = {}
+
+    def add(self, kind: Kind, home: Home) -> None:
+        """Let one more pod of the kind stand at home."""
+        self._counts[id(kind)].update(home)
+
+    def choose(
+        self, kind: Kind, pod: Pod, options: Sequence[Home], places: Sequence[_Place]
+    ) -> tuple[Home | None, str]:
+        """Return the home where all rules hold with the fewest pods there; or None, and which rule stands against."""
+        if not options:
+            return None, f"no node or offering that admits it has the labels {', '.join(pod.keeps)}"
+        best: tuple[tuple[int, int], Home] | None = None
+        reason = ""
+        spreads = [s for s in kind.rules.spreads if s.topology_key != HOSTNAME]
+        counts = [self._spread_counts(s, kind, pod, places) for s in spreads]
+        for home in options:
+            at = dict(home)
+            why = self._refusal(kind, at)
+            for spread, count in zip(spreads, counts, strict=True):
+                fewest = min(count.values()) if len(count) >= spread.min_domains else 0
+                if count[at[spread.topology_key]] + 1 - fewest > spread.max_skew:
+                    why = why or f"its spread over {spread.topology_key} with maxSkew {spread.max_skew}"
+            if why:
+                reason = reason or why
+                continue
+            there = (
+                sum(count[at[spread.topology_key]] for spread, count in zip(spreads, counts, strict=True)),
+                sum(self._counts[id(kind)][pair] for pair in home),
+            )
+            if best is None or there < best[0]:
+                best = (there, home)
+        return (best[1], "") if best else (None, reason)
+
+    def _refusal(self, kind: Kind, at: Mapping[str, str]) -> str:
+        for term in kind.rules.anti_affinity:
+            if term.topology_key in at and self._any(term, at):
+                return f"its required podAntiAffinity to {text_of(term.selector)} by {term.topology_key}"
+        for key, other in self._others_against(kind):
+            if key in at and self._counts[id(other)][(key, at[key])]:
+                return f"the required podAntiAffinity of {other.pods[0].workload} by {key}"
+        for term in kind.rules.affinity:
+            if term.topology_key not in at or self._any(term, at):
+                continue
+            alone = not any(self._counts[id(other)] or other.on for other in self._matching(term))
+            # The first of a group that asks for its own kind may go anywhere.
+            if not (alone and kind.matched_by(term)):
+                return f"its required podAffinity to {text_of(term.selector)} by {term.topology_key}"
+        return ""
+
+    def _matching(self, term: PodTerm) -> list[Kind]:
+        if term not in self._matched:
+            self._matched[term] = [kind for kind in self.kinds if kind.matched_by(term)]
+        return self._matched[term]
+
+    def _any(self, term: PodTerm, at: Mapping[str, str]) -> bool:
+        here = (term.topology_key, at[term.topology_key])
+        return any(self._counts[id(kind)][here] for kind in self._matching(term))
+
+    def _others_against(self, kind: Kind) -> list[tuple[str, Kind]]:
+        if id(kind) not in self._against:
+            self._against[id(kind)] = [
+                (term.topology_key, other)
+                for other in self.kinds
+                for term in other.rules.anti_affinity
+                if term.topology_key != HOSTNAME and kind.matched_by(term)
+            ]
+        return self._against[id(kind)]
+
+    def _spread_counts(self, spread: Spread, kind: Kind, pod: Pod, places: Iterable[_Place]) -> dict[str, int]:
+        """Return how many of the spread's pods stand in each domain that is open to the pod or could be."""
+        about = (spread, kind.namespace)
+        if about not in self._counted:
+            self._counted[about] = [other for other in self.kinds if other.counts_for(*about)]
+        open_to = (spread, pod.constraints)
+        if open_to not in self._domains:
+            self._domains[open_to] = _domains(spread, pod, places)
+        key, counted = spread.topology_key, self._counted[about]
+        return {
+            domain: sum(self._counts[id(other)][(key, domain)] for other in counted)
+            for domain in self._domains[open_to]
+        }
+
+    def closed(self, nodes: Iterable[Node], places: Sequence[_Place]) -> Iterator[tuple[str, str]]:
+        """Yield the domains without a node where a first one would break the spread of pods that stand elsewhere."""
+        existing = {pair for node in nodes for pair in node.labels.items()}
+        for kind in self.kinds:
+            for spread in kind.rules.spreads:
+                if spread.topology_key == HOSTNAME or not kind.on:
+                    continue
+                counts = self._spread_counts(spread, kind, kind.pods[0], places)
+                for domain, count in counts.items():
+                    new = (spread.topology_key, domain) not in existing and not count
+                    if new and max(counts.values()) > spread.max_skew:
+                        yield (spread.topology_key, domain)
+
+
+def _domains(spread: Spread, pod: Pod, places: Iterable[_Place]) -> list[str]:
+    """Return the domains of the places that the spread takes into account for this pod."""
+    found = {
+        place.labels[spread.topology_key]
+        for place in places
+        if spread.topology_key in place.labels
+        and (not spread.honors_affinity or pod.constraints.select(place.labels, place.name))
+        and (not spread.honors_taints or pod.constraints.tolerate(place.taints))
+    }
+    return sorted(found)

@@ -1,0 +1,123 @@
+"""The rules between pods, checked on the nodes of a plan as kube-scheduler would: every pod as if it came last."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from planner.model.cluster import HOSTNAME, Pod
+from planner.model.plan import Plan
+from planner.model.scheduling import PodRules, PodTerm, Spread, Taint
+from planner.verifier.facts import Facts, offering_key
+
+
+@dataclass(frozen=True, slots=True)
+class _Stand:
+    """A node with its labels and taints, and how many pods of each workload are on it."""
+
+    name: str
+    labels: Mapping[str, str]
+    taints: tuple[Taint, ...]
+    pods: Mapping[str, int]
+
+    def domain(self, key: str) -> str | None:
+        return self.labels.get(key, self.name if key == HOSTNAME else None)
+
+
+def broken_rules(plan: Plan, facts: Facts) -> Iterator[str]:
+    """Name the rules between pods that the plan breaks and the present state does not.
+
+    A workload's pods are taken to be alike: where they differ (a roll-out half done) the first one speaks for them.
+    """
+    samples: dict[str, Pod] = {}
+    present: dict[str, Counter[str]] = {name: Counter() for name in facts.nodes}
+    bound: dict[str, Counter[str]] = {name: Counter() for name in facts.nodes}
+    for pod in sorted(facts.inputs.snapshot.pods, key=lambda p: p.name):
+        if not pod.live:
+            continue
+        samples.setdefault(pod.workload, pod)
+        if pod.node in present:
+            present[pod.node][pod.workload] += 1
+            if pod.stays_with_node:
+                bound[pod.node][pod.workload] += 1
+    if all(pod.rules == PodRules() for pod in samples.values()):
+        return
+    now = [_Stand(n.name, n.labels, n.taints, present[n.name]) for n in facts.nodes.values()]
+    then = []
+    for planned in plan.nodes:
+        if planned.state == "remove":
+            continue
+        if planned.state == "boot":
+            offering, _ = facts.offers[offering_key(planned)]
+            then.append(_Stand(planned.name, offering.labels, offering.taints, planned.pods))
+        else:
+            node = facts.nodes[planned.name]
+            pods = Counter(planned.pods) + bound[planned.name]
+            then.append(_Stand(node.name, node.labels, node.taints, pods))
+    before = set(_violations(now, samples))
+    yield from sorted(set(_violations(then, samples)) - before)
+
+
+def _violations(stands: list[_Stand], samples: Mapping[str, Pod]) -> Iterator[str]:
+    for stand in stands:
+        ports = Counter(
+            port for workload, count in stand.pods.items() for port in samples[workload].rules.host_ports * count
+        )
+        yield from (f"node {stand.name}: the host port {p[1]}/{p[0]} is taken twice" for p, n in ports.items() if n > 1)
+    for workload, pod in samples.items():
+        for term in pod.rules.anti_affinity:
+            yield from _apart(workload, term, stands, samples)
+        for term in pod.rules.affinity:
+            yield from _near(workload, term, stands, samples)
+        for spread in pod.rules.spreads:
+            yield from _spread(workload, pod, spread, stands, samples)
+
+
+def _counted(key: str, stands: Iterable[_Stand], workloads: Iterable[str]) -> Counter[str]:
+    """Count the pods of these workloads by domain."""
+    wanted = set(workloads)
+    found: Counter[str] = Counter()
+    for stand in stands:
+        if (domain := stand.domain(key)) is not None:
+            found[domain] += sum(count for workload, count in stand.pods.items() if workload in wanted)
+    return found
+
+
+def _matching(term: PodTerm, samples: Mapping[str, Pod]) -> set[str]:
+    return {workload for workload, pod in samples.items() if term.matches(pod.namespace, pod.labels)}
+
+
+def _apart(workload: str, term: PodTerm, stands: list[_Stand], samples: Mapping[str, Pod]) -> Iterator[str]:
+    matched = _matching(term, samples)
+    others = _counted(term.topology_key, stands, matched)
+    for domain, count in _counted(term.topology_key, stands, [workload]).items():
+        if count and others[domain] - (workload in matched) > 0:
+            yield f"{workload}: its required podAntiAffinity does not hold in {term.topology_key} {domain}"
+
+
+def _near(workload: str, term: PodTerm, stands: list[_Stand], samples: Mapping[str, Pod]) -> Iterator[str]:
+    matched = _matching(term, samples)
+    others = _counted(term.topology_key, stands, matched)
+    alone = workload in matched and others.total() <= 1
+    for domain, count in _counted(term.topology_key, stands, [workload]).items():
+        if count and not alone and others[domain] - (workload in matched) <= 0:
+            yield f"{workload}: its required podAffinity does not hold in {term.topology_key} {domain}"
+
+
+def _spread(workload: str, pod: Pod, spread: Spread, stands: list[_Stand], samples: Mapping[str, Pod]) -> Iterator[str]:
+    matched = [
+        w for w, other in samples.items() if other.namespace == pod.namespace and spread.selector.matches(other.labels)
+    ]
+    open_ = [
+        stand
+        for stand in stands
+        if (not spread.honors_affinity or pod.constraints.select(stand.labels, stand.name))
+        and (not spread.honors_taints or pod.constraints.tolerate(stand.taints))
+    ]
+    counts = _counted(spread.topology_key, open_, matched)
+    for domain, own in _counted(spread.topology_key, open_, [workload]).items():
+        without = dict(counts) | {domain: counts[domain] - (workload in matched)}
+        fewest = min(without.values()) if len(without) >= spread.min_domains else 0
+        if own and without[domain] + (workload in matched) - fewest > spread.max_skew:
+            yield f"{workload}: its spread over {spread.topology_key} does not hold in {domain}"

@@ -1,0 +1,173 @@
+"""Rules between pods: which share of a node each takes, which domain each keeps, and what is not modelled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from planner.model.cluster import HOSTNAME, ZONE, Node, Pod
+from planner.model.coexistence import excess, interpreted, surge_hindrances
+from planner.model.domains import find_homes
+from planner.model.resources import WHOLE_NODE
+from planner.model.scheduling import LabelSelector, PodRules, PodTerm, Requirement, Spread
+from tests.building import deployment, node, offering, pod, pods_of
+
+NODES = [node("a1", zone="a"), node("a2", zone="a"), node("b1", zone="b")]
+
+
+def of(app: str) -> LabelSelector:
+    return LabelSelector((Requirement("app", "In", (app,)),))
+
+
+def apart(app: str, key: str = HOSTNAME) -> PodRules:
+    return PodRules(anti_affinity=(PodTerm(key, frozenset({"default"}), of(app)),))
+
+
+def near(app: str, key: str = ZONE) -> PodRules:
+    return PodRules(affinity=(PodTerm(key, frozenset({"default"}), of(app)),))
+
+
+def spread(app: str, skew: int = 1, key: str = ZONE, **policies: Any) -> PodRules:
+    return PodRules(spreads=(Spread(key, skew, of(app), **policies),))
+
+
+def told(*pods: Pod, nodes: list[Node] | None = None) -> dict[str, Pod]:
+    return {p.name: p for p in interpreted(NODES if nodes is None else nodes, pods)}
+
+
+def app(name: str, rules: PodRules | None = None, on: dict[str, int] | None = None, pending: int = 0) -> list[Pod]:
+    return pods_of(deployment(name, 1), on, pending, rules=rules or PodRules())
+
+
+class TestShares:
+    def test_pods_without_rules_are_left_alone(self) -> None:
+        pods = app("web", on={"a1": 2})
+        assert list(told(*pods).values()) == pods
+
+    def test_a_host_port_is_a_whole_share(self) -> None:
+        (found,) = told(*app("web", PodRules(host_ports=(("TCP", 80),)), {"a1": 1})).values()
+        assert found.requests.shares == (("host port 80/TCP", WHOLE_NODE),)
+        assert not found.requests.fits_in(NODES[0].allocatable - found.requests)
+
+    def test_pods_that_carry_an_anti_affinity_never_share_a_node_with_those_that_it_matches(self) -> None:
+        found = told(*app("db", apart("db"), {"a1": 1}), *app("web", on={"a2": 1}))
+        ((name, whole),) = found["db-0"].requests.shares
+        assert (name, whole) == ("anti-affinity to app In (db) in default", WHOLE_NODE)
+        assert found["web-0"].requests.shares == ()
+
+    def test_matched_pods_share_a_node_with_each_other(self) -> None:
+        # web avoids batch: one web takes the whole share, a batch pod one part of it.
+        found = told(*app("web", apart("batch"), {"a1": 1}), *app("batch", on={"b1": 2}))
+        assert found["batch-0"].requests.shares == (("anti-affinity to app In (batch) in default", 1),)
+        room = NODES[2].allocatable - found["batch-0"].requests
+        assert found["batch-1"].requests.fits_in(room)
+        assert not found["web-0"].requests.fits_in(room)
+
+    @pytest.mark.parametrize("skew", [1, 2, 3, 7, 848])
+    def test_a_spread_by_host_name_lets_max_skew_pods_on_a_node(self, skew: int) -> None:
+        (found,) = told(*app("web", spread("web", skew, HOSTNAME), {"a1": 1})).values()
+        ((_, share),) = found.requests.shares
+        assert skew * share <= WHOLE_NODE < (skew + 1) * share
+
+    def test_where_the_present_state_breaks_a_rule_its_pods_stay_and_others_keep_away(self) -> None:
+        found = told(*app("db", apart("db"), {"a1": 2, "b1": 1}))
+        reason = "anti-affinity to app In (db) in default, which does not hold on its node"
+        assert [found[f"db-{i}"].unmodelled for i in range(3)] == [(reason,), (reason,), ()]
+        # Together they take the whole share and no more, so that their node is not overdrawn.
+        assert [sum(s for _, s in found[f"db-{i}"].requests.shares) for i in range(2)] == [WHOLE_NODE, 0]
+
+    def test_a_spread_that_does_not_count_the_pod_itself_is_not_modelled(self) -> None:
+        (found,) = told(*app("web", spread("other", 1, HOSTNAME), {"a1": 1})).values()
+        assert found.unmodelled == ("a topology spread whose selector does not match the pod itself",)
+
+    def test_an_affinity_by_host_name_holds_both_sides_where_they_are(self) -> None:
+        found = told(*app("web", near("db", HOSTNAME), {"a1": 1}), *app("db", on={"a1": 1, "b1": 1}))
+        assert found["web-0"].unmodelled == ("required podAffinity to app In (db) by host name",)
+        assert found["db-0"].unmodelled == (
+            "required podAffinity of default/Deployment/web, which needs it on its node",
+        )
+        assert found["db-1"].unmodelled == ()
+
+
+class TestDomains:
+    def test_pods_with_a_rule_over_zones_and_those_that_it_is_about_keep_their_zones(self) -> None:
+        found = told(*app("web", near("db"), {"a1": 1}), *app("db", on={"a2": 1}), *app("other", on={"a1": 1}))
+        assert [found[n].keeps for n in ("web-0", "db-0", "other-0")] == [(ZONE,), (ZONE,), ()]
+        homes = find_homes(NODES, (), list(found.values())).homes
+        assert homes == {"default/web-0": ((ZONE, "a"),), "default/db-0": ((ZONE, "a"),)}
+
+    def test_a_pod_on_a_node_without_the_label_stays(self) -> None:
+        bare = node("bare", zone="")
+        bare = Node(bare.name, bare.uid, {}, {}, (), bare.allocatable)
+        found = told(*app("web", near("web"), {"bare": 1}), nodes=[bare])
+        assert found["web-0"].unmodelled == (f"a rule over {ZONE}, a label that its node lacks",)
+
+    def test_pending_pods_of_a_spread_fill_the_emptiest_zones(self) -> None:
+        # 3 in a, 1 in b, and c can be booted: 5 more make 3, 3 and 3.
+        pods = list(told(*app("web", spread("web", 2), {"a1": 3, "b1": 1}, pending=5)).values())
+        offers = [offering(zone=zone) for zone in "abc"]
+        homes = find_homes(NODES, offers, pods).homes
+        zones = [dict(home)[ZONE] for home in homes.values()]
+        assert sorted(zones) == list("aaabbbccc")
+
+    def test_pending_pods_that_must_stand_apart_by_zone_are_refused_when_zones_run_out(self) -> None:
+        pods = list(told(*app("web", apart("web", ZONE), {"a1": 1}, pending=2)).values())
+        found = find_homes(NODES, (), pods)
+        assert found.homes["default/web-1"] == ((ZONE, "b"),)
+        assert found.refused == {
+            "default/web-2": f"its required podAntiAffinity to app In (web) by {ZONE}",
+        }
+
+    def test_a_pending_pod_goes_where_those_are_that_it_needs_and_the_first_of_its_kind_anywhere(self) -> None:
+        pods = told(*app("web", near("db"), pending=1), *app("db", on={"b1": 1}), *app("self", near("self"), pending=2))
+        homes = find_homes(NODES, (), list(pods.values())).homes
+        assert homes["default/web-0"] == ((ZONE, "b"),)
+        assert homes["default/self-0"] == homes["default/self-1"]
+
+    def test_no_first_node_may_come_in_a_zone_that_a_spread_does_not_count_yet(self) -> None:
+        # 2 in a and 2 in b hold a maxSkew of 1 only as long as there is no empty zone c.
+        pods = list(told(*app("web", spread("web"), {"a1": 2, "b1": 2})).values())
+        offers = [offering(zone=zone) for zone in "abc"]
+        assert find_homes(NODES, offers, pods).closed == {(ZONE, "c")}
+
+    def test_pods_of_a_spread_that_does_not_hold_stay(self) -> None:
+        found = told(*app("web", spread("web"), {"a1": 3, "b1": 1}))
+        reason = f"its spread over {ZONE}, which does not hold in a"
+        assert [found[f"web-{i}"].unmodelled for i in range(4)] == [(reason,)] * 3 + [()]
+
+    @pytest.mark.parametrize(
+        ("counts", "minimum", "result"),
+        [
+            ({"a": 2, "b": 1}, 1, 0),  # 2 - 1 - 1
+            ({"a": 3, "b": 1}, 1, 1),  # 3 - 1 - 1
+            ({"a": 1}, 1, 0),  # alone: 1 - 0 - 1
+            ({"a": 2, "b": 2}, 3, 1),  # too few domains count as an empty one: 2 - 0 - 1
+        ],
+    )
+    def test_excess_is_what_a_pod_made_anew_would_have(self, counts: dict[str, int], minimum: int, result: int) -> None:
+        assert excess(Spread(ZONE, 1, of("web"), minimum), counts, "a") == result
+
+
+class TestSurge:
+    def test_new_pods_beside_old_ones_must_be_able_to_keep_the_rules(self) -> None:
+        hindered = surge_hindrances(
+            NODES,
+            [
+                *app("db", apart("db", ZONE), {"a1": 1}),
+                *app("disk", PodRules(holds_volume=True), {"a1": 1}),
+                *app("even", spread("even"), {"a1": 1, "b1": 1}),  # 1 + 1 - 1 <= 1
+                *app("uneven", spread("uneven"), {"a1": 1}),  # 1 + 1 - 0 > 1
+                *app("web", near("db"), {"a1": 1}),
+            ],
+        )
+        assert hindered == {
+            "default/Deployment/db": f"its pods must stand apart by {ZONE}",
+            "default/Deployment/disk": "a volume of its pods can be attached to one node only",
+            "default/Deployment/uneven": f"its spread over {ZONE} does not hold beside its old pods",
+        }
+
+
+def test_a_pod_that_is_gone_counts_for_nothing() -> None:
+    gone = pod(deployment("db", 1), 0, "a1", rules=apart("db"), phase="Succeeded")
+    assert told(gone)["db-0"].requests.shares == ()
