@@ -1,0 +1,1 @@
+"""How good and how fast plans are, beside what else one could do: `python -m benchmarks.optimizer`."""
