@@ -14,7 +14,7 @@ PYTHON = $$(for python in python3 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo "$$python" && exit; done; echo python3)
 
-.PHONY: help demo test lint bench soak demo-cluster docs lock clean
+.PHONY: help demo test lint bench bench-optimizer soak demo-cluster docs lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -31,8 +31,11 @@ lint: $(VENV)/.development ## style, types and layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(VENV)/.development ## full benchmarks
-	@for file in benchmarks/bench_*.py; do $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)" || exit; done
+bench: $(VENV)/.development ## short benchmarks: plans of small clusters, a few minutes
+	@$(BIN)/python -m benchmarks.optimizer --short --time-limit 15 --verify-limit 20 --naive-limit 20
+
+bench-optimizer: $(VENV)/.development ## every plan of the benchmark, an hour; ARGS="--only cluster-1000"
+	@$(BIN)/python -m benchmarks.optimizer $(ARGS)
 
 soak: $(VENV)/.development ## long runs: thousands of seeds
 	@$(BIN)/python -m pytest -m soak -rs
