@@ -17,7 +17,7 @@ PYTHON = $$(for python in python3 python3.13 python3.12 python3.11; do \
 .PHONY: help demo test lint bench bench-optimizer soak demo-cluster docs lock clean
 
 help: ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "%-18s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "%-21s %s\n", $$1, $$2 }'
 
 demo: $(VENV)/.runtime ## one whole iteration on a simulated cluster: no cluster, no cloud account
 	@$(BIN)/kinema simulate
@@ -34,7 +34,7 @@ lint: $(VENV)/.development ## style, types and layers
 bench: $(VENV)/.development ## short benchmarks: plans of small clusters, a few minutes
 	@$(BIN)/python -m benchmarks.optimizer --short --time-limit 15 --verify-limit 20 --naive-limit 20
 
-bench-optimizer: $(VENV)/.development ## every plan of the benchmark, an hour; ARGS="--only cluster-1000"
+bench-optimizer: $(VENV)/.development ## every plan and what it is compared with, an hour; ARGS="--only solvers" for a part
 	@$(BIN)/python -m benchmarks.optimizer $(ARGS)
 
 soak: $(VENV)/.development ## long runs: thousands of seeds
