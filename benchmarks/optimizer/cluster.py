@@ -234,6 +234,8 @@ def _app(index: int, kind: str, replicas: int, size: tuple[int, int], chance: ra
     if kind == "port":
         spec["containers"][0]["ports"] = [{"containerPort": 8080, "hostPort": 9000 + index}]
     controller = chance.choices(("Deployment", "StatefulSet", "Job"), (80, 12, 8))[0]
+    if not index:  # others want to be near it
+        controller = "Deployment"
     if kind in ("plain", "batch") or controller != "Job":
         budget = chance.choice((None, None, {"maxUnavailable": "10%"}, {"maxUnavailable": 1}, {"minAvailable": "80%"}))
     else:

@@ -41,7 +41,9 @@ def solve_naive(shapes: Sequence[Shape], machines: Sequence[Machine], limit_seco
     needs = np.array([shape.amounts for shape in shapes for _ in range(shape.count)], dtype=float)
     room = np.array([machine.amounts for machine in useful], dtype=float)
     scale = room.max(axis=0)
-    prices = np.array([machine.price_nanousd_per_hour for machine in useful]) / 1e9
+    # Scaled like the amounts, or cheap machines drown in the solver's tolerances.
+    prices = np.array([machine.price_nanousd_per_hour for machine in useful], dtype=float)
+    prices /= prices.max()
     x = cvxpy.Variable((len(needs), len(needs)), boolean=True)
     y = cvxpy.Variable((len(needs), len(useful)), boolean=True)
     problem = cvxpy.Problem(
