@@ -29,10 +29,10 @@ def growth_plot(rows: Sequence[Mapping[str, Any]]) -> str:
         f'<text x="{_LEFT}" y="24" font-size="15">Wall time of kinema plan, in seconds, by the number of pods</text>',
         f'<text x="{_LEFT}" y="42">100 shapes, all machine families, 2 cores; at each point the proven gap</text>',
     ]
-    for value, at in pods.ticks():
+    for value, at in pods.ticks(1):
         parts.append(_line(at, _TOP, at, _HEIGHT - _BOTTOM))
-        parts.append(f'<text x="{at:.1f}" y="{_HEIGHT - _BOTTOM + 20}" text-anchor="middle">{value:,g}</text>')
-    for value, at in seconds.ticks():
+        parts.append(f'<text x="{at:.1f}" y="{_HEIGHT - _BOTTOM + 20}" text-anchor="middle">{value:,.0f}</text>')
+    for value, at in seconds.ticks(1, 2, 5):
         parts.append(_line(_LEFT, at, _WIDTH - _RIGHT, at))
         parts.append(f'<text x="{_LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{value:g}</text>')
     parts.append(f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 12}" text-anchor="middle">pods</text>')
@@ -41,18 +41,16 @@ def growth_plot(rows: Sequence[Mapping[str, Any]]) -> str:
     for count, took, gap in points:
         x, y = pods.at(count), seconds.at(took)
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{_LINE}"/>')
-        # The label of the rightmost point would leave the picture.
-        anchor = "end" if x > _WIDTH - _RIGHT - 40 else "middle"
-        parts.append(f'<text x="{x:.1f}" y="{y - 10:.1f}" text-anchor="{anchor}">{gap:.2%}</text>')
+        parts.append(f'<text x="{x - 6:.1f}" y="{y - 10:.1f}" text-anchor="middle">{gap:.2%}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
 class _Axis:
-    """A logarithmic axis between two places of the picture, from a power of ten below to one above."""
+    """A logarithmic axis between two places of the picture, from a power of ten to a little more than the most."""
 
     def __init__(self, least: float, most: float, start: float, end: float) -> None:
         self._low = math.floor(math.log10(least))
-        self._high = max(math.ceil(math.log10(most)), self._low + 1)
+        self._high = max(math.log10(1.6 * most), self._low + 1)
         self._start, self._end = start, end
 
     def at(self, value: float) -> float:
@@ -60,9 +58,10 @@ class _Axis:
         part = (math.log10(value) - self._low) / (self._high - self._low)
         return self._start + part * (self._end - self._start)
 
-    def ticks(self) -> list[tuple[float, float]]:
-        """Return each power of ten and where it stands."""
-        return [(10.0**power, self.at(10.0**power)) for power in range(self._low, self._high + 1)]
+    def ticks(self, *steps: float) -> list[tuple[float, float]]:
+        """Return these multiples of each power of ten, and where each stands."""
+        values = [step * 10.0**power for power in range(self._low, math.floor(self._high) + 1) for step in steps]
+        return [(value, self.at(value)) for value in values if math.log10(value) <= self._high]
 
 
 def _line(x1: float, y1: float, x2: float, y2: float) -> str:
