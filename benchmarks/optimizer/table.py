@@ -48,6 +48,12 @@ def table(rows: Sequence[Row]) -> str:
         for row in rows
         if row.verify and row.verdict not in ("", "right")
     ]
+    notes += [
+        f"{row.instance}: {rival.name} is cheaper than the plan: {rival.cost:.6f} $/h against {row.figures.cost:.6f}"
+        for row in rows
+        for rival in row.rivals
+        if row.figures and rival.cost is not None and rival.cost < row.figures.cost - 1e-9
+    ]
     return "\n".join([*lines, "", LEGEND, *([""] if notes else []), *notes]) + "\n"
 
 
@@ -73,9 +79,9 @@ def _cell(row: Row, column: str) -> str:
         case "verify" if row.verify:
             return f"{row.verdict}, {row.verify.seconds:.1f} s"
         case "now $/h" if figures and figures.present_cost:
-            return f"{figures.present_cost:.2f}"
+            return _dollars(figures.present_cost)
         case "$/h" if figures:
-            return f"{figures.cost:.2f}" + (f" ({figures.unplaced} unplaced)" if figures.unplaced else "")
+            return _dollars(figures.cost) + (f" ({figures.unplaced} unplaced)" if figures.unplaced else "")
         case "gap" if figures:
             return "optimal" if figures.status == "optimal" else f"{figures.relative_gap:.3%}"
         case "moved" if figures and figures.present_cost:
@@ -85,8 +91,12 @@ def _cell(row: Row, column: str) -> str:
         return "-"
     if rival.cost is None:
         return f"none in {rival.seconds:.0f} s" if name == "naive" else "none"
-    above = f"{rival.above_plan:+.1%}" if rival.above_plan is not None else f"{rival.cost:.2f} $/h"
+    above = f"{rival.above_plan:+.1%}" if rival.above_plan is not None else f"{_dollars(rival.cost)} $/h"
     return f"{above} ({rival.how}, {rival.seconds:.0f} s)" if name == "naive" else above
+
+
+def _dollars(cost: float) -> str:
+    return f"{cost:.2f}" if cost >= 10 else f"{cost:.4f}"
 
 
 def _goal(goal: Judged) -> str:

@@ -68,6 +68,13 @@ def test_table_says_what_was_not_run_and_why() -> None:
     assert "b: kinema plan has no --start" in text
 
 
+def test_table_says_where_a_baseline_is_cheaper() -> None:
+    text = table([replace(ROW, rivals=(Rival("bfd", 9.5, -0.05, 1.0, ""), Rival("ffd", 10.0, 0.0, 1.0, "")))])
+
+    assert "shapes-100: bfd is cheaper than the plan: 9.500000 $/h against 10.000000" in text
+    assert "ffd is cheaper" not in text
+
+
 def test_plot_is_a_picture_with_a_point_for_each_size() -> None:
     rows = [asdict(replace(ROW, pods=pods)) for pods in (100, 1000, 150_000)]
 
