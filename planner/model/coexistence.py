@@ -4,7 +4,8 @@ What is decided on each node by itself becomes a share of the node (`Resources.s
 
 - a host port: the whole share;
 - anti-affinity by host name: a pod that carries the term takes the whole share, one that is only matched takes one
-  part of it, so that matched pods share a node among themselves and never with one that carries the term;
+  part of it, so that matched pods share a node among themselves and never with one that carries the term. Pods that
+  carry it and are not matched themselves are one side and matched pods the other, of which a node has one;
 - spread by host name: 1 / maxSkew for each matching pod. The emptiest node is taken to be empty, since a new node
   may always come (Karpenter counts in the same way), so that no node may hold more than maxSkew.
 
@@ -23,11 +24,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from planner.model.cluster import HOSTNAME, Node, Pod
-from planner.model.resources import WHOLE_NODE
+from planner.model.resources import BEARER, TARGET, WHOLE_NODE, other_side
 from planner.model.scheduling import LabelSelector, PodRules, PodTerm, Spread
 
 _FINEST_SKEW = 848
 """Up to this maximum skew a share is exact (see WHOLE_NODE)."""
+
+MOST_SIDED = 31
+"""Of so many terms the two sides are told apart (two bits of 64 each); of further ones each pod that carries the term
+gets a node without any that it matches or that carries it."""
 
 
 def interpreted(nodes: Sequence[Node], pods: Sequence[Pod]) -> tuple[Pod, ...]:
@@ -42,7 +47,7 @@ def interpreted(nodes: Sequence[Node], pods: Sequence[Pod]) -> tuple[Pod, ...]:
     by_name = {node.name: node for node in nodes}
     clipped: dict[int, dict[str, int]] = defaultdict(dict)
     for exclusion in _exclusions(kinds):
-        _add_shares(exclusion, by_name.keys(), clipped)
+        _add_shares(exclusion, kinds, by_name.keys(), clipped)
     for kind in kinds:
         _keep_domains(kind, kinds)
         _hold_companions(kind, kinds)
@@ -145,11 +150,20 @@ def _exclusions(kinds: Sequence[Kind]) -> Iterator[_Exclusion]:
                 kind.reasons.append(f"a topology spread with a maxSkew above {_FINEST_SKEW}")
             elif spread.topology_key == HOSTNAME:
                 spreads[(kind.namespace, spread.selector, spread.max_skew)] = None
+    sided = 0
     for term, carriers in terms.items():
-        only_matched = [kind for kind in kinds if kind not in carriers and kind.matched_by(term)]
-        weights = (*((kind, WHOLE_NODE) for kind in carriers), *((kind, 1) for kind in only_matched))
         where = "all namespaces" if term.namespaces is None else ", ".join(sorted(term.namespaces))
-        yield _Exclusion(f"anti-affinity to {text_of(term.selector)} in {where}", weights)
+        name = f"anti-affinity to {text_of(term.selector)} in {where}"
+        matched = [kind for kind in kinds if kind.matched_by(term)]
+        paired, alone = carriers, [kind for kind in carriers if kind not in matched]
+        if alone and sided < MOST_SIDED:
+            sided += 1
+            yield _Exclusion(name + BEARER, tuple((kind, 1) for kind in alone))
+            yield _Exclusion(name + TARGET, tuple((kind, 1) for kind in matched))
+            paired = [kind for kind in carriers if kind in matched]
+        if paired:
+            others = [kind for kind in matched if kind not in paired]
+            yield _Exclusion(name, (*((kind, WHOLE_NODE) for kind in paired), *((kind, 1) for kind in others)))
     for namespace, selector, skew in spreads:
         counted = (kind for kind in kinds if kind.namespace == namespace and selector.matches(kind.labels))
         name = f"spread of {text_of(selector)} in {namespace} with maxSkew {skew}"
@@ -164,7 +178,9 @@ def text_of(selector: LabelSelector | None) -> str:
     return " and ".join(parts)
 
 
-def _add_shares(rule: _Exclusion, nodes: Iterable[str], clipped: dict[int, dict[str, int]]) -> None:
+def _add_shares(
+    rule: _Exclusion, kinds: Sequence[Kind], nodes: Iterable[str], clipped: dict[int, dict[str, int]]
+) -> None:
     """Give each kind its share; where pods of one node take more than it has, they stay there and take just that."""
     load: Counter[str] = Counter()
     for kind, weight in rule.weights:
@@ -172,6 +188,10 @@ def _add_shares(rule: _Exclusion, nodes: Iterable[str], clipped: dict[int, dict[
         for node, count in kind.on.items():
             load[node] += weight * count
     left = {node: WHOLE_NODE for node in nodes if load[node] > WHOLE_NODE}
+    if (other := other_side(rule.name)) is not None:
+        # What stands on a node beside the other side, which came first, stays there without a mark.
+        sides = {node for kind in kinds if other in kind.shares for node in kind.on}
+        left = dict.fromkeys(sides & load.keys(), 0)
     if not left:
         return
     for kind, weight in rule.weights:

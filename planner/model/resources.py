@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 
 _FIELDS = ("cpu_millicores", "memory_bytes", "pods", "ephemeral_storage_bytes")
 
+BEARER, TARGET = " (bearer)", " (target)"
+"""How the names of the two sides end that never share a node, while each side is welcome to itself."""
+
 WHOLE_NODE = 720720
 """All shares of one node (see `Resources.shares`): divisible by every number to 16, so that n pods of a share of
 WHOLE_NODE // n fit and n + 1 do not, for every n up to 848."""
@@ -21,6 +24,7 @@ class Resources:
     `shares` are what pods that exclude each other take of a node: a host port, a required anti-affinity, a place
     under a maximum skew (`planner.model.coexistence`). Every node has WHOLE_NODE of each by nature, so that a node's
     own `shares` are empty, and what is left of it holds what was taken as negative numbers. Public formats are without.
+    The share of a side (BEARER, TARGET) is no amount but a mark: it fits where nothing of the other side is.
     """
 
     cpu_millicores: int = 0
@@ -92,9 +96,17 @@ class Resources:
             has = dict(room.extended)
             if any(amount > has.get(name, 0) for name, amount in self.extended):
                 return False
-        if self.shares:
-            taken = dict(room.shares)
-            return all(amount <= WHOLE_NODE + taken.get(name, 0) for name, amount in self.shares)
+        return not self.shares or self._shares_fit(dict(room.shares))
+
+    def _shares_fit(self, taken: Mapping[str, int]) -> bool:
+        own = dict(self.shares)
+        for name, amount in self.shares:
+            other = other_side(name)
+            if other is None:
+                if amount > WHOLE_NODE + taken.get(name, 0):
+                    return False
+            elif other in own or taken.get(other, 0):
+                return False
         return True
 
     def _combine(self, other: Resources, sign: int) -> Resources:
@@ -122,3 +134,10 @@ def _combined(
 def is_share(name: str) -> bool:
     """Tell the name of a share from that of a resource: it has a space, which no name of Kubernetes may have."""
     return " " in name
+
+
+def other_side(name: str) -> str | None:
+    """Return the share of the side that never shares a node with this one; None where the share is an amount."""
+    if name.endswith(BEARER):
+        return name.removesuffix(BEARER) + TARGET
+    return name.removesuffix(TARGET) + BEARER if name.endswith(TARGET) else None

@@ -18,6 +18,7 @@ from planner.model.resources import Resources
 from planner.model.scheduling import NodeConstraints, Taint
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
+_FIRST_OF_PAIRS = 0x5555_5555_5555_5555
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,22 @@ def within_capacity(requests: IntArray, room: IntArray, contents: IntArray) -> n
     used = contents @ requests
     holds: npt.NDArray[np.bool_] = ((used <= room) | (used == 0)).all(axis=1)
     return holds
+
+
+def opposed(sides: IntArray) -> npt.NDArray[np.bool_]:
+    """Say of each number of bits, two for each rule, whether it has both bits of one; same shape."""
+    both: npt.NDArray[np.bool_] = (sides & (sides >> 1) & _FIRST_OF_PAIRS) != 0
+    return both
+
+
+def one_side_of_each(sides: IntArray, contents: IntArray) -> npt.NDArray[np.bool_]:
+    """Min(sum of x_gn over one side, sum over the other) = 0 for every rule with two sides; (contents,).
+
+    Required anti-affinity whose bearers it does not match: a node has bearers or targets. Shapes: sides (groups),
+    contents (n, groups).
+    """
+    present = np.bitwise_or.reduce(np.where(contents > 0, sides[None, :], 0), axis=1)
+    return ~opposed(present)
 
 
 def every_pod_has_a_place(contents: IntArray) -> IntArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from planner.optimizer import constraints
 from planner.optimizer.constraints import IntArray
@@ -50,7 +51,8 @@ def fill(problem: Problem, start: Packing, fit: Fit) -> Packing:
         order = np.arange(classes.size)
         if fit == "best":
             order = np.argsort((rem / typical).max(axis=1, initial=0.0), kind="stable")
-        holds = np.where(problem.admissible[classes, g], _fitting(rem, asks), 0)[order]
+        open_ = problem.admissible[classes, g] & ~_repelled(problem, contents, g)
+        holds = np.where(open_, _fitting(rem, asks), 0)[order]
         taken = np.clip(left[g] - (np.cumsum(holds) - holds), 0, holds)
         contents[order, g] += taken
         rem[order] -= taken[:, None] * asks
@@ -109,7 +111,8 @@ def _absorb(problem: Problem, packing: Packing, pods: IntArray) -> Packing | Non
         if not left:
             continue
         order = np.argsort((rem / typical).max(axis=1, initial=0.0), kind="stable")
-        holds = np.where(problem.admissible[packing.classes, g], _fitting(rem, problem.requests[g]), 0)[order]
+        open_ = problem.admissible[packing.classes, g] & ~_repelled(problem, contents, g)
+        holds = np.where(open_, _fitting(rem, problem.requests[g]), 0)[order]
         taken = np.clip(left - (np.cumsum(holds) - holds), 0, holds)
         if taken.sum() < left:
             return None
@@ -151,6 +154,15 @@ def _with_minimums(problem: Problem, packing: Packing) -> Packing:
             classes = np.append(classes, best)
             contents = np.vstack([contents, np.zeros((1, contents.shape[1]), dtype=np.int64)])
     return Packing(classes, contents)
+
+
+def _repelled(problem: Problem, contents: IntArray, g: int) -> npt.NDArray[np.bool_]:
+    """Say which nodes hold pods beside which a pod of the group may not stand, (nodes)."""
+    if not problem.sides[g]:
+        return np.zeros(contents.shape[0], dtype=np.bool_)
+    opposed = constraints.opposed(problem.sides | problem.sides[g])
+    repelled: npt.NDArray[np.bool_] = np.any(contents[:, opposed] > 0, axis=1)
+    return repelled
 
 
 def _fitting(rem: IntArray, asks: IntArray) -> IntArray:

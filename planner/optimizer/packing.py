@@ -36,6 +36,8 @@ class Packing:
             found.append("a node holds a pod that it does not admit")
         if not constraints.within_capacity(problem.requests, problem.room[classes], contents).all():
             found.append("a node holds more than its room")
+        if not constraints.one_side_of_each(problem.sides, contents).all():
+            found.append("a node holds pods that stand apart")
         used = np.bincount(classes, minlength=len(problem.classes))
         existing = np.array([c.role != "offering" for c in problem.classes], dtype=np.bool_)
         if (used > problem.limits)[existing].any():

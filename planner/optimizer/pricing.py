@@ -19,11 +19,12 @@ Operations Research 28 (1980); of the surrogate: F. Glover, "Surrogate constrain
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from planner.optimizer import constraints
 from planner.optimizer.constraints import IntArray
 from planner.optimizer.problem import Problem
 
@@ -45,10 +46,12 @@ _CONTENTS_EACH = 3
 class Knapsacks:
     """What stays the same from one pricing to the next: one knapsack per class.
 
-    `requests` (groups, resources), `room` (classes, resources), `caps` and `present` (classes, groups).
+    `requests` (groups, resources), `sides` (groups), `room` (classes, resources), `caps` and `present` (classes,
+    groups).
     """
 
     requests: IntArray
+    sides: IntArray
     room: IntArray
     caps: IntArray
     present: IntArray
@@ -58,17 +61,22 @@ class Knapsacks:
     def of(cls, problem: Problem) -> Knapsacks:
         caps = problem.caps
         return cls(
-            problem.requests, np.maximum(problem.room, 0), caps, np.minimum(problem.present, caps), problem.move_price
+            problem.requests,
+            problem.sides,
+            np.maximum(problem.room, 0),
+            caps,
+            np.minimum(problem.present, caps),
+            problem.move_price,
         )
 
     def only(self, classes: IntArray) -> Knapsacks:
         """Return the knapsacks of some classes."""
-        return Knapsacks(self.requests, self.room[classes], self.caps[classes], self.present[classes], self.move_price)
+        return replace(self, room=self.room[classes], caps=self.caps[classes], present=self.present[classes])
 
     def capped(self, counts: IntArray) -> Knapsacks:
         """Return the knapsacks where no more than `counts` pods of each group are left."""
         caps = np.minimum(self.caps, counts[None, :])
-        return Knapsacks(self.requests, self.room, caps, np.minimum(self.present, caps), self.move_price)
+        return replace(self, caps=caps, present=np.minimum(self.present, caps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +161,11 @@ def _multipliers(sacks: Knapsacks, prices: IntArray) -> FloatArray:
             q = (rd - (mu - t * s - s * (u - x - t)) / t + (mu - x * z) / x) / theta
             normal = np.einsum("cgr,cgq->crq", a / theta[:, :, None], a) + eye * (w / y + 1e-12)[:, :, None]
             right = (a * q[:, :, None]).sum(axis=1) + (mu - w * y) / y - rb
-            dy = np.linalg.solve(normal, right[:, :, None])[:, :, 0]
+            try:
+                dy = np.linalg.solve(normal, right[:, :, None])[:, :, 0]
+            except np.linalg.LinAlgError:
+                # Any multipliers bound; those so far are as good as the steps that led to them.
+                break
             dx = q - (a * dy[:, None, :]).sum(axis=2) / theta
             dt = u - x - t - dx
             dw = (mu - w * y - w * dy) / y
@@ -206,8 +218,10 @@ class _Tree:
         owner: IntArray = np.arange(count)
         worth = self._worth(contents)
         rem: IntArray = np.subtract(sacks.room, contents @ sacks.requests)
-        alive = (rem >= 0).all(axis=1)
-        owner, worth, rem = owner[alive], worth[alive], rem[alive]
+        # Which sides are on the node already: bounds do not see them, but a content that has both of a pair is dropped.
+        marks: IntArray = np.bitwise_or.reduce(np.where(contents > 0, sacks.sides, 0), axis=1)
+        alive = (rem >= 0).all(axis=1) & ~constraints.opposed(marks)
+        owner, worth, rem, marks = owner[alive], worth[alive], rem[alive], marks[alive]
         lost = np.full(count, -np.inf)
         trail: list[tuple[IntArray, IntArray]] = [(np.flatnonzero(alive), np.zeros(int(alive.sum()), dtype=np.int64))]
         for stage in range(stages):
@@ -228,9 +242,9 @@ class _Tree:
             many = np.maximum(last - first + 1, 0)
             base = np.arange(owner.size)
             if (made := int(many.sum())) > _MOST_MADE:
-                base = _narrow(base, owner, worth, rem, bound, lost, max(1, width * _MOST_MADE // made))
+                base = _narrow(base, owner, worth, _state(rem, marks), bound, lost, max(1, width * _MOST_MADE // made))
                 owner, worth, rem, first, many = owner[base], worth[base], rem[base], first[base], many[base]
-                g = g[base]
+                g, marks = g[base], marks[base]
             parent = np.repeat(np.arange(owner.size), many)
             take = np.arange(parent.size) - np.repeat(np.cumsum(many) - many, many) + first[parent]
             g, owner_next = g[parent], owner[parent]
@@ -241,10 +255,11 @@ class _Tree:
             _, bound = self._bounds(
                 owner_next, worth_next, rem_next, suffix[:, after], grain[:, after], surrogate, after
             )
-            keep = np.flatnonzero(bound > floor[owner_next] + _MARGIN)
-            keep = _narrow(keep, owner_next, worth_next, rem_next, bound, lost, width)
+            marks_next = marks[parent] | np.where(take > 0, sacks.sides[g], 0)
+            keep = np.flatnonzero((bound > floor[owner_next] + _MARGIN) & ~constraints.opposed(marks_next))
+            keep = _narrow(keep, owner_next, worth_next, _state(rem_next, marks_next), bound, lost, width)
             trail.append((base[parent[keep]], take[keep]))
-            owner, worth, rem = owner_next[keep], worth_next[keep], rem_next[keep]
+            owner, worth, rem, marks = owner_next[keep], worth_next[keep], rem_next[keep], marks_next[keep]
         better = np.flatnonzero(worth > floor[owner])
         winners = better[np.lexsort((better, -worth[better], owner[better]))]
         starts = np.unique(owner[winners], return_index=True)[1]
@@ -341,10 +356,15 @@ def _add_pods(best: FloatArray, pods: IntArray, profit: IntArray, size: IntArray
         best[some] = np.maximum(best[some], np.where(source >= 0, more, 0.0))
 
 
+def _state(rem: IntArray, marks: IntArray) -> IntArray:
+    """Return what two partial contents must have in common so that the one of less worth can go."""
+    return np.column_stack([rem, marks]) if marks.any() else rem
+
+
 def _narrow(
     keep: IntArray, owner: IntArray, worth: IntArray, rem: IntArray, bound: FloatArray, lost: FloatArray, width: int
 ) -> IntArray:
-    """Keep one content of several with equal room left, and the `width` of best bound of each class.
+    """Keep one content of several with equal `rem` (`_state`), and the `width` of best bound of each class.
 
     `lost` takes the best bound of what is dropped for its number.
     """

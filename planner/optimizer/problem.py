@@ -18,7 +18,7 @@ from planner.model.cluster import CapacityType, Node, Pod
 from planner.model.disruption import Assessment, foreign_taints, planned_pods, pod_key
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Offering
-from planner.model.resources import Resources
+from planner.model.resources import BEARER, Resources, other_side
 from planner.optimizer import constraints
 from planner.optimizer.constraints import Row
 from planner.optimizer.movement import GroupKey
@@ -68,7 +68,9 @@ class NodeClass:
 @dataclass(frozen=True, slots=True)
 class Problem:
     """What is solved. Arrays: `requests` (groups, resources), `room` (classes, resources), `admissible` and
-    `present` (classes, groups), `counts` and `pending` (groups), `costs` and `limits` (classes).
+    `present` (classes, groups), `counts`, `pending` and `sides` (groups), `costs` and `limits` (classes).
+
+    `sides` are bits, two for each rule by which two sides never share a node: see `constraints.one_side_of_each`.
 
     `constant` is the part of the value that no decision changes: frozen nodes' prices, and the overlap price of
     every removable node (which a node that stays earns back through its cost). Nanodollars per hour.
@@ -83,6 +85,7 @@ class Problem:
     room: IntArray
     admissible: BoolArray
     present: IntArray
+    sides: IntArray
     costs: IntArray
     limits: IntArray
     rows: tuple[Row, ...]
@@ -332,6 +335,7 @@ def _arrange(
         room=_amounts((room.left(resources) for room in rooms), resources),
         admissible=np.array(admissible, dtype=np.bool_).reshape(len(classes), len(groups)),
         present=np.array(present, dtype=np.int64).reshape(len(classes), len(groups)),
+        sides=_sides(groups),
         costs=np.array([c.cost for c in classes], dtype=np.int64),
         limits=np.array([c.limit for c in classes], dtype=np.int64),
         rows=rows,
@@ -354,7 +358,16 @@ def _offering_order(offering: Offering) -> tuple[object, ...]:
 def _counted(groups: Sequence[Group]) -> tuple[str, ...]:
     """Name the resources that any group requests; pods always."""
     asked = {name for group in groups for name, amount in group.requests.requested().items() if amount}
-    return tuple(sorted(asked | {"pods"}))
+    return tuple(sorted({name for name in asked if other_side(name) is None} | {"pods"}))
+
+
+def _sides(groups: Sequence[Group]) -> IntArray:
+    """Return the sides of each group as bits: of each pair one for those that bear the rule, the next for targets."""
+    names = sorted({name for group in groups for name, _ in group.requests.shares if name.endswith(BEARER)})
+    bits = {name: 1 << (2 * i) for i, name in enumerate(names)}
+    bits |= {str(other_side(name)): 2 << (2 * i) for i, name in enumerate(names)}
+    sides = [sum(bits.get(name, 0) for name, _ in group.requests.shares) for group in groups]
+    return np.array(sides, dtype=np.int64)
 
 
 def _amounts(rows: Iterable[Sequence[int]], resources: Sequence[str]) -> IntArray:

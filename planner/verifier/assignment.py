@@ -85,11 +85,12 @@ def _overfull(name: str, load: Resources, spot: Spot) -> list[str]:
     if load == Resources() or load.fits_in(spot.room):
         return []
     asked = load.requested()
-    return [
+    over = [
         f"node {name} is overfull: {amount} of {room} {resource}"
         for (resource, amount), room in zip(asked.items(), spot.room.left(asked), strict=True)
         if amount > 0 and amount > room
     ]
+    return over or [f"node {name} has pods that stand apart: {', '.join(share for share, _ in load.shares)}"]
 
 
 def _search(

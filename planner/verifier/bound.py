@@ -9,17 +9,22 @@ prices π and λ is derived from the inputs; any π, λ >= 0 give a valid bound.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import CertificateClass, CertificateGroup, CertificateRow, Plan
+from planner.model.resources import other_side
 from planner.verifier.facts import Facts, Group, Spot, adopted, gather, offering_key
 from planner.verifier.knapsack import Item, Range, greatest_value
 from planner.verifier.placement import check_placement
 
 _OPTIMAL_TOLERANCE_NANOUSD_PER_HOUR = 1000
 """How far the bound of a plan called optimal may be below its value, for each node: prices π are rounded."""
+
+_MOST_PAIRS = 8
+"""Up to so many pairs of sides each choice of one of both is a knapsack of its own."""
 
 _FIRST_SHARE = 0.2
 """Of the time, how much the first round over the knapsacks may take."""
@@ -258,7 +263,8 @@ class _Terms:
         self.counts = counts
         self.rows = [row for row in rows if row.dual_nanousd_per_hour]
         self.move = facts.inputs.prices.move_nanousd_per_hour
-        self.names = sorted({name for group in facts.groups for name in group.key.requests.requested()})
+        asked = {name for group in facts.groups for name in group.key.requests.requested()}
+        self.names = sorted(name for name in asked if other_side(name) is None)
         self.constant = self._constant()
 
     def _constant(self) -> int:
@@ -283,20 +289,34 @@ class _Terms:
                 worth += -row.dual_nanousd_per_hour if row.kind == "pool-maximum" else row.dual_nanousd_per_hour
         return column.cost - worth
 
-    def items(self, column: _Column) -> tuple[tuple[Item, ...], tuple[int, ...]]:
-        """Return the knapsack of one node: pods that are there already are worth π, arriving ones π - m."""
-        found: list[Item] = []
-        for index, group in enumerate(self.facts.groups):
-            count, price = self.counts[index]
-            if not count or not price or not column.spot.takes(group.key):
-                continue
-            amounts = group.key.requests.requested()
-            weights = tuple(amounts.get(name, 0) for name in self.names)
-            staying = min(count, column.here.get(index, 0))
-            if staying:
-                found.append(Item(price, weights, staying))
-            found.append(Item(price - self.move, weights, count - staying))
-        return tuple(found), column.spot.room.left(self.names)
+    def items(self, column: _Column) -> list[tuple[tuple[Item, ...], tuple[int, ...]]]:
+        """Return the knapsack of one node: pods that are there already are worth π, arriving ones π - m.
+
+        Of two sides that never share a node each is tried without the other; the best content is that of one of these
+        knapsacks. Beyond `_MOST_PAIRS` pairs of sides they are let together, which can only weaken the bound.
+        """
+        useful = [
+            (index, group, dict(group.key.requests.shares))
+            for index, group in enumerate(self.facts.groups)
+            if all(self.counts[index]) and column.spot.takes(group.key)
+        ]
+        marks = {name for _, _, shares in useful for name in shares}
+        pairs = sorted((name, other) for name in marks if (other := other_side(name)) in marks and name < str(other))
+        found = []
+        for absent in itertools.product(*pairs[:_MOST_PAIRS]):
+            items: list[Item] = []
+            for index, group, shares in useful:
+                if not shares.keys().isdisjoint(absent):
+                    continue
+                count, price = self.counts[index]
+                amounts = group.key.requests.requested()
+                weights = tuple(amounts.get(name, 0) for name in self.names)
+                staying = min(count, column.here.get(index, 0))
+                if staying:
+                    items.append(Item(price, weights, staying))
+                items.append(Item(price - self.move, weights, count - staying))
+            found.append((tuple(items), column.spot.room.left(self.names)))
+        return found
 
 
 def _knapsacks(
@@ -307,12 +327,16 @@ def _knapsacks(
     A first round gives each a small share of the time, so that a few hard ones do not keep the others open; a second
     one shares what is left among those that are.
     """
-    questions = {label: (*terms.items(column), terms.floor(column)) for label, column in columns.items()}
-    waiting = set(questions.values())
-    answers: dict[object, Range] = {}
+    questions = {
+        label: [(*knapsack, terms.floor(column)) for knapsack in terms.items(column)]
+        for label, column in columns.items()
+    }
+    every = [question for asked in questions.values() for question in asked]
+    waiting = set(every)
+    answers: dict[tuple[tuple[Item, ...], tuple[int, ...], int], Range] = {}
     for share in (_FIRST_SHARE, 1.0):
         still_open = len(waiting)
-        for question in questions.values():
+        for question in every:
             if question not in waiting:
                 continue
             waiting.remove(question)
@@ -320,8 +344,11 @@ def _knapsacks(
             until = now() + share * max(0.0, deadline - now()) / still_open
             still_open -= 1
             answers[question] = greatest_value(items, room, floor, _expiry(until, now))
-        waiting = {question for question in questions.values() if not answers[question].exact}
-    return {label: answers[question] for label, question in questions.items()}
+        waiting = {question for question in every if not answers[question].exact}
+    return {
+        label: Range(max(answers[q].lower for q in asked), max(answers[q].upper for q in asked))
+        for label, asked in questions.items()
+    }
 
 
 def _expiry(until: float, now: Callable[[], float]) -> Callable[[], bool]:

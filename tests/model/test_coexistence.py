@@ -9,7 +9,7 @@ import pytest
 from planner.model.cluster import HOSTNAME, ZONE, Node, Pod
 from planner.model.coexistence import excess, interpreted, surge_hindrances
 from planner.model.domains import find_homes
-from planner.model.resources import WHOLE_NODE
+from planner.model.resources import BEARER, TARGET, WHOLE_NODE
 from planner.model.scheduling import LabelSelector, PodRules, PodTerm, Requirement, Spread
 from tests.building import deployment, node, offering, pod, pods_of
 
@@ -18,6 +18,10 @@ NODES = [node("a1", zone="a"), node("a2", zone="a"), node("b1", zone="b")]
 
 def of(app: str) -> LabelSelector:
     return LabelSelector((Requirement("app", "In", (app,)),))
+
+
+def of_any(*apps: str) -> LabelSelector:
+    return LabelSelector((Requirement("app", "In", apps),))
 
 
 def apart(app: str, key: str = HOSTNAME) -> PodRules:
@@ -56,13 +60,31 @@ class TestShares:
         assert (name, whole) == ("anti-affinity to app In (db) in default", WHOLE_NODE)
         assert found["web-0"].requests.shares == ()
 
-    def test_matched_pods_share_a_node_with_each_other(self) -> None:
-        # web avoids batch: one web takes the whole share, a batch pod one part of it.
-        found = told(*app("web", apart("batch"), {"a1": 1}), *app("batch", on={"b1": 2}))
-        assert found["batch-0"].requests.shares == (("anti-affinity to app In (batch) in default", 1),)
+    def test_pods_that_are_only_matched_share_a_node_with_each_other(self) -> None:
+        # db avoids db and batch, which does not carry the term: batch takes one part of it.
+        rule = PodRules(anti_affinity=(PodTerm(HOSTNAME, None, of_any("db", "batch")),))
+        found = told(*app("db", rule, {"a1": 1}), *app("batch", on={"b1": 2}))
+        assert [dict(found[name].requests.shares).popitem()[1] for name in ("db-0", "batch-0")] == [WHOLE_NODE, 1]
         room = NODES[2].allocatable - found["batch-0"].requests
         assert found["batch-1"].requests.fits_in(room)
-        assert not found["web-0"].requests.fits_in(room)
+        assert not found["db-0"].requests.fits_in(room)
+
+    def test_pods_that_avoid_others_and_not_themselves_are_a_side_of_which_a_node_has_one(self) -> None:
+        found = told(*app("web", apart("batch"), {"a1": 2}), *app("batch", on={"b1": 2}))
+        web, batch = found["web-0"].requests, found["batch-0"].requests
+        name = "anti-affinity to app In (batch) in default"
+        assert (web.shares, batch.shares) == (((name + BEARER, 1),), ((name + TARGET, 1),))
+        room = NODES[0].allocatable
+        assert web.fits_in(room - web)
+        assert batch.fits_in(room - batch)
+        assert not batch.fits_in(room - web)
+        assert not web.fits_in(room - batch)
+        assert not (web + batch).fits_in(room)
+
+    def test_two_sides_that_share_a_node_already_stay_there(self) -> None:
+        found = told(*app("web", apart("batch"), {"a1": 1}), *app("batch", on={"a1": 1, "b1": 1}))
+        assert [bool(found[n].unmodelled) for n in ("web-0", "batch-0", "batch-1")] == [False, True, False]
+        assert (found["web-0"].requests + found["batch-0"].requests).fits_in(NODES[0].allocatable)
 
     @pytest.mark.parametrize("skew", [1, 2, 3, 7, 848])
     def test_a_spread_by_host_name_lets_max_skew_pods_on_a_node(self, skew: int) -> None:

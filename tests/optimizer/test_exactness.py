@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from planner.model.cluster import HOSTNAME, Pod
+from planner.model.coexistence import interpreted
 from planner.model.effort import Effort, Watch
 from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.resources import Resources
+from planner.model.scheduling import LabelSelector, PodRules, PodTerm, Requirement, Spread
 from planner.optimizer import optimize
 from planner.verifier import verify
 from tests.building import catalogue, deployment, inputs, node, offering, pods_of, snapshot
@@ -21,9 +24,24 @@ from tests.building import catalogue, deployment, inputs, node, offering, pods_o
 _MACHINES = {"s": (2000, 4, 0.11), "m": (4000, 10, 0.2), "l": (6000, 12, 0.31)}
 
 
+def _rules_of(name: str) -> tuple[PodRules, ...]:
+    """Return the rules that may be drawn for a workload; a spread is about its own pods alone."""
+    own, first = (LabelSelector((Requirement("app", "In", (app,)),)) for app in (name, "w0"))
+    return (
+        PodRules(),
+        PodRules(),
+        PodRules(host_ports=(("TCP", 80),)),
+        PodRules(anti_affinity=(PodTerm(HOSTNAME, None, first),)),
+        PodRules(spreads=(Spread(HOSTNAME, 2, own),)),
+    )
+
+
 @st.composite
 def tiny_clusters(draw: st.DrawFn) -> PlanningInputs:
-    """Draw up to three nodes and up to five pods in two workloads that are evicted pod by pod."""
+    """Draw up to three nodes and up to five pods in two workloads that are evicted pod by pod.
+
+    Their rules between pods hold from the start.
+    """
     nodes = [
         node(f"n{i}", kind, _MACHINES[kind][0], _MACHINES[kind][1])
         for i, kind in enumerate(draw(st.lists(st.sampled_from("sml"), max_size=3)))
@@ -34,21 +52,45 @@ def tiny_clusters(draw: st.DrawFn) -> PlanningInputs:
         size = draw(st.integers(2, 3 if w == 0 else 2))
         cpu, memory_gib = draw(st.sampled_from([(500, 1), (900, 2), (1500, 1), (1900, 5), (700, 4)]))
         load = deployment(f"w{w}", size, cpu, memory_gib, kind="StatefulSet")
+        rules = draw(st.sampled_from(_rules_of(load.name)))
         on: Counter[str] = Counter()
         for _ in range(size):
-            fits = [name for name, left in room.items() if load.requests.fits_in(left)]
+            one = pods_of(load, pending=1, rules=rules)[0]
+            standing = pods + pods_of(load, on, rules=rules)
+            fits = [
+                name
+                for name, left in room.items()
+                if load.requests.fits_in(left) and _get_along([p for p in standing if p.node == name] + [one])
+            ]
             if fits and draw(st.booleans()):
                 spot = draw(st.sampled_from(fits))
                 room[spot] = room[spot] - load.requests
                 on[spot] += 1
         workloads.append(load)
-        pods += pods_of(load, on, pending=size - on.total())
+        pods += pods_of(load, on, pending=size - on.total(), rules=rules)
     kinds = draw(st.lists(st.sampled_from("sml"), min_size=1, max_size=3, unique=True))
     offers = [offering(k, _MACHINES[k][2], _MACHINES[k][0], _MACHINES[k][1]) for k in "sml"]
     prices = ChangePrices(24, draw(st.sampled_from([0, 1_000_000, 700_000_000])), draw(st.sampled_from([0, 15, 600])))
     whole = catalogue(*offers)
     sold = type(whole)(whole.machines, tuple(o for o in offers if o.machine_type in kinds))
-    return inputs(snapshot(nodes, workloads, pods), sold, prices=prices)
+    return inputs(snapshot(nodes, workloads, interpreted(nodes, pods)), sold, prices=prices)
+
+
+def _get_along(pods: Sequence[Pod]) -> bool:
+    """Say whether these pods may stand on one node together; of a spread no more than maxSkew pods."""
+    ports = [port for p in pods for port in p.rules.host_ports]
+    apart = (
+        term.matches(other.namespace, other.labels)
+        for p in pods
+        for other in pods
+        if other is not p
+        for term in p.rules.anti_affinity
+    )
+    crowded = (
+        sum(spread.selector.matches(other.labels) for other in pods) > spread.max_skew
+        for spread in {spread for p in pods for spread in p.rules.spreads}
+    )
+    return len(ports) == len(set(ports)) and not any(apart) and not any(crowded)
 
 
 @pytest.mark.parametrize("solver", ["HIGHS", "GLPK_MI"])
@@ -56,7 +98,7 @@ def tiny_clusters(draw: st.DrawFn) -> PlanningInputs:
 @given(drawn=tiny_clusters())
 def test_no_plan_at_all_is_better(solver: str, drawn: PlanningInputs) -> None:
     ticks = itertools.count()
-    plan = optimize(drawn, Effort(solver=solver), Watch(lambda: next(ticks) * 1e-4, lambda progress: None))
+    plan = optimize(drawn, Effort(solver=solver, target_gap=0.0), Watch(lambda: next(ticks) * 1e-4, lambda progress: None))
     assert verify(plan, drawn, 60.0, lambda: 0.0).problems == ()
     left_out = sum(u.count for u in plan.unplaced.values())
     assert (left_out, plan.objective.value_nanousd_per_hour) == min(_every_plan(drawn))
@@ -67,7 +109,9 @@ def _every_plan(given: PlanningInputs) -> Iterator[tuple[int, int]]:
     """Yield (pods without a place, value) of every plan, by putting every pod everywhere."""
     pods = list(given.snapshot.pods)
     existing = [(n.name, n.allocatable) for n in given.snapshot.nodes]
-    for spots in _placements([p.requests for p in pods], [room for _, room in existing], given):
+    for spots in _placements([p.requests.plain for p in pods], [room for _, room in existing], given):
+        if not all(_get_along([p for p, s in zip(pods, spots, strict=True) if s == at]) for at in set(spots) - {None}):
+            continue
         moves = Counter[tuple[str, int | None]]()
         for pod, spot in zip(pods, spots, strict=True):
             moves[pod.workload, spot] += 1
@@ -86,7 +130,7 @@ def _every_plan(given: PlanningInputs) -> Iterator[tuple[int, int]]:
             elif held:
                 cost += given.prices.overlap_nanousd_per_hour(price)
         for fresh in {s for s in spots if s is not None and s >= len(existing)}:
-            load = sum((p.requests for p, s in zip(pods, spots, strict=True) if s == fresh), Resources())
+            load = sum((p.requests.plain for p, s in zip(pods, spots, strict=True) if s == fresh), Resources())
             cost += min(o.price_nanousd_per_hour for o in given.catalogue.offerings if load.fits_in(o.allocatable))
         yield spots.count(None), cost + given.prices.moves_nanousd_per_hour(arriving - placed_pending)
 

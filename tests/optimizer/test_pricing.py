@@ -18,8 +18,11 @@ def some_knapsacks(seed: int) -> tuple[Knapsacks, IntArray]:
     groups = int(chance.integers(1, 5))
     cpu, memory = chance.integers(1, 9, groups) * 250, chance.integers(0, 9, groups) * 512
     caps = chance.integers(0, 6, (3, groups))
+    # Every other case has two rules with two sides each; a group may be on both sides of different ones.
+    sides = chance.choice([0, 0b01, 0b10, 0b1001, 0b1000], groups) if seed % 2 else np.zeros(groups, dtype=np.int64)
     sacks = Knapsacks(
         requests=np.stack([cpu, memory, np.ones(groups, dtype=np.int64)], axis=1),
+        sides=sides,
         room=np.stack([chance.integers(0, 5000, 3), chance.integers(0, 9000, 3), chance.integers(1, 12, 3)], axis=1),
         caps=caps,
         present=np.minimum(caps, chance.integers(0, 3, (3, groups))),
@@ -35,7 +38,13 @@ def worth(sacks: Knapsacks, prices: IntArray, k: int, content: IntArray) -> int:
 
 def best(sacks: Knapsacks, prices: IntArray, k: int) -> int:
     contents = (np.array(x) for x in itertools.product(*(range(int(cap) + 1) for cap in sacks.caps[k])))
-    return max(worth(sacks, prices, k, x) for x in contents if (x @ sacks.requests <= sacks.room[k]).all())
+    return max(worth(sacks, prices, k, x) for x in contents if possible(sacks, k, x))
+
+
+def possible(sacks: Knapsacks, k: int, content: IntArray) -> bool:
+    marks = {int(side) for side in sacks.sides[content > 0]}
+    clash = any((a & 0b01 and b & 0b10) or (a & 0b0100 and b & 0b1000) for a in marks for b in marks)
+    return bool((content @ sacks.requests <= sacks.room[k]).all()) and not clash
 
 
 @pytest.mark.parametrize("buckets", [0, 7, 500])
@@ -47,7 +56,7 @@ def test_wide_search_finds_the_best_content_of_every_class(seed: int, buckets: i
     assert priced.upper.tolist() == expected
     found = [0, 0, 0]
     for k, content in zip(priced.classes.tolist(), priced.contents, strict=True):
-        assert (content @ sacks.requests <= sacks.room[k]).all()
+        assert possible(sacks, k, content)
         assert (content <= sacks.caps[k]).all()
         found[k] = max(found[k], worth(sacks, prices, k, content))
     assert found == expected
