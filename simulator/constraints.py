@@ -8,12 +8,15 @@ from typing import Final
 import msgspec
 
 from planner.kube import specs
-from planner.kube.objects import PodSpec
+from planner.kube.objects import NodeTerms, PodSpec
 from planner.model.resources import Resources
-from planner.model.scheduling import NodeConstraints, NodeSelectorTerm, Taint
+from planner.model.scheduling import NodeConstraints, NodeSelectorTerm, PodRules, Taint
 from simulator.store import Json
 
 UNSCHEDULABLE: Final = "node.kubernetes.io/unschedulable"
+
+_RULING: Final = ("affinity", "hostNetwork", "initContainers", "topologySpreadConstraints")
+"""The fields of a spec, besides its containers, that hold what it demands of other pods."""
 
 
 def admits(spec: Json, node: Json) -> bool:
@@ -48,9 +51,16 @@ def requests_of(spec: Json) -> Resources:
     return _understood(msgspec.json.encode(spec))[1]
 
 
-def unmodelled_in(spec: Json) -> tuple[str, ...]:
-    """Name the hard constraints of a spec that the planner does not model."""
-    return _understood(msgspec.json.encode(spec))[2]
+def rules_of(pod: Json) -> PodRules:
+    """Return what a pod demands of the pods around it."""
+    spec, labels = pod["spec"], pod["metadata"].get("labels") or {}
+    asked = {key: spec[key] for key in _RULING if key in spec} | {"containers": spec["containers"]}
+    return _rules(msgspec.json.encode(asked), pod["metadata"]["namespace"], frozenset(labels.items()))
+
+
+def node_terms_of(selector: Json) -> tuple[NodeSelectorTerm, ...]:
+    """Return the terms of a node selector, one of which must hold."""
+    return specs.terms(msgspec.convert(selector, NodeTerms))
 
 
 def preferences_of(spec: Json) -> tuple[tuple[int, NodeSelectorTerm], ...]:
@@ -72,9 +82,14 @@ def allocatable_of(node: Json) -> Resources:
 
 
 @functools.lru_cache(maxsize=4096)
-def _understood(encoded: bytes) -> tuple[NodeConstraints, Resources, tuple[str, ...]]:
+def _understood(encoded: bytes) -> tuple[NodeConstraints, Resources]:
     spec = msgspec.json.decode(encoded, type=PodSpec)
-    return specs.constraints(spec), specs.pod_requests(spec, "spec"), specs.unmodelled(spec)
+    return specs.constraints(spec), specs.pod_requests(spec, "spec")
+
+
+@functools.lru_cache(maxsize=4096)
+def _rules(encoded: bytes, namespace: str, labels: frozenset[tuple[str, str]]) -> PodRules:
+    return specs.rules(msgspec.json.decode(encoded, type=PodSpec), namespace, dict(labels))
 
 
 @functools.lru_cache(maxsize=4096)

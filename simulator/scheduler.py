@@ -8,12 +8,12 @@ from typing import Final
 
 from planner.model.resources import Resources
 from planner.model.scheduling import Taint
-from planner.ports import NODES, PODS
+from planner.ports import CLAIMS, NODES, PODS, VOLUMES
 from simulator.api import ApiServer, condition, is_active, is_deleting, set_condition
 from simulator.constraints import allocatable_of, constraints_of, preferences_of, requests_of, taints_of
 from simulator.extenders import Extender, ExtenderFault
-from simulator.selectors import selects
-from simulator.store import Change, Json, Key, controller_of, key_of
+from simulator.neighbours import Neighbours
+from simulator.store import Change, Json, Key, controller_of
 
 CYCLE_SECONDS: Final = 0.005
 """Time of one scheduling cycle; the real scheduler binds about 200 pods a second."""
@@ -22,9 +22,6 @@ FIRST_BACKOFF_SECONDS: Final = 1.0
 LAST_BACKOFF_SECONDS: Final = 10.0
 FLUSH_SECONDS: Final = 300.0
 """When a pod that waits is tried again without any event. Source: scheduling_queue.go."""
-
-_REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
-_HOSTNAME: Final = "kubernetes.io/hostname"
 
 
 @dataclass(slots=True)
@@ -39,8 +36,7 @@ class _Waiting:
 class Scheduler:
     """Puts the pods that name it on nodes, one after the other in the order of their arrival.
 
-    Not modelled: preemption, soft spreading, inter-pod affinity beyond required anti-affinity by host name,
-    volumes; a pod that needs one of the hard ones is refused with `NotImplementedError` rather than misplaced.
+    Not modelled: preemption, and what pods only prefer of other pods (soft spreading and affinity).
     """
 
     def __init__(self, server: ApiServer, name: str = "default-scheduler", extender: Extender | None = None) -> None:
@@ -76,7 +72,7 @@ class Scheduler:
             elif mine and key not in self._waiting:
                 self._waiting[key] = _Waiting()
                 self._wake(CYCLE_SECONDS)
-        elif change.resource == NODES and change.type != "DELETED" and _relevant(change):
+        elif change.resource in (NODES, CLAIMS, VOLUMES) and change.type != "DELETED" and _relevant(change):
             self._wake_parked()
 
     def _wake_parked(self) -> None:
@@ -142,11 +138,12 @@ class Scheduler:
         if (seat := self._take_seat(pod)) is not None:
             return seat, ""
         nodes = self._store.bodies(NODES)
+        neighbours = Neighbours(self._store, pod)
         reasons: dict[str, int] = {}
         free = {}
         for node in nodes:
             room = self._room(node)
-            reason = self._refusal(pod, node, room)
+            reason = self._refusal(pod, node, room) or neighbours.refusal(node)
             if reason:
                 reasons[reason] = reasons.get(reason, 0) + 1
             else:
@@ -213,30 +210,12 @@ class Scheduler:
             return "node(s) didn't match Pod's node affinity/selector"
         if not self._requested(pod).fits_in(room):
             return _shortage(self._requested(pod), room)
-        _check_modelled(pod)
-        if self._ports_collide(spec, name):
-            return "node(s) didn't have free ports for the requested pod ports"
-        if self._repelled(pod, name):
-            return "node(s) didn't match pod anti-affinity rules"
         return ""
-
-    def _ports_collide(self, spec: Json, node: str) -> bool:
-        wanted = _host_ports(spec)
-        return bool(wanted) and any(wanted & _host_ports(p["spec"]) for p in self._store.pods_on(node) if _takes(p))
-
-    def _repelled(self, pod: Json, node: str) -> bool:
-        """Tell whether required anti-affinity by host name, of either side, keeps the pod off the node."""
-        standing = [p for p in self._store.pods_on(node) if _takes(p)]
-        return any(_repels(pod, other) or _repels(other, pod) for other in standing)
-
-
-def _takes(pod: Json) -> bool:
-    return pod["status"].get("phase") not in ("Succeeded", "Failed")
 
 
 def _relevant(change: Change) -> bool:
-    """Tell whether a node's change may help a waiting pod; a new status condition alone may not."""
-    if change.before is None:
+    """Tell whether a change may help a waiting pod; a new status condition of a node alone may not."""
+    if change.before is None or change.resource != NODES:
         return True
     old, new = change.before, change.body
     return any(old["metadata"].get(f) != new["metadata"].get(f) for f in ("labels", "annotations")) or any(
@@ -288,43 +267,3 @@ def _normalize_preferences(pod: Json, nodes: dict[str, Json], scores: dict[str, 
     worst = max(bad.values())
     for name, count in bad.items():
         scores[name] += 3 * (100 - 100 * count / worst if worst else 100.0)
-
-
-def _host_ports(spec: Json) -> set[tuple[str, int]]:
-    return {
-        (port.get("protocol", "TCP"), port["hostPort"])
-        for container in spec.get("containers", ())
-        for port in container.get("ports") or ()
-        if port.get("hostPort")
-    }
-
-
-def _repels(pod: Json, other: Json) -> bool:
-    namespace = pod["metadata"]["namespace"]
-    return any(
-        selects(term.get("labelSelector"), other)
-        and other["metadata"]["namespace"] in (term.get("namespaces") or [namespace])
-        for term in _anti_affinity(pod)
-        if term["topologyKey"] == _HOSTNAME
-    )
-
-
-def _anti_affinity(pod: Json) -> list[Json]:
-    affinity = (pod["spec"].get("affinity") or {}).get("podAntiAffinity") or {}
-    terms: list[Json] = affinity.get(_REQUIRED) or []
-    return terms
-
-
-def _check_modelled(pod: Json) -> None:
-    spec = pod["spec"]
-    affinity = spec.get("affinity") or {}
-    hard_spread = [
-        c for c in spec.get("topologySpreadConstraints") or () if c.get("whenUnsatisfiable") != "ScheduleAnyway"
-    ]
-    if (
-        hard_spread
-        or (affinity.get("podAffinity") or {}).get(_REQUIRED)
-        or any(term["topologyKey"] != _HOSTNAME for term in _anti_affinity(pod))
-        or any("persistentVolumeClaim" in volume for volume in spec.get("volumes") or ())
-    ):
-        raise NotImplementedError(f"the simulated scheduler does not model a constraint of pod {'/'.join(key_of(pod))}")

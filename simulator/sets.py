@@ -18,7 +18,11 @@ POD_INDEX: Final = "apps.kubernetes.io/pod-index"
 
 
 class StatefulSets(Controller):
-    """Keeps pods of fixed names, one after the other. Source: kubernetes stateful_set_control.go."""
+    """Keeps pods of fixed names, one after the other. Source: kubernetes stateful_set_control.go.
+
+    Claims of its templates are used, not created: who applies it also brings them and the volumes that they are bound
+    to (`Workload.volume_zones`).
+    """
 
     def observe(self, change: Change) -> None:
         """React to a StatefulSet's or one of its pods' changes."""
@@ -86,7 +90,12 @@ class StatefulSets(Controller):
             POD_INDEX: str(ordinal),
             CONTROLLER_HASH: template_hash(body["spec"]["template"]),
         }
-        self.server.create(PODS, body["metadata"]["namespace"], pod_of(body, name, labels))
+        pod = pod_of(body, name, labels)
+        templates = [template["metadata"]["name"] for template in body["spec"].get("volumeClaimTemplates") or ()]
+        own = [{"name": t, "persistentVolumeClaim": {"claimName": f"{t}-{name}"}} for t in templates]
+        if own:
+            pod["spec"]["volumes"] = [v for v in pod["spec"].get("volumes") or () if v["name"] not in templates] + own
+        self.server.create(PODS, body["metadata"]["namespace"], pod)
 
     def _write_status(self, key: Key) -> None:
         body = self.server.find(STATEFULSETS, key)

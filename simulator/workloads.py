@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from planner.ports import BUDGETS, DAEMONSETS, DEPLOYMENTS, JOBS, PODS, STATEFULSETS, Resource
+from planner.model.cluster import ZONE
+from planner.ports import BUDGETS, CLAIMS, DAEMONSETS, DEPLOYMENTS, JOBS, PODS, STATEFULSETS, VOLUMES, Resource
 from simulator.store import Json
 
 Kind = Literal["Deployment", "StatefulSet", "DaemonSet", "Job", "Pod"]
@@ -19,6 +20,8 @@ _RESOURCES: Mapping[str, Resource] = {
     "Pod": PODS,
 }
 
+_DISK: Final[Mapping[str, Any]] = {"accessModes": ["ReadWriteOnce"], "storageClassName": "disk"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
@@ -27,6 +30,8 @@ class Workload:
     `budget` is the spec of a PodDisruptionBudget over its pods without the selector, such as
     {"minAvailable": 2}; None is no budget. `on` names the nodes of its first pods, in order; the scheduler
     places the rest. `spec` is merged into the pods' spec, `controller_spec` into the controller's.
+    `volume_zones` gives each pod of a StatefulSet a volume of its own, the first one in the first of these zones and
+    so on, to which its claim is bound already; () gives none.
     """
 
     name: str
@@ -43,6 +48,7 @@ class Workload:
     pod_annotations: Mapping[str, str] = field(default_factory=dict)
     spec: Mapping[str, Any] = field(default_factory=dict)
     controller_spec: Mapping[str, Any] = field(default_factory=dict)
+    volume_zones: tuple[str, ...] = ()
 
     @property
     def resource(self) -> Resource:
@@ -84,6 +90,8 @@ class Workload:
             spec["replicas"] = self.replicas
         if self.kind == "StatefulSet":
             spec["serviceName"] = self.name
+            if self.volume_zones:
+                spec["volumeClaimTemplates"] = [{"metadata": {"name": "data"}, "spec": dict(_DISK)}]
         if self.kind == "Deployment":
             rolling = {"maxSurge": self.max_surge, "maxUnavailable": self.max_unavailable}
             spec["strategy"] = {"type": "RollingUpdate", "rollingUpdate": rolling}
@@ -98,7 +106,24 @@ class Workload:
             "spec": {"selector": {"matchLabels": {"app": self.name}}, **self.budget},
         }
 
+    def volume_manifests(self) -> Iterator[tuple[Resource, Json]]:
+        """Yield the volume of each pod, as a cloud provisions it for one zone, and the claim that is bound to it."""
+        for number in range(self.replicas if self.volume_zones else 0):
+            zone = self.volume_zones[number % len(self.volume_zones)]
+            claim = f"data-{self.name}-{number}"
+            volume = f"pv-{self.namespace}-{claim}"
+            reached = {"matchExpressions": [{"key": ZONE, "operator": "In", "values": [zone]}]}
+            affinity = {"required": {"nodeSelectorTerms": [reached]}}
+            owner = {"namespace": self.namespace, "name": claim}
+            yield (
+                VOLUMES,
+                {"metadata": {"name": volume}, "spec": {**_DISK, "nodeAffinity": affinity, "claimRef": owner}},
+            )
+            metadata = {"namespace": self.namespace, "name": claim}
+            yield CLAIMS, {"metadata": metadata, "spec": {**_DISK, "volumeName": volume}}
+
     def objects(self) -> tuple[tuple[Resource, Json], ...]:
-        """Return everything that a user would apply, the budget first."""
+        """Return everything that a user would apply: the budget and the volumes, then the workload."""
         budget = self.budget_manifest()
-        return (*(((BUDGETS, budget),) if budget else ()), (self.resource, self.manifest()))
+        before = (((BUDGETS, budget),) if budget else ()) + tuple(self.volume_manifests())
+        return (*before, (self.resource, self.manifest()))

@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from planner.ports import NODES
+from planner.ports import CLAIMS, NODES, PODS, VOLUMES
 from simulator.api import condition
 from simulator.extenders import Extender, ExtenderFault
 from simulator.workloads import Workload
 from simulator.world import World
-from tests.simulator.worlds import ZONE, world
+from tests.simulator.worlds import OTHER_ZONE, ZONE, restart, two_zones, world
 
 
 class Scripted:
@@ -121,11 +121,178 @@ def test_a_soft_taint_keeps_pods_away_while_another_node_has_room() -> None:
     assert built.nodes_of(web) == ["n2", "n2"]
 
 
-def test_a_constraint_that_is_not_modelled_is_refused_rather_than_ignored() -> None:
-    spread = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+def spread(skew: int = 1, key: str = "rack", app: str = "web", **more: Any) -> dict[str, Any]:
+    """Return the spec of pods that spread themselves, hard, over a label of the nodes."""
+    selector = {"matchLabels": {"app": app}}
+    constraint = {"maxSkew": skew, "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": selector}
+    return {"topologySpreadConstraints": [constraint | more]}
 
-    with pytest.raises(NotImplementedError, match="does not model a constraint of pod default/web"):
-        world([Workload(name="web", spec={"topologySpreadConstraints": [spread]})])
+
+def racks(*names: str, nodes: int = 3) -> World:
+    """Return a world in whose order of nodes each stands in the rack of this name, "" for none."""
+    built = world(nodes=nodes)
+    for number, rack in enumerate(names):
+        if rack:
+            built.kubernetes.patch(NODES, "", f"n{number + 1}", {"metadata": {"labels": {"rack": rack}}})
+    return built
+
+
+def relation(kind: str, app: str, key: str = "rack", **more: Any) -> dict[str, Any]:
+    """Return the spec of pods with a required podAffinity or podAntiAffinity to an app."""
+    term = {"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": key} | more
+    return {"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
+
+
+def placed(built: World, workload: Workload, seconds: float = 20) -> list[str]:
+    """Apply a workload and return where its pods are some time later, "" for one that waits."""
+    built.apply([workload])
+    built.run(seconds)
+    return built.nodes_of(workload)
+
+
+def message_of(built: World, workload: Workload) -> str:
+    """Return why the first pod of a workload waits."""
+    waiting = next(pod for pod in built.pods_of(workload) if "nodeName" not in pod["spec"])
+    found = condition(waiting, "PodScheduled")
+    return "" if found is None else str(found["message"])
+
+
+def test_a_hard_spread_holds_in_the_domains_of_its_key_and_nowhere_else() -> None:
+    built = racks("a", "b")  # n3, of no rack, is as empty as n1
+    built.apply([Workload(name="heavy", cpu="3", on=("n2",))])
+    built.settle()
+    web = Workload(name="web", replicas=4, spec=spread())
+
+    # Two pods of 500m fill b, so that of further ones a takes one.
+    assert placed(built, web) == ["n1", "n1", "n2", "n2"]
+    big = Workload(name="big", replicas=2, cpu="1100m", spec=spread(app="big"))
+    assert placed(built, big) == ["", "n1"]
+    assert message_of(built, big) == (
+        "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match pod topology spread constraints, "
+        "1 node(s) didn't match pod topology spread constraints (missing required label)."
+    )
+
+
+def test_with_fewer_domains_than_wanted_the_emptiest_counts_as_empty() -> None:
+    web = Workload(name="web", replicas=3, spec=spread(minDomains=3))
+
+    assert placed(racks("a", "b", "b"), web) == ["", "n1", "n2"]
+
+
+@pytest.mark.parametrize(("policy", "nodes"), [({}, ["n1", "n1"]), ({"nodeAffinityPolicy": "Ignore"}, ["", "n1"])])
+def test_a_spread_counts_domains_that_its_pods_may_not_select_only_where_told(
+    policy: dict[str, str], nodes: list[str]
+) -> None:
+    web = Workload(name="web", replicas=2, spec=spread(**policy) | {"nodeSelector": {"rack": "a"}})
+
+    assert placed(racks("a", "b"), web) == nodes
+
+
+@pytest.mark.parametrize(("policy", "nodes"), [({}, ["", "n1"]), ({"nodeTaintsPolicy": "Honor"}, ["n1", "n1"])])
+def test_a_spread_counts_domains_of_tainted_nodes_unless_told(policy: dict[str, str], nodes: list[str]) -> None:
+    built = racks("a", "b", nodes=2)
+    taint = {"key": "dedicated", "value": "db", "effect": "NoSchedule"}
+    built.kubernetes.patch(NODES, "", "n2", {"spec": {"taints": [taint]}})
+
+    assert placed(built, Workload(name="web", replicas=2, spec=spread(**policy))) == nodes
+
+
+def test_a_spread_counts_neither_pods_on_their_way_out_nor_those_of_other_namespaces() -> None:
+    built = racks("a", "b", nodes=2)
+    slow = {"terminationGracePeriodSeconds": 300, "nodeSelector": {"rack": "a"}}
+    leaving = Workload(name="web", kind="Pod", spec=slow)
+    built.apply([leaving, Workload(name="web", namespace="other", replicas=3, on=("n1",) * 3)])
+    built.settle()
+    built.kubernetes.delete(PODS, "default", "web", "")
+
+    new = Workload(name="new", replicas=2, spec=spread(app="web"))
+    # They are not of the app that is counted, so any number goes to either rack.
+    assert placed(built, new) == ["n2", "n2"]
+    picky = Workload(name="picky", spec=spread(app="web") | {"nodeSelector": {"rack": "a"}})
+    assert placed(built, picky) == ["n1"]
+
+
+def test_match_label_keys_count_only_pods_of_the_same_roll_out() -> None:
+    built = racks("a", "b", nodes=2)
+    web = Workload(name="web", replicas=2, spec=spread(matchLabelKeys=["pod-template-hash"]))
+    built.apply([Workload(name="filler", cpu="2", on=("n2",))])
+    built.settle()
+    assert placed(built, web) == ["n1", "n2"]
+    restart(built, web)
+    built.settle()
+
+    assert built.nodes_of(web) == ["n1", "n2"]
+
+
+def test_an_empty_selector_of_a_spread_counts_nothing() -> None:
+    web = Workload(name="web", replicas=2, cpu="100m", spec=spread(labelSelector={}))
+    built = racks("a", "b", nodes=2)
+    built.apply([Workload(name="filler", cpu="3500m", on=("n2",))])
+    built.settle()
+
+    assert placed(built, web) == ["n1", "n1"]
+
+
+def test_required_affinity_follows_its_pods_into_their_domain() -> None:
+    built = racks("a", "b", "b")
+    web = Workload(name="web", replicas=2, spec=relation("podAffinity", "db"))
+    assert placed(built, web) == ["", ""]
+    assert message_of(built, web) == "0/3 nodes are available: 3 node(s) didn't match pod affinity rules."
+
+    built.apply([Workload(name="db", on=("n2",))])
+    built.settle()
+    assert set(built.nodes_of(web)) <= {"n2", "n3"}
+
+
+def test_the_first_pod_of_a_group_that_stands_together_goes_where_the_key_is() -> None:
+    built = racks("", "a", "b")
+    web = Workload(name="web", replicas=3, spec=relation("podAffinity", "web"))
+
+    assert placed(built, web) == ["n2", "n2", "n2"]
+
+
+def test_anti_affinity_holds_both_ways_in_the_domain_of_its_key() -> None:
+    built = racks("a", "a", "b")
+    lonely = Workload(name="lonely", spec=relation("podAntiAffinity", "web") | {"nodeSelector": {"rack": "a"}})
+    assert placed(built, lonely) == ["n1"]
+
+    web = Workload(name="web", replicas=2)
+    assert placed(built, web) == ["n3", "n3"]
+    other = Workload(name="other", spec=relation("podAntiAffinity", "web") | {"nodeSelector": {"rack": "b"}})
+    assert placed(built, other) == [""]
+    assert "1 node(s) didn't match pod anti-affinity rules" in message_of(built, other)
+    held = Workload(name="web", kind="Pod", spec={"nodeSelector": {"rack": "a"}})
+    assert placed(built, held).count("") == 1
+    assert "2 node(s) didn't satisfy existing pods anti-affinity rules" in message_of(built, held)
+
+
+@pytest.mark.parametrize(
+    ("more", "node"), [({}, "n1"), ({"namespaces": ["other"]}, "n2"), ({"namespaceSelector": {}}, "n2")]
+)
+def test_anti_affinity_is_about_the_pods_of_its_namespaces(more: dict[str, Any], node: str) -> None:
+    built = racks("a", "b", nodes=2)
+    built.apply([Workload(name="web", namespace="other", cpu="100m", on=("n1",)), Workload(name="x", on=("n2",))])
+    built.settle()
+
+    assert placed(built, Workload(name="lonely", spec=relation("podAntiAffinity", "web", **more))) == [node]
+
+
+def test_a_volume_keeps_its_pod_in_its_zone_and_a_claim_without_one_keeps_it_waiting() -> None:
+    built = two_zones()
+    store = Workload(name="store", kind="StatefulSet", replicas=3, volume_zones=(OTHER_ZONE,))
+    assert placed(built, store, 60) == ["n2", "n2", "n2"]
+
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "mine"}}]
+    one = Workload(name="one", spec={"volumes": volumes})
+    assert placed(built, one) == [""]
+    assert message_of(built, one) == '0/2 nodes are available: 2 persistentvolumeclaim "mine" not found.'
+    built.kubernetes.create(CLAIMS, "default", {"metadata": {"name": "mine"}, "spec": {"volumeName": "v"}})
+    built.run(20)
+    assert message_of(built, one).endswith("2 pod has unbound immediate PersistentVolumeClaims.")
+    old = {"failure-domain.beta.kubernetes.io/zone": OTHER_ZONE}
+    built.kubernetes.create(VOLUMES, "", {"metadata": {"name": "v", "labels": old}, "spec": {}})
+    built.run(20)
+    assert built.nodes_of(one) == ["n2"]
 
 
 def test_the_extender_is_asked_with_names_only_and_not_for_scores_of_a_single_node() -> None:

@@ -14,6 +14,7 @@ from simulator.world import ExistingNode, Scenario, World, catalogue, machine
 
 M4 = machine("m4", 4000, 16, 0.20)
 ZONE = "europe-west3-a"
+OTHER_ZONE = "europe-west3-b"
 
 
 def world(
@@ -27,6 +28,12 @@ def world(
     built = World(Scenario(catalogue([M4]), existing, tuple(workloads), seed=seed), extender)
     built.settle()
     return built
+
+
+def two_zones() -> World:
+    """Return a world of one such node in each of two zones, n1 and n2."""
+    nodes = (ExistingNode("n1", "m4", ZONE), ExistingNode("n2", "m4", OTHER_ZONE))
+    return World(Scenario(catalogue([M4], (ZONE, OTHER_ZONE)), nodes))
 
 
 def restart(built: World, workload: Workload, iteration: str = "i1") -> None:
