@@ -45,13 +45,15 @@ class SimulatedCloud:
     def __init__(
         self, server: ApiServer, kubelets: Kubelets, lifecycle: NodeLifecycle, catalogue: Catalogue, seed: int
     ) -> None:
-        """Sell what the catalogue offers."""
+        """Sell what the catalogue offers, each offering with the labels that its nodes will have."""
         self._server = server
         self._clock = server.clock
         self._kubelets = kubelets
         self._lifecycle = lifecycle
-        self._catalogue = catalogue
-        self._offerings = {(o.pool, o.zone): o for o in catalogue.offerings}
+        self._catalogue = replace(
+            catalogue, offerings=tuple(replace(o, labels=_labels_of(o)) for o in catalogue.offerings)
+        )
+        self._offerings = {(o.pool, o.zone): o for o in self._catalogue.offerings}
         # Drawn in the order of the calls, not by name: names carry the iteration, which follows from the time.
         self._random = random.Random(f"{seed}/cloud")
         self._instances: dict[str, Instance] = {}
@@ -154,8 +156,22 @@ class SimulatedCloud:
 
 def node_of(name: str, offering: Offering, project: str) -> Json:
     """Return the Node that a machine of an offering registers, as GKE labels it."""
+    labels = {HOSTNAME: name} | _labels_of(offering)
+    quantities = quantities_of(offering.allocatable)
+    taints = [{"key": t.key, "value": t.value, "effect": t.effect} for t in offering.taints]
+    return {
+        "metadata": {"name": name, "labels": labels, "annotations": {}},
+        "spec": {
+            "providerID": f"gce://{project}/{offering.zone}/{name}",
+            **({"taints": taints} if taints else {}),
+        },
+        "status": {"capacity": quantities, "allocatable": dict(quantities)},
+    }
+
+
+def _labels_of(offering: Offering) -> dict[str, str]:
+    """Return the labels of an offering's nodes that are known before one is there: its own and those that GKE adds."""
     labels = {
-        HOSTNAME: name,
         ARCH: "amd64",
         "kubernetes.io/os": "linux",
         INSTANCE_TYPE: offering.machine_type,
@@ -165,16 +181,7 @@ def node_of(name: str, offering: Offering, project: str) -> Json:
     }
     if offering.capacity_type == "spot":
         labels[SPOT_MARKS[0]] = "true"
-    quantities = quantities_of(offering.allocatable)
-    taints = [{"key": t.key, "value": t.value, "effect": t.effect} for t in offering.taints]
-    return {
-        "metadata": {"name": name, "labels": labels | dict(offering.labels), "annotations": {}},
-        "spec": {
-            "providerID": f"gce://{project}/{offering.zone}/{name}",
-            **({"taints": taints} if taints else {}),
-        },
-        "status": {"capacity": quantities, "allocatable": dict(quantities)},
-    }
+    return labels | dict(offering.labels)
 
 
 def quantities_of(resources: Resources) -> dict[str, str]:

@@ -30,8 +30,9 @@ class Workload:
     `budget` is the spec of a PodDisruptionBudget over its pods without the selector, such as
     {"minAvailable": 2}; None is no budget. `on` names the nodes of its first pods, in order; the scheduler
     places the rest. `spec` is merged into the pods' spec, `controller_spec` into the controller's.
-    `volume_zones` gives each pod of a StatefulSet a volume of its own, the first one in the first of these zones and
-    so on, to which its claim is bound already; () gives none.
+    `host_port` is a port of the node that each pod takes; 0 is none. `volume_zones` gives each pod of a StatefulSet
+    a volume of its own, the first one in the first of these zones and so on, to which its claim is bound already;
+    () gives none.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Workload:
     pod_annotations: Mapping[str, str] = field(default_factory=dict)
     spec: Mapping[str, Any] = field(default_factory=dict)
     controller_spec: Mapping[str, Any] = field(default_factory=dict)
+    host_port: int = 0
     volume_zones: tuple[str, ...] = ()
 
     @property
@@ -63,6 +65,7 @@ class Workload:
     def manifest(self) -> Json:
         """Return the object that a user would apply."""
         labels = {"app": self.name}
+        ports = [{"containerPort": 8080, "hostPort": self.host_port}] if self.host_port else []
         pod = {
             "metadata": {"labels": labels, "annotations": dict(self.pod_annotations)},
             "spec": {
@@ -71,6 +74,7 @@ class Workload:
                         "name": "main",
                         "image": "registry.example/app:1",
                         "resources": {"requests": {"cpu": self.cpu, "memory": self.memory}},
+                        "ports": ports,
                     }
                 ],
                 **self.spec,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from planner.leadership import Leadership
 from planner.loop import Edges, Report
 from planner.metrics import Metrics
+from planner.model.cluster import HOSTNAME, ZONE
 from planner.ports import Kubernetes
 from planner.settings import MoveSettings, OptimizerSettings, Settings
 from planner.usage import NoUsage
+from simulator.embedded import embedded_extender
 from simulator.workloads import Workload
 from simulator.world import ExistingNode, Scenario, World, catalogue, machine
 
@@ -34,6 +37,30 @@ def badly_placed(*, smaller: bool = False) -> World:
     )
     nodes = tuple(ExistingNode(f"n{number}", "big") for number in (1, 2, 3))
     world = World(Scenario(catalogue([BIG, SMALL] if smaller else [BIG]), nodes, workloads))
+    world.settle()
+    return world
+
+
+def bound_by_rules() -> World:
+    """Return nine big nodes in three zones, whose pods must stand apart, spread, own a port, or stay with a volume.
+
+    One node in each zone holds its third of everything: 3 x 500m of web, 500m of gate, of proxy and of store are the
+    3000m of a small one.
+    """
+    zones = tuple(f"europe-west3-{letter}" for letter in "abc")
+    nodes = tuple(ExistingNode(f"{zone[-1]}{number}", "big", zone) for zone in zones for number in (1, 2, 3))
+    by_name = {"topologyKey": HOSTNAME, "labelSelector": {"matchLabels": {"app": "gate"}}}
+    apart = {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [by_name]}}}
+    by_zone = {"maxSkew": 1, "topologyKey": ZONE, "whenUnsatisfiable": "DoNotSchedule"}
+    spread = {"topologySpreadConstraints": [by_zone | {"labelSelector": {"matchLabels": {"app": "web"}}}]}
+    rolling: dict[str, Any] = {"max_surge": 0, "max_unavailable": 1}
+    workloads = (
+        Workload(name="web", replicas=9, spec=spread, on=tuple(node.name for node in nodes)),
+        Workload(name="gate", replicas=3, spec=apart, on=("a1", "b2", "c3"), **rolling),
+        Workload(name="proxy", replicas=3, host_port=8080, on=("a2", "b3", "c1"), **rolling),
+        Workload(name="store", kind="StatefulSet", replicas=3, volume_zones=zones, on=("a3", "b1", "c2")),
+    )
+    world = World(Scenario(catalogue([BIG, SMALL], zones), nodes, workloads), embedded_extender)
     world.settle()
     return world
 

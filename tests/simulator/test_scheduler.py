@@ -90,9 +90,7 @@ def test_required_anti_affinity_by_host_name_holds_both_ways() -> None:
 
 
 def test_host_ports_are_given_once_a_node() -> None:
-    ports = [{"containerPort": 80, "hostPort": 80}]
-    container = {"name": "main", "image": "a", "ports": ports}
-    web = Workload(name="web", replicas=3, spec={"containers": [container]})
+    web = Workload(name="web", replicas=3, host_port=80)
 
     assert world([web]).nodes_of(web) == ["n1", "n2", "n3"]
 
