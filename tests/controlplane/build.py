@@ -1,8 +1,8 @@
 """Builds a real Kubernetes control plane from Go modules into a cache outside of the clone.
 
 `python -m tests.controlplane.build` prints the folder that holds the programs. The folder is keyed by a hash
-of the go.mod and go.sum files, so another version never meets an old binary. The first build takes five to ten
-minutes on two cores; later ones find the folder and return at once.
+of the go.mod and go.sum files and of our own Go sources, so another version never meets an old binary. The first
+build takes five to ten minutes on two cores; later ones find the folder and return at once.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from typing import Final
 MODULES: Final = Path(__file__).parent / "go"
 KUBERNETES_VERSION: Final = "v1.36.3"
 BUILD_TIMEOUT_SECONDS: Final = 40 * 60
+FILTER_CHECK: Final = "filtercheck"
+"""Our own program, of the same Go module: kube-scheduler's filters without a control plane around them."""
 STAGE_FOLDERS: Final = ("node/fast", "node/heartbeat-with-lease", "pod/fast")
 """What kwok does with nodes and pods; without these files it stops with "no stages found"."""
 
@@ -66,7 +68,8 @@ GO_MODULES: Final = (
         {
             name: f"k8s.io/kubernetes/cmd/{name}"
             for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
-        },
+        }
+        | {FILTER_CHECK: f"./{FILTER_CHECK}"},
         _version_flags(),
     ),
     GoModule("kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}),
@@ -154,6 +157,7 @@ def _ready_assets() -> dict[str, Path]:
 def _folder(assets: dict[str, Path]) -> Path:
     digest = hashlib.sha256()
     inputs = [MODULES / module.folder / name for module in GO_MODULES for name in ("go.mod", "go.sum")]
+    inputs += sorted(MODULES.glob("*/*/*.go"))
     for content in [path.read_bytes() for path in inputs]:
         digest.update(len(content).to_bytes(8, "big") + content)
     recipe = [repr(GO_MODULES), platform.system(), platform.machine(), repr(sorted(assets.items()))]

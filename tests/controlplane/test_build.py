@@ -72,10 +72,10 @@ def test_ready_assets_are_used_and_the_rest_is_built(
     binaries = build.build()
     assert binaries.folder != control_plane_binaries.folder
     assert {program for program in build.PROGRAMS if binaries.path(program).read_bytes() == b"ready"} == set(READY)
-    assert sorted(built) == ["kube-controller-manager", "kube-scheduler", "kwok"]
+    assert sorted(built) == ["filtercheck", "kube-controller-manager", "kube-scheduler", "kwok"]
     # The second call finds everything; an asset that has gone makes the folder incomplete.
     assert build.build() == build.find() == binaries
-    assert len(built) == 3
+    assert len(built) == 4
     (assets / "etcd").unlink()
     assert not binaries.complete()
 
