@@ -82,13 +82,16 @@ class Room:
 
     def place(self, pod: Pod) -> str | None:
         """Return a node with room for the pod that its constraints admit, in the domains that it keeps; or None."""
-        home = self._labels.get(pod.node or "", {})
         for name in self.free:
-            node = self._nodes[name]
-            same = all(node.labels.get(key) == home.get(key) for key in pod.keeps)
-            if same and self.holds(name, pod.requests) and pod.constraints.admit(node.labels, name, node.taints):
+            tolerated = pod.constraints.tolerate(self._nodes[name].taints)
+            if tolerated and self.suits(pod, name) and self.holds(name, pod.requests):
                 return name
         return None
+
+    def suits(self, pod: Pod, node: str) -> bool:
+        """Say whether the pod may move to the node: its constraints select it, in the domains that the pod keeps."""
+        home, labels = self._labels.get(pod.node or "", {}), self._labels.get(node, {})
+        return all(labels.get(key) == home.get(key) for key in pod.keeps) and pod.constraints.select(labels, node)
 
     def would_hold(self, node: str, requests: Resources) -> bool:
         """Say whether the node had room if nobody before had claimed any."""
@@ -317,7 +320,7 @@ def _choose_rollout(mover: Mover, room: Room, found: _Found) -> None:
 
 
 def _choose_evictions(mover: Mover, evictable: int, room: Room, found: _Found) -> None:
-    """Evict as many misplaced pods as may be unavailable now, each towards a planned node with room for it.
+    """Evict as many misplaced pods as may be unavailable now, each towards a planned node that suits it and has room.
 
     A target that is published but not open yet is opened first; the pod follows in the next round.
     """
@@ -325,22 +328,25 @@ def _choose_evictions(mover: Mover, evictable: int, room: Room, found: _Found) -
     if not misplaced:
         return
     here = mover.here
-    open_: list[str] = []
-    for node, count in _evicted_and_open(mover, room).items():
+    taken = _evicted_and_open(mover, room)
+    open_ = _open_targets(mover, taken, room)
+    for node, count in taken.items():
         here[node] += count
-        open_ += [node] * count
-    open_ = open_[mover.coming :]  # The first ones are those of pods that were evicted before.
     unavailable = mover.workload.replicas - sum(pod.ready for pod in mover.pods)
     quota = max(0, evictable - max(0, unavailable))
     begun = 0
-    for pod in misplaced[:quota]:
-        if open_:
-            found.evictions.append((pod, open_.pop(0)))
+    for pod in misplaced:
+        if begun == quota:
+            break
+        if (target := next((n for n in open_ if room.suits(pod, n)), None)) is not None:
+            open_.remove(target)
+            found.evictions.append((pod, target))
             begun += 1
             continue
-        target = next((n for n, count in mover.wanted.items() if here[n] < count and room.holds(n, requests)), None)
+        free_for_it = (n for n, count in mover.wanted.items() if here[n] < count and room.suits(pod, n))
+        target = next((n for n in free_for_it if room.holds(n, requests)), None)
         if target is None:
-            break
+            continue
         room.promise(target, requests)
         here[target] += 1
         if target in room.opened:
@@ -358,6 +364,27 @@ def _choose_evictions(mover: Mover, evictable: int, room: Room, found: _Found) -
         free = any(here[n] < count and room.would_hold(n, requests) for n, count in mover.wanted.items())
         reason = f"no planned node has room for its pod {misplaced[0].name}"
         (found.behind if free else found.stuck).append((mover.key, reason))
+
+
+def _open_targets(mover: Mover, taken: Mapping[str, int], room: Room) -> list[str]:
+    """Return the open targets to which pods can be evicted now: not those of pods that were evicted before.
+
+    Those are on no node yet, so that only what the pods that still stand leave over says where they belong.
+    """
+    open_ = [node for node, count in taken.items() for _ in range(count)]
+    if not (mover.coming and open_):
+        return open_
+    closed = ([node] * (count - mover.here[node] - taken.get(node, 0)) for node, count in mover.wanted.items())
+    left = open_ + [node for nodes in closed for node in nodes]
+    for pod in reversed(mover.misplaced):
+        last = next((i for i in reversed(range(len(left))) if room.suits(pod, left[i])), None)
+        if last is not None:
+            del left[last]
+    for node in left[: mover.coming]:
+        if node in open_:
+            open_.remove(node)
+    # More pods come than the plan knows of, and any of them may take an open target.
+    return open_[max(0, mover.coming - len(left)) :]
 
 
 class _MisplacedPods:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from planner import labels as keys
-from planner.model.cluster import DisruptionBudget, Instance, Node, Snapshot, Workload
+from planner.model.cluster import ZONE, DisruptionBudget, Instance, Node, Snapshot, Workload
 from planner.model.plan import (
     BootNodes,
     DeleteInstances,
@@ -215,6 +215,49 @@ def test_a_stateful_set_is_evicted_one_pod_after_the_other() -> None:
     assert (step.node, step.uid, step.reason) == ("old", f"uid-{step.name}", "the plan puts it on new")
     record, cluster = evicting(replicas=3, ready=2)
     assert all(isinstance(step, Wait) for step in next_steps(record, cluster, ACCEPTED_AT, SETTINGS))
+
+
+def two_zones(coming: str = "") -> tuple[PlanRecord, Snapshot]:
+    """Return pods that keep their zones, of which one leaves an expiring node in each; that of a zone may be away."""
+    web = deployment("web", 4, max_surge=0, max_unavailable=2)
+    zones = {"old-a": "a", "old-b": "b", "new-a": "a", "new-b": "b"}
+    record = record_of(
+        [
+            planned_node(n, "remove" if n.startswith("old") else "keep", {web.key: 2 * n.startswith("new")})
+            for n in zones
+        ],
+        {web.key: moved(web, 2, "evict")},
+    )
+    pods = pods_of(web, dict.fromkeys(zones, 1), keeps=(ZONE,))
+    nodes = [pool_node(name, zone=zone) for name, zone in zones.items()]
+    cluster = snapshot(nodes, [web], [p for p in pods if p.node != f"old-{coming}"], instances=running(*zones))
+    return record, all_marked(record, cluster)
+
+
+def test_pods_that_keep_their_zones_are_evicted_towards_their_own_zone() -> None:
+    record, cluster = two_zones()
+    openings = next_steps(record, cluster, ACCEPTED_AT, SETTINGS)
+    notes = {step.node: step.annotations for step in openings if isinstance(step, MarkNode)}
+    assert notes.keys() == {"new-a", "new-b"}
+    # Only b's target is open: a's pod, though first by name, has to wait for its own.
+    opened = [replace(n, annotations=notes[n.name]) if n.name == "new-b" else n for n in cluster.nodes]
+    steps = next_steps(record, replace(cluster, nodes=tuple(opened)), ACCEPTED_AT, SETTINGS)
+    evictions = [(step.node, step.reason) for step in steps if isinstance(step, EvictPod)]
+    assert evictions == [("old-b", "the plan puts it on new-b")]
+    assert [step.node for step in steps if isinstance(step, MarkNode)] == ["new-a"]
+
+
+@pytest.mark.parametrize("zone", ["a", "b"])
+def test_an_open_target_of_a_zone_is_kept_for_the_pod_of_that_zone_which_is_away(zone: str) -> None:
+    record, cluster = two_zones()
+    openings = next_steps(record, cluster, ACCEPTED_AT, SETTINGS)
+    notes = {step.node: step.annotations for step in openings if isinstance(step, MarkNode)}
+    _, cluster = two_zones(coming=zone)
+    opened = tuple(replace(n, annotations=notes.get(n.name, n.annotations)) for n in cluster.nodes)
+    steps = next_steps(record, replace(cluster, nodes=opened), ACCEPTED_AT, SETTINGS)
+    other = "b" if zone == "a" else "a"
+    evictions = [(step.node, step.reason) for step in steps if isinstance(step, EvictPod)]
+    assert evictions == [(f"old-{other}", f"the plan puts it on new-{other}")]
 
 
 def test_a_disruption_budget_without_slack_stops_evictions() -> None:
