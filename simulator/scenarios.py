@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from planner import labels as keys
+from planner.model.cluster import HOSTNAME, ZONE
 from planner.model.machines import Catalogue, MachineType, Offering
 from planner.model.scheduling import Taint
 from simulator.workloads import Workload
@@ -68,6 +69,69 @@ def badly_packed(machines: Mapping[str, MachineType], start_seconds: float, seed
     shapes = _dealt(chance)
     workloads = (*_daemons(), *_deployments(shapes), *_singles(shapes), *_stateful(shapes), *_special())
     return Scenario(catalogue, nodes, workloads, start_seconds=start_seconds, seed=seed)
+
+
+def with_rules(scenario: Scenario) -> Scenario:
+    """Return the scenario with rules between pods, or volumes of one zone, on a quarter of its workloads.
+
+    Which workloads, and which rules, follows from the scenario's seed.
+    """
+    chance = random.Random(f"{scenario.seed}/rules")
+    able = [w.key for w in scenario.workloads if w.kind in ("Deployment", "StatefulSet")]
+    chosen = set(chance.sample(able, -(-len(scenario.workloads) // 4)))
+    workloads = tuple(_ruled(w, chance) if w.key in chosen else w for w in scenario.workloads)
+    return replace(scenario, workloads=workloads)
+
+
+def _ruled(workload: Workload, chance: random.Random) -> Workload:
+    """Return the workload with a rule of a kind that so many pods can keep on a few nodes of three zones."""
+    if workload.kind == "StatefulSet":
+        return replace(workload, volume_zones=tuple(chance.choice(ZONES) for _ in range(workload.replicas)))
+    kinds: list[Callable[[Workload, random.Random], Workload]] = [_zone_spread]
+    if "nodeSelector" not in workload.spec:
+        kinds += [_node_spread, _apart_by_node, _host_port] if workload.replicas <= 12 else []
+        kinds += [_together_in_a_zone] if workload.replicas <= 8 else []
+        kinds += [_apart_by_zone] if workload.replicas <= len(ZONES) else []
+    return chance.choice(kinds)(workload, chance)
+
+
+def _zone_spread(workload: Workload, chance: random.Random) -> Workload:
+    return _spread(workload, ZONE, maxSkew=chance.choice((1, 1, 2)))
+
+
+def _node_spread(workload: Workload, chance: random.Random) -> Workload:
+    return _spread(workload, HOSTNAME, maxSkew=chance.choice((1, 2)))
+
+
+def _spread(workload: Workload, key: str, **more: Any) -> Workload:
+    constraint = {"topologyKey": key, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": _own(workload)} | more
+    return replace(workload, spec={**workload.spec, "topologySpreadConstraints": [constraint]})
+
+
+def _apart_by_node(workload: Workload, _: random.Random) -> Workload:
+    return _related(workload, "podAntiAffinity", HOSTNAME)
+
+
+def _apart_by_zone(workload: Workload, _: random.Random) -> Workload:
+    return _related(workload, "podAntiAffinity", ZONE)
+
+
+def _together_in_a_zone(workload: Workload, _: random.Random) -> Workload:
+    return _related(workload, "podAffinity", ZONE)
+
+
+def _related(workload: Workload, kind: str, key: str) -> Workload:
+    term = {"labelSelector": _own(workload), "topologyKey": key}
+    affinity = {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    return replace(workload, spec={**workload.spec, "affinity": affinity})
+
+
+def _host_port(workload: Workload, chance: random.Random) -> Workload:
+    return replace(workload, host_port=chance.choice((9100, 9200)))
+
+
+def _own(workload: Workload) -> dict[str, Any]:
+    return {"matchLabels": {"app": workload.name}}
 
 
 def _offerings(machines: Mapping[str, MachineType]) -> Iterator[Offering]:

@@ -22,10 +22,10 @@ from planner.settings import MoveSettings, OptimizerSettings, Settings
 from planner.verifier import verify
 from simulator.cloud import CloudTimes
 from simulator.embedded import embedded_extender
-from simulator.scenarios import badly_packed
+from simulator.scenarios import badly_packed, with_rules
 from simulator.world import World
 from tests.building import catalogue, deployment, inputs, node, offering, pods_of, snapshot
-from tests.iterating import APPLY, badly_placed, edges_of
+from tests.iterating import APPLY, badly_placed, bound_by_rules, edges_of
 from tests.simulator.worlds import ZONE
 
 SETTINGS = Settings(
@@ -96,7 +96,7 @@ def one_life(world: World, dying: Dying) -> Outcome:
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(20))
 def test_an_iteration_with_a_planner_that_keeps_dying_ends_as_planned(seed: int) -> None:
-    scenario = badly_packed(builtin_machines("us-central1"), time.time(), seed)
+    scenario = with_rules(badly_packed(builtin_machines("us-central1"), time.time(), seed))
     world = World(scenario, embedded_extender)
     world.settle()
     lives, record = 0, None
@@ -126,6 +126,24 @@ def test_the_metric_says_what_a_carry_out_waits_for_until_it_waits_no_more() -> 
     edges = edges_of(world, note)
     assert iterate(edges, APPLY) == "carried-out"
     assert "the machine n2 is being deleted" in seen
+
+
+def test_pods_that_spread_stand_apart_own_a_port_or_stay_with_a_volume_move_as_planned() -> None:
+    world = bound_by_rules()
+    assert iterate(edges_of(world), APPLY) == "carried-out"
+    snapshot = read_snapshot(world.kubernetes, world.cloud, world.clock)
+    assert snapshot.record is not None
+    # A small node in each zone, 3 x 0.1 $/h instead of 9 x 0.2 $/h.
+    assert snapshot.record.plan.objective.nodes_nanousd_per_hour == 300_000_000
+    assert divergence(snapshot.record.plan, snapshot) == {"elsewhere": 0, "pending": 0}
+    assert world.availability.violations == []
+    zones = {node.name: node.labels["topology.kubernetes.io/zone"][-1] for node in snapshot.nodes}
+    assert sorted(zones.values()) == ["a", "b", "c"]
+    stand = sorted((pod.workload.rpartition("/")[2], zones[pod.node or ""]) for pod in snapshot.pods)
+    third = ("gate", "proxy", "store", "web", "web", "web")
+    assert stand == sorted((name, zone) for name in third for zone in "abc")
+    volumes = {f"store-{number}": zone for number, zone in enumerate("abc")}
+    assert {pod.name: zones[pod.node or ""] for pod in snapshot.pods if pod.name in volumes} == volumes
 
 
 def test_two_iterations_of_the_same_second_have_different_names() -> None:
