@@ -8,7 +8,6 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/apis/config"
 	"k8s.io/kubernetes/pkg/scheduler/apis/config/latest"
@@ -156,17 +155,16 @@ func (c *checker) check(given *cluster) ([]refusal, error) {
 		if info == nil {
 			return nil, fmt.Errorf("pod %s/%s has no node", pod.Namespace, pod.Name)
 		}
-		if err := info.RemovePod(klog.Background(), pod); err != nil {
-			return nil, err
-		}
+		rest := without(info, pod)
+		c.nodes.exchange(info, rest)
 		fresh := pod.DeepCopy()
 		fresh.Spec.NodeName = ""
 		state := framework.NewCycleState()
 		status, only := c.prefilter(state, fresh)
 		if status == nil {
-			status = c.filter(state, fresh, info, only)
+			status = c.filter(state, fresh, rest, only)
 		}
-		info.AddPod(pod)
+		c.nodes.exchange(rest, info)
 		if status != nil {
 			found = append(found, refusal{
 				Pod: pod.Namespace + "/" + pod.Name, Node: info.Node().Name,
@@ -175,6 +173,18 @@ func (c *checker) check(given *cluster) ([]refusal, error) {
 		}
 	}
 	return found, nil
+}
+
+// without returns a node's other pods. NodeInfo.RemovePod would also forget a host port that another pod has too.
+func without(info *framework.NodeInfo, pod *v1.Pod) *framework.NodeInfo {
+	rest := framework.NewNodeInfo()
+	rest.SetNode(info.Node())
+	for _, other := range info.Pods {
+		if other.GetPod() != pod {
+			rest.AddPodInfo(other)
+		}
+	}
+	return rest
 }
 
 func (c *checker) place(given *cluster) ([]string, error) {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 
 	v1 "k8s.io/api/core/v1"
@@ -31,6 +32,12 @@ type nodes struct {
 
 func (n *nodes) set(list []*framework.NodeInfo, byName map[string]*framework.NodeInfo) {
 	n.list, n.byName = list, byName
+}
+
+// exchange puts another state of a node in the place of one that is there.
+func (n *nodes) exchange(old, replacement *framework.NodeInfo) {
+	n.list[slices.Index(n.list, old)] = replacement
+	n.byName[replacement.Node().Name] = replacement
 }
 
 func (n *nodes) NodeInfos() fwk.NodeInfoLister           { return n }
