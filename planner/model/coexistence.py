@@ -52,6 +52,7 @@ def interpreted(nodes: Sequence[Node], pods: Sequence[Pod]) -> tuple[Pod, ...]:
         _keep_domains(kind, kinds)
         _hold_companions(kind, kinds)
         _hold_where_skewed(kind, kinds, nodes)
+        _hold_where_broken(kind, kinds, by_name)
     found: dict[int, Pod] = {}
     for kind in kinds:
         keeps = tuple(sorted(kind.keeps))
@@ -239,6 +240,35 @@ def _hold_where_skewed(kind: Kind, kinds: Sequence[Kind], nodes: Sequence[Node])
             domain = node.labels.get(spread.topology_key)
             if node.name in kind.on and domain in counts and excess(spread, counts, domain) > 0:
                 kind.hold(node.name, f"its spread over {spread.topology_key}, which does not hold in {domain}")
+
+
+def _hold_where_broken(kind: Kind, kinds: Sequence[Kind], nodes: Mapping[str, Node]) -> None:
+    """Hold the pods whose affinity or anti-affinity over domains would not admit them where they are, made anew."""
+    for term in dict.fromkeys((*kind.rules.affinity, *kind.rules.anti_affinity)):
+        if term.topology_key == HOSTNAME or not kind.on:
+            continue
+        matched = [other for other in kinds if other.matched_by(term)]
+        itself = int(kind in matched)
+        counts = sum((_by_domain(other, term.topology_key, nodes) for other in matched), Counter[str]())
+        for domain in _by_domain(kind, term.topology_key, nodes):
+            others = counts[domain] - itself
+            near = term in kind.rules.affinity and not others and not (itself and counts.total() == 1)
+            apart = term in kind.rules.anti_affinity and others > 0
+            words = f"to {text_of(term.selector)} in {domain}, which does not hold"
+            for other in (kind, *matched) if near or apart else ():
+                for name in other.on.keys() & nodes.keys():
+                    if nodes[name].labels.get(term.topology_key) == domain:
+                        other.hold(name, f"a required pod{'Affinity' if near else 'AntiAffinity'} {words}")
+
+
+def _by_domain(kind: Kind, key: str, nodes: Mapping[str, Node]) -> Counter[str]:
+    """Count the pods of a kind by domain."""
+    found: Counter[str] = Counter()
+    for name, count in kind.on.items():
+        domain = nodes[name].labels.get(key) if name in nodes else None
+        if domain is not None:
+            found[domain] += count
+    return found
 
 
 def counted_on(spread: Spread, namespace: str, kinds: Iterable[Kind]) -> Counter[str]:

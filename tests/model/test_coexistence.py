@@ -153,6 +153,22 @@ class TestDomains:
         offers = [offering(zone=zone) for zone in "abc"]
         assert find_homes(NODES, offers, pods).closed == {(ZONE, "c")}
 
+    def test_pods_of_an_affinity_over_zones_that_does_not_hold_stay(self) -> None:
+        # Its db went to another zone: a new pod of web would not be let into a.
+        found = told(*app("web", near("db"), {"a1": 1, "b1": 1}), *app("db", on={"b1": 1}))
+        reason = "a required podAffinity to app In (db) in a, which does not hold"
+        assert [found[name].unmodelled for name in ("web-0", "web-1", "db-0")] == [(reason,), (), ()]
+
+    def test_the_only_pod_of_a_group_that_stands_together_may_move(self) -> None:
+        assert told(*app("web", near("web"), {"a1": 1}))["web-0"].unmodelled == ()
+
+    def test_pods_on_both_sides_of_an_anti_affinity_over_zones_that_does_not_hold_stay(self) -> None:
+        found = told(*app("web", apart("db", ZONE), {"a1": 1}), *app("db", on={"a2": 1, "b1": 1}))
+        reason = "a required podAntiAffinity to app In (db) in a, which does not hold"
+        assert [found[name].unmodelled for name in ("web-0", "db-0", "db-1")] == [(reason,), (reason,), ()]
+        twins = told(*app("web", apart("web", ZONE), {"a1": 1, "a2": 1, "b1": 1}))
+        assert [bool(twins[f"web-{number}"].unmodelled) for number in range(3)] == [True, True, False]
+
     def test_pods_of_a_spread_that_does_not_hold_stay(self) -> None:
         found = told(*app("web", spread("web"), {"a1": 3, "b1": 1}))
         reason = f"its spread over {ZONE}, which does not hold in a"
