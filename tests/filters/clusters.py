@@ -206,7 +206,7 @@ class _Builder:
         labels = {"app": name, "tier": self._random.choice(_TIERS)} if self._chance(0.2) else {"app": name}
         container: Object = {"name": "main", "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}}}
         if self._chance(0.3):
-            container["ports"] = [_port(self._random.choice([8080, 9100]))]
+            container["ports"] = [_port((8080, 9100)[number])]
         spec: Object = {"containers": [container]}
         if self._chance(0.5):
             spec["tolerations"] = [{"operator": "Exists"}]

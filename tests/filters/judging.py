@@ -60,10 +60,15 @@ def judge(case: Case, filters: Filters, settings: Settings | None = None) -> Ver
     with _planning_here(complaints):
         plan = loop.make_plan(replace(inputs, rules=rules_of(chosen.move)), chosen, lambda _: None)
     present, final = case.state(), final_state(case, inputs, plan)
-    before = {(r.pod, r.node, r.plugin) for r in filters.refusals(present, _asked(present.pods))}
+    # What is being deleted still stands in the way of others, and others still lean on it.
+    left = replace(present, pods=[pod for pod in present.pods if "deletionTimestamp" not in pod["metadata"]])
+    before = {
+        (r.pod, r.node, r.plugin) for state in (present, left) for r in filters.refusals(state, _asked(state.pods))
+    }
     # What was refused where it stands, and still stands there, is no work of the plan.
     untouched = {_key(pod) for pod in final.pods if any(pod is other for other in present.pods)}
-    refused = filters.refusals(final, _asked(final.pods))
+    asked = replace(final, pods=[_settled(pod) if _key(pod) in untouched else pod for pod in final.pods])
+    refused = filters.refusals(asked, _asked(asked.pods))
     new = [r for r in refused if r.pod not in untouched or (r.pod, r.node, r.plugin) not in before]
     return Verdict(plan, tuple(new), tuple(complaints), present, final)
 
@@ -213,13 +218,20 @@ def _matched(pods: Sequence[Pod], slots: Sequence[str], nodes: Mapping[str, Obje
     """Give each slot a pod that may go there: a matching with augmenting paths, pods that are there already first."""
     labels = {name: node["metadata"]["labels"] for name, node in nodes.items()}
     taken: dict[int, int] = {}
+    for slot, name in enumerate(slots):
+        stays = (i for i, pod in enumerate(pods) if pod.node == name and i not in taken)
+        if (index := next(stays, None)) is not None:
+            taken[index] = slot
 
     def seek(slot: int, seen: set[int]) -> bool:
-        name = slots[slot]
-        # A pending pod may be left out, so running ones come first.
-        order = sorted(range(len(pods)), key=lambda i: (pods[i].node != name, pods[i].node is None))
-        for index in order:
-            if index in seen or not pods[index].constraints.select(labels[name], name):
+        able = [
+            i
+            for i, pod in enumerate(pods)
+            if i not in seen and pod.constraints.select(labels[slots[slot]], slots[slot])
+        ]
+        # A pod that has a slot gives it up only where no other can go; a pending one may be left out.
+        for index in sorted(able, key=lambda i: (i in taken, pods[i].node is None)):
+            if index in seen:
                 continue
             seen.add(index)
             if index not in taken or seek(taken[index], seen):
@@ -227,10 +239,21 @@ def _matched(pods: Sequence[Pod], slots: Sequence[str], nodes: Mapping[str, Obje
                 return True
         return False
 
-    for slot in range(len(slots)):
+    for slot in sorted(set(range(len(slots))) - set(taken.values())):
         if not seek(slot, set()):
             raise AssertionError(f"no pod of {pods[0].workload if pods else '?'} may go to {slots[slot]}")
     yield from ((pods[index], slots[slot]) for index, slot in taken.items())
+
+
+def _settled(pod: Object) -> Object:
+    """Return a pod that stays, without its hard spread by host name.
+
+    Any new node, whoever adds it, is empty, and then no node may have more than maxSkew: pods that stood on the
+    emptiest node's own pods would then get another node if they were made anew, and need not be.
+    """
+    spreads = pod["spec"].get("topologySpreadConstraints", ())
+    left = [spread for spread in spreads if spread["topologyKey"] != HOSTNAME]
+    return {**pod, "spec": {**pod["spec"], "topologySpreadConstraints": left}} if spreads else pod
 
 
 def _asked(pods: Sequence[Object]) -> list[int]:

@@ -21,8 +21,6 @@ BLOCK = 100
 
 
 OPEN = {
-    5: "a spread by host name takes the fewest pods of any node to be 0, and pods that must stay already exceed it",
-    19: "the same",
     24: "no plan at all: the maximum of a pool is exceeded from the start",
 }
 """Seeds of the suite on which planner and filters do not agree yet."""
