@@ -36,6 +36,7 @@ from planner.model.cluster import (
     Autoscaler,
     DaemonSet,
     DisruptionBudget,
+    LabelTally,
     Node,
     Pod,
     Snapshot,
@@ -572,30 +573,33 @@ def _larger(one: Resources, other: Resources) -> Resources:
 
 
 def _budgets(objects: _Objects, pods: list[Pod]) -> list[DisruptionBudget]:
+    # A budget without a selector covers no pod; an empty one covers all of its namespace.
+    items = [item for item in objects.of("PodDisruptionBudget", BudgetObject).values() if item.spec.selector]
+    selectors = [specs.label_selector(item.spec.selector) for item in items if item.spec.selector]
+    live = [pod for pod in pods if pod.live]
+    covered, healthy = LabelTally(live, selectors), LabelTally((p for p in live if p.ready), selectors)
     found = []
-    for item in objects.of("PodDisruptionBudget", BudgetObject).values():
-        # A budget without a selector covers no pod; an empty one covers all of its namespace.
-        if item.spec.selector is not None:
-            with objects.naming("PodDisruptionBudget", item.metadata):
-                found.append(_budget(item, specs.label_selector(item.spec.selector), pods))
+    for item, selector in zip(items, selectors, strict=True):
+        namespace = item.metadata.namespace
+        with objects.naming("PodDisruptionBudget", item.metadata):
+            counts = covered.count(namespace, selector), healthy.count(namespace, selector)
+            found.append(_budget(item, selector, *counts))
     return found
 
 
-def _budget(item: BudgetObject, selector: LabelSelector, pods: list[Pod]) -> DisruptionBudget:
+def _budget(item: BudgetObject, selector: LabelSelector, covered: int, healthy: int) -> DisruptionBudget:
     meta, spec, status = item.metadata, item.spec, item.status
     budget = DisruptionBudget(meta.namespace, meta.name, selector, desired_healthy=0, disruptions_allowed=0)
     if status is not None and status.desired_healthy is not None:
         return replace(
             budget, desired_healthy=status.desired_healthy, disruptions_allowed=status.disruptions_allowed or 0
         )
-    covered = [pod for pod in pods if pod.live and budget.covers(pod)]
     # Percentages round up, of both kinds. Source: pkg/controller/disruption/disruption.go, getExpectedPodCount.
     if spec.max_unavailable is not None:
-        tolerated = _scaled(spec.max_unavailable, len(covered), "spec.maxUnavailable", up=True)
-        desired = max(0, len(covered) - tolerated)
+        tolerated = _scaled(spec.max_unavailable, covered, "spec.maxUnavailable", up=True)
+        desired = max(0, covered - tolerated)
     else:
-        desired = _scaled(spec.min_available or 0, len(covered), "spec.minAvailable", up=True)
-    healthy = sum(pod.ready for pod in covered)
+        desired = _scaled(spec.min_available or 0, covered, "spec.minAvailable", up=True)
     return replace(budget, desired_healthy=desired, disruptions_allowed=max(0, healthy - desired))
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from planner import labels as keys
-from planner.model.cluster import DisruptionBudget, Node, Pod, Snapshot, Workload
+from planner.model.cluster import DisruptionBudget, LabelTally, Node, Pod, Snapshot, Workload
 from planner.model.coexistence import surge_hindrances
 from planner.model.machines import Catalogue
 from planner.model.resources import Resources
@@ -38,11 +38,13 @@ class DisruptionRules:
     """The user's word on disruption.
 
     `unavailability_ceiling` is the largest fraction of a workload's replicas that may be unavailable at once
-    (rounded down); `pin_local_storage` pins pods with emptyDir volumes on disk.
+    (rounded down); `pin_local_storage` pins pods with emptyDir volumes on disk. `max_nodes_changed` is how many nodes
+    one plan may boot and remove together; None is no ceiling.
     """
 
     unavailability_ceiling: float = 0.5
     pin_local_storage: bool = False
+    max_nodes_changed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +134,12 @@ def mobilities(snapshot: Snapshot, rules: DisruptionRules) -> dict[str, Mobility
     """Say for each workload that has planned pods how they may be moved."""
     pods = planned_pods(snapshot)
     samples = {pod.workload: pod for pod in reversed(pods)}  # one pod of each: all have their template's labels
-    neighbours: dict[str, list[Pod]] = {}  # by namespace: a budget covers pods of its own only
-    for pod in pods:
-        neighbours.setdefault(pod.namespace, []).append(pod)
+    tally = LabelTally(pods, (budget.selector for budget in snapshot.budgets))
     slack: dict[str, list[tuple[DisruptionBudget, int]]] = {}
     for budget in snapshot.budgets:
-        covered = budget_slack(budget, neighbours.get(budget.namespace, ()))
-        slack.setdefault(budget.namespace, []).append((budget, covered))
+        # So many of its pods may be unavailable at once: covered pods - desired healthy.
+        spare = max(0, tally.count(budget.namespace, budget.selector) - budget.desired_healthy)
+        slack.setdefault(budget.namespace, []).append((budget, spare))
     hindrances = surge_hindrances(snapshot.nodes, pods)
     found = {}
     for workload in snapshot.workloads:
@@ -175,11 +176,6 @@ def _without_partial_rollouts(found: Assessment, snapshot: Snapshot) -> Assessme
         mobility[key] = replace(mobility[key], rollout=False, reason=mobility[key].reason or why)
     stuck = {key: why for key in sorted(partly) if not mobility[key].movable}
     return with_held(replace(found, mobility=mobility), snapshot, stuck)
-
-
-def budget_slack(budget: DisruptionBudget, pods: Sequence[Pod]) -> int:
-    """Return how many of the budget's pods may be unavailable at once: covered pods - desired healthy."""
-    return max(0, sum(budget.covers(p) for p in pods) - budget.desired_healthy)
 
 
 def _overdrawn(snapshot: Snapshot) -> list[str]:

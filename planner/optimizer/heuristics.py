@@ -15,6 +15,8 @@ from planner.optimizer.problem import Problem
 Fit = Literal["first", "best"]
 # How many of the emptiest nodes are tried for removal; each trial looks at all the others.
 _TRIED = 100
+# So many offerings are tried as the one that is opened for everything.
+_MOST_OPENINGS = 30
 
 
 def present_state(problem: Problem) -> Packing:
@@ -31,18 +33,19 @@ def empty_cluster(problem: Problem) -> Packing:
     return Packing(classes, np.zeros((classes.size, len(problem.groups)), dtype=np.int64))
 
 
-def fill(problem: Problem, start: Packing, fit: Fit) -> Packing:
+def fill(problem: Problem, start: Packing, fit: Fit, opening: int | None = None) -> Packing:
     """Place what has no place yet, the largest pods first, into open nodes and then into fresh ones.
 
     "first" takes the open nodes in order, "best" those with the least room left first. The next node is of the class
-    (an existing node that is not open yet, or an offering) that holds the rest of the group for the least money.
+    (an existing node that is not open yet, or an offering) that holds the rest of the group for the least money, or of
+    the class `opening` where that can hold any.
     Pool limits hold; what they leave no room for stays without a place.
     """
     classes, contents = start.classes.copy(), start.contents.copy()
     left = start.unplaced(problem)
     rem = problem.room[classes] - contents @ problem.requests
-    typical = np.maximum(problem.room.max(axis=0, initial=1), 1)
-    size = (problem.requests / typical).max(axis=1, initial=0.0)
+    typical = _typical_room(problem)
+    size = (problem.requests[:, : problem.whole] / typical).max(axis=1, initial=0.0)
     caps = problem.caps
     for g in np.argsort(-size, kind="stable"):
         if not left[g]:
@@ -50,7 +53,7 @@ def fill(problem: Problem, start: Packing, fit: Fit) -> Packing:
         asks = problem.requests[g]
         order = np.arange(classes.size)
         if fit == "best":
-            order = np.argsort((rem / typical).max(axis=1, initial=0.0), kind="stable")
+            order = np.argsort((rem[:, : problem.whole] / typical).sum(axis=1), kind="stable")
         open_ = problem.admissible[classes, g] & ~_repelled(problem, contents, g)
         holds = np.where(open_, _fitting(rem, asks), 0)[order]
         taken = np.clip(left[g] - (np.cumsum(holds) - holds), 0, holds)
@@ -58,14 +61,14 @@ def fill(problem: Problem, start: Packing, fit: Fit) -> Packing:
         rem[order] -= taken[:, None] * asks
         left[g] -= taken.sum()
         while left[g] > 0:
-            budget = _budget(problem, classes)
+            budget = budget_of(problem, classes)
             holds = caps[:, g]
             able = (holds > 0) & (budget > 0)
             if not able.any():
                 break
             need = -(-left[g] // np.maximum(holds, 1))
             price = np.where(able, need * problem.costs.astype(np.float64), np.inf)
-            k = int(np.argmin(price))
+            k = int(np.argmin(price)) if opening is None or not able[opening] else opening
             fresh, each = int(min(need[k], budget[k])), int(holds[k])
             block = np.zeros((fresh, left.size), dtype=np.int64)
             block[:, g] = np.clip(left[g] - each * np.arange(fresh), 0, each)
@@ -76,9 +79,19 @@ def fill(problem: Problem, start: Packing, fit: Fit) -> Packing:
     return _with_minimums(problem, Packing(classes, contents))
 
 
+def openings(problem: Problem) -> IntArray:
+    """Return the offerings worth opening for everything: not dominated, those with most room for their price first."""
+    offers = [k for k in np.unique(problem.dominators()).tolist() if problem.classes[k].role == "offering"]
+    asked = problem.counts @ problem.requests[:, : problem.whole]
+    # How many of such nodes everything would take, by the resource that takes most of them.
+    nodes = [(asked / np.maximum(problem.room[k, : problem.whole], 1)).max(initial=0.0) for k in offers]
+    order = sorted(zip((n * int(problem.costs[k]) for n, k in zip(nodes, offers, strict=True)), offers, strict=True))
+    return np.array([k for _, k in order[:_MOST_OPENINGS]], dtype=np.int64)
+
+
 def cheapen(problem: Problem, packing: Packing) -> Packing:
     """Give every booted node the cheapest offering that holds its content, then drop nodes whose pods fit elsewhere."""
-    packing = _with_cheapest_offerings(problem, packing)
+    packing = with_cheapest_offerings(problem, packing)
     classes, contents = packing.classes, packing.contents.copy()
     alive = np.ones(classes.size, dtype=np.bool_)
     costs = problem.costs[classes]
@@ -97,20 +110,20 @@ def cheapen(problem: Problem, packing: Packing) -> Packing:
             contents[others] = moved.contents
             contents[n] = 0
             alive[n] = False
-    return _with_cheapest_offerings(problem, Packing(classes[alive], contents[alive]))
+    return with_cheapest_offerings(problem, Packing(classes[alive], contents[alive]))
 
 
 def _absorb(problem: Problem, packing: Packing, pods: IntArray) -> Packing | None:
     """Put the pods into the rest of the nodes' room, the fullest nodes first; None where they do not fit."""
     contents = packing.contents.copy()
     rem = problem.room[packing.classes] - contents @ problem.requests
-    typical = np.maximum(problem.room.max(axis=0, initial=1), 1)
-    size = (problem.requests / typical).max(axis=1, initial=0.0)
+    typical = _typical_room(problem)
+    size = (problem.requests[:, : problem.whole] / typical).max(axis=1, initial=0.0)
     for g in np.argsort(-size, kind="stable"):
         left = int(pods[g])
         if not left:
             continue
-        order = np.argsort((rem / typical).max(axis=1, initial=0.0), kind="stable")
+        order = np.argsort((rem[:, : problem.whole] / typical).sum(axis=1), kind="stable")
         open_ = problem.admissible[packing.classes, g] & ~_repelled(problem, contents, g)
         holds = np.where(open_, _fitting(rem, problem.requests[g]), 0)[order]
         taken = np.clip(left - (np.cumsum(holds) - holds), 0, holds)
@@ -121,7 +134,8 @@ def _absorb(problem: Problem, packing: Packing, pods: IntArray) -> Packing | Non
     return Packing(packing.classes, contents)
 
 
-def _with_cheapest_offerings(problem: Problem, packing: Packing) -> Packing:
+def with_cheapest_offerings(problem: Problem, packing: Packing) -> Packing:
+    """Give every booted node the cheapest offering that holds its content; one that rows tie stays."""
     classes = packing.classes.copy()
     free = np.array([not any(row.coefficients[k] for row in problem.rows) for k in range(len(problem.classes))])
     offers = np.array([k for k, c in enumerate(problem.classes) if c.role == "offering" and free[k]], dtype=np.int64)
@@ -146,7 +160,7 @@ def _with_minimums(problem: Problem, packing: Packing) -> Packing:
     classes, contents = packing.classes, packing.contents
     for row in problem.rows:
         while int(row.coefficients[classes].sum()) < row.rhs and row.kind == "pool-minimum":
-            budget = _budget(problem, classes)
+            budget = budget_of(problem, classes)
             able = np.flatnonzero((row.coefficients > 0) & (budget > 0))
             if not able.size:
                 break
@@ -154,6 +168,13 @@ def _with_minimums(problem: Problem, packing: Packing) -> Packing:
             classes = np.append(classes, best)
             contents = np.vstack([contents, np.zeros((1, contents.shape[1]), dtype=np.int64)])
     return Packing(classes, contents)
+
+
+def _typical_room(problem: Problem) -> npt.NDArray[np.float64]:
+    """Return the mean room of the classes, (whole resources,): that of the largest would hide all but one resource."""
+    room = np.maximum(problem.room[:, : problem.whole], 0)
+    typical: npt.NDArray[np.float64] = np.maximum(room.sum(axis=0) / np.maximum((room > 0).sum(axis=0), 1), 1.0)
+    return typical
 
 
 def _repelled(problem: Problem, contents: IntArray, g: int) -> npt.NDArray[np.bool_]:
@@ -172,7 +193,7 @@ def _fitting(rem: IntArray, asks: IntArray) -> IntArray:
     return fits
 
 
-def _budget(problem: Problem, classes: IntArray) -> IntArray:
+def budget_of(problem: Problem, classes: IntArray) -> IntArray:
     """Return how many more nodes of each class the limits and pool maxima allow, (classes)."""
     budget: IntArray = np.maximum(problem.limits - np.bincount(classes, minlength=problem.limits.size), 0)
     for row in problem.rows:

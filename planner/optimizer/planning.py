@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from planner.errors import SolverError
 from planner.model.effort import Effort, Progress, Watch
 from planner.model.inputs import PlanningInputs
@@ -14,9 +16,11 @@ from planner.model.plan import Plan, Unplaced
 from planner.optimizer import heuristics
 from planner.optimizer.assembly import Draft, assemble, finish
 from planner.optimizer.certificate import Bound, certificate
+from planner.optimizer.constraints import IntArray
 from planner.optimizer.master import CvxpySolver, Solver
 from planner.optimizer.movement import GroupKey, Movement, movement_of
 from planner.optimizer.packing import Packing
+from planner.optimizer.pooling import given_out, pooled
 from planner.optimizer.problem import Problem, build_problem
 from planner.optimizer.search import Search
 from planner.optimizer.unplaceable import unplaceable_pods
@@ -28,6 +32,12 @@ _BOUND_SHARE = 0.5
 _PROVEN = 1e-6
 _BESIDE_THE_PLAN = 0.05
 _DIVES = 6
+# Of the time, at most this share is spent on best fit with each offering as the one that is opened.
+_OPENINGS_SHARE = 0.08
+# More existing nodes than this are pooled, since each is a knapsack of its own in every round.
+_MOST_SINGLE = 60
+# What is left of the time for the proof of the whole problem, where the plan is made for a part of what is possible.
+_WHOLE_SHARE = 0.3
 _PICK_SHARE = 0.3
 
 
@@ -48,24 +58,35 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
     unplaceable, left_out = unplaceable_pods(movement)
     problem = build_problem(movement.open_inputs(), movement.assessment, movement.group, left_out)
     race = _Race(movement, problem, unplaceable, effort, watch, start)
-    search = Search(problem, solver, race.left)
-    for packing in _known_plans(problem):
-        search.start_from(packing)
+    known = list(_known_plans(problem))
+    for packing in known:
         race.enter(packing)
+    for opening in heuristics.openings(problem).tolist():
+        if race.left(_OPENINGS_SHARE) <= 0:
+            break
+        packed = heuristics.fill(problem, heuristics.empty_cluster(problem), "best", opening)
+        known.append(heuristics.with_cheapest_offerings(problem, packed))
+        race.enter(known[-1])
+    solved, became = _at_size(problem)
+    search = Search(solved, solver, race.left)
+    search.start_by_volume()
+    race.bound(search.proof)
+    for packing in known:
+        search.start_from(Packing(became[packing.classes], packing.contents))
     prepared = watch.now() - start
     _prove(search, race, _BOUND_SHARE)
     proven = watch.now() - start
     for turn in range(_DIVES):
         if race.won() or race.left() <= 0:
             break
-        race.enter(search.dive(turn))
+        race.enter(given_out(problem, became, search.dive(turn)))
         if turn == 0:
             # Now that a good plan is known, the bound is worth more exactness.
             _prove(search, race, _BOUND_SHARE)
     if not race.won() and race.best is not None and race.left() > 0:
         picked = search.pick(race.to_beat(), race.left() * _PICK_SHARE)
         if picked is not None:
-            race.enter(picked)
+            race.enter(given_out(problem, became, picked))
     if race.best is None:
         raise SolverError(race.why_none())
     if race.best.missing > sum(left_out.values()) or inputs.held or inputs.fresh or movement.homes.homes:
@@ -77,14 +98,38 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
         missing = Counter[GroupKey]()
         for key, count in race.left_out(left_out).items():
             missing[key._replace(fresh=False, home=())] += count
+        apart = dict(zip((g.key for g in problem.groups), search.proof.pod_prices.tolist(), strict=True))
         problem = build_problem(whole.inputs, whole.assessment, whole.group, missing)
-        search = Search(problem, solver, race.left)
-        for packing in _known_plans(problem):
-            search.start_from(packing)
+        solved, became = _at_size(problem)
+        search = Search(solved, solver, race.all_left)
+        search.start_by_volume()
+        search.propose(_together(problem, apart, search.proof.pod_prices))
+        present = heuristics.present_state(problem)
+        search.start_from(Packing(became[present.classes], present.contents))
         search.generate(lambda proof, relaxed: relaxed - proof.value <= _PROVEN * abs(relaxed))
     plan = finish(movement, race.best, search.proof.value, certificate(search.problem, search.proof))
     elapsed = watch.now() - start
     return replace(plan, timings_seconds={"prepare": prepared, "prove": proven - prepared, "search": elapsed - proven})
+
+
+def _at_size(problem: Problem) -> tuple[Problem, IntArray]:
+    """Return the problem to search in, pooled where there are many existing nodes, and what each class became in it."""
+    existing = sum(c.role != "offering" for c in problem.classes)
+    if existing <= _MOST_SINGLE:
+        return problem, np.arange(len(problem.classes))
+    return pooled(problem)
+
+
+def _together(problem: Problem, apart: Mapping[GroupKey, int], otherwise: IntArray) -> IntArray:
+    """Return prices for groups of pods that were priced apart by home: the mean of these prices, (groups,)."""
+    found: dict[GroupKey, list[int]] = {}
+    for key, price in apart.items():
+        found.setdefault(key._replace(home=(), fresh=False), []).append(price)
+    prices = [
+        sum(found[g.key]) // len(found[g.key]) if g.key in found else int(price)
+        for g, price in zip(problem.groups, otherwise, strict=True)
+    ]
+    return np.array(prices, dtype=np.int64)
 
 
 def _prove(search: Search, race: _Race, share: float) -> None:
@@ -118,17 +163,24 @@ class _Race:
         watch: Watch,
         start: float,
     ) -> None:
+        # Where the plan is made for a part of what is possible, the proof of the whole takes its time too.
+        narrow = bool(movement.inputs.held or movement.inputs.fresh or movement.homes.homes)
         self.best: Draft | None = None
         self._packing: Packing | None = None
         self._movement, self._problem, self._unplaceable = movement, problem, unplaceable
         self._effort, self._watch, self._start = effort, watch, start
+        self._share = 1.0 - _WHOLE_SHARE if narrow else 1.0
         self._proven: int | None = None
         self._faults: list[str] = []
         self._least = math.inf
 
     def left(self, share: float = 1.0) -> float:
-        """Return the seconds that remain of this share of the time limit."""
-        return self._effort.time_limit_seconds * share - (self._watch.now() - self._start)
+        """Return the seconds that remain of this share of the time for the plan."""
+        return self._effort.time_limit_seconds * share * self._share - (self._watch.now() - self._start)
+
+    def all_left(self) -> float:
+        """Return the seconds that remain of the time limit."""
+        return self._effort.time_limit_seconds - (self._watch.now() - self._start)
 
     def enter(self, packing: Packing) -> None:
         """Take the candidate if it is right and better: fewer pods without a place, then the lower value."""
@@ -138,6 +190,12 @@ class _Race:
         # Moves beyond the displaced pods (a roll-out replaces all) are no matter of the packing.
         if not packing.unplaced(self._problem).any():
             self._least = min(self._least, packing.displaced_value(self._problem))
+        left_out = int(packing.unplaced(self._problem).sum()) + self._expected()
+        if self.best is not None and (left_out, packing.displaced_value(self._problem)) >= (
+            self.best.missing,
+            self.best.value,
+        ):
+            return
         draft = assemble(self._movement, self._problem, packing, self._unplaceable)
         if self.best is None or (draft.missing, draft.value) < (self.best.missing, self.best.value):
             self.best, self._packing = draft, packing

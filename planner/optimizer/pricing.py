@@ -38,6 +38,13 @@ _MOST_KEPT = 8_000
 _MOST_MADE = 60_000
 # Cells of the surrogate knapsacks' tables that stand at once, 8 bytes each.
 _MOST_CELLS = 20_000_000
+# Width x classes x groups of one search, in a hurry and with sharp bounds; every thousand take about a millisecond.
+_MOST_STEPS, _MOST_STEPS_SHARP = 600_000, 4_000_000
+_LEAST_WIDTH = 3
+# With fewer buckets the surrogate knapsack is no sharper than fractional pods.
+_FEWEST_BUCKETS = 100
+# So many times as many partial contents as are kept are thinned before equal ones are looked for among them.
+_CROWD = 4
 # More than one content of a class at once saves rounds of the master program.
 _CONTENTS_EACH = 3
 
@@ -47,7 +54,8 @@ class Knapsacks:
     """What stays the same from one pricing to the next: one knapsack per class.
 
     `requests` (groups, resources), `sides` (groups), `room` (classes, resources), `caps` and `present` (classes,
-    groups).
+    groups). The first `whole` resources are no shares of a node and have multipliers; a share of which no class admits
+    two groups is in the caps already and left out.
     """
 
     requests: IntArray
@@ -56,17 +64,23 @@ class Knapsacks:
     caps: IntArray
     present: IntArray
     move_price: int
+    whole: int
 
     @classmethod
     def of(cls, problem: Problem) -> Knapsacks:
         caps = problem.caps
+        shared = [
+            r < problem.whole or bool(((caps[:, problem.requests[:, r] > 0] > 0).sum(axis=1) > 1).any())
+            for r in range(len(problem.resources))
+        ]
         return cls(
-            problem.requests,
+            problem.requests[:, shared],
             problem.sides,
-            np.maximum(problem.room, 0),
+            np.maximum(problem.room[:, shared], 0),
             caps,
             np.minimum(problem.present, caps),
             problem.move_price,
+            problem.whole,
         )
 
     def only(self, classes: IntArray) -> Knapsacks:
@@ -100,6 +114,38 @@ class Depth:
     width: int
     buckets: int
 
+    def within(self, size: int) -> Depth:
+        """Return the depth that so many classes x groups can afford: a time limit is not looked at inside a search."""
+        buckets = min(self.buckets, _MOST_CELLS // max(1, size))
+        most = _MOST_STEPS_SHARP if self.buckets else _MOST_STEPS
+        width = max(_LEAST_WIDTH, min(self.width, most // max(1, size)))
+        return Depth(width, buckets if buckets >= _FEWEST_BUCKETS else 0)
+
+
+def outbid(sacks: Knapsacks, prices: IntArray, floor: IntArray, whole: FloatArray) -> tuple[IntArray, _Roots]:
+    """Return for each class the greater of its floor and of what these multipliers (classes, whole resources) bound."""
+    multipliers = np.zeros(sacks.room.shape)
+    multipliers[:, : sacks.whole] = whole
+    weight = multipliers @ sacks.requests.T
+    stay, arrive = prices[None, :] - weight, prices[None, :] - sacks.move_price - weight
+    best = np.maximum(stay, 0) * sacks.present + np.maximum(arrive, 0) * (sacks.caps - sacks.present)
+    root = (multipliers * sacks.room).sum(axis=1) + best.sum(axis=1)
+    upper: IntArray = np.where(root > floor + _MARGIN, np.ceil(root + _MARGIN), floor).astype(np.int64)
+    return upper, _Roots(multipliers, stay, arrive, best, root)
+
+
+@dataclass(frozen=True, slots=True)
+class _Roots:
+    """The fractional knapsacks at some multipliers: reduced profits of pods that stay and arrive, `best` of both
+    (classes, groups), and the bound `root` (classes).
+    """
+
+    multipliers: FloatArray
+    stay: FloatArray
+    arrive: FloatArray
+    best: FloatArray
+    root: FloatArray
+
 
 def price_contents(sacks: Knapsacks, prices: IntArray, floor: IntArray, depth: Depth) -> Priced:
     """Look for a content of each class worth more than its floor.
@@ -111,31 +157,29 @@ def price_contents(sacks: Knapsacks, prices: IntArray, floor: IntArray, depth: D
     nothing = Priced(floor, np.zeros(0, dtype=np.int64), np.zeros((0, groups), dtype=np.int64))
     if groups == 0 or count == 0:
         return nothing
-    multipliers = _multipliers(sacks, prices)
-    weight = multipliers @ sacks.requests.T
-    stay, arrive = prices[None, :] - weight, prices[None, :] - sacks.move_price - weight
-    best = np.maximum(stay, 0) * sacks.present + np.maximum(arrive, 0) * (sacks.caps - sacks.present)
-    root = (multipliers * sacks.room).sum(axis=1) + best.sum(axis=1)
-    active = np.flatnonzero(root > floor + _MARGIN)
+    _, roots = outbid(sacks, prices, floor, _multipliers(sacks, prices))
+    active = np.flatnonzero(roots.root > floor + _MARGIN)
     if not active.size:
         return nothing
     upper = floor.copy()
     parts = []
     for some in np.array_split(active, -(-active.size * groups * depth.buckets // _MOST_CELLS) or 1):
-        tree = _Tree(sacks.only(some), prices, multipliers[some], stay[some], arrive[some], best[some])
-        found = tree.search(root[some], floor[some], depth)
+        tree = _Tree(
+            sacks.only(some), prices, roots.multipliers[some], roots.stay[some], roots.arrive[some], roots.best[some]
+        )
+        found = tree.search(roots.root[some], floor[some], depth)
         upper[some] = found.upper
         parts.append((some[found.classes], found.contents))
     return Priced(upper, np.concatenate([k for k, _ in parts]), np.vstack([contents for _, contents in parts]))
 
 
 def _multipliers(sacks: Knapsacks, prices: IntArray) -> FloatArray:
-    """Approximate the optimal dual of each fractional knapsack, (classes, resources), in price per unit.
+    """Approximate the optimal dual of each fractional knapsack, (classes, whole resources), in price per unit.
 
     Primal: max p.x, A x + w = 1, x + t = u. A group is two items: pods that are there now, and arriving ones.
     """
-    room = np.where(sacks.room > 0, sacks.room, 1).astype(np.float64)
-    share = sacks.requests[None, :, :] / room[:, None, :]
+    room = np.maximum(sacks.room[:, : sacks.whole], 1).astype(np.float64)
+    share = sacks.requests[None, :, : sacks.whole] / room[:, None, :]
     share = np.where((sacks.caps > 0)[:, :, None], share, 0.0)
     a = np.concatenate([share, share], axis=1)
     u = np.concatenate([sacks.present, sacks.caps - sacks.present], axis=1).astype(np.float64)
@@ -370,11 +414,17 @@ def _narrow(
     """
     if keep.size <= width:
         return keep
+    if keep.size > _CROWD * width:
+        # Equal room is looked for among the promising ones only: what that drops is bounded like everything dropped.
+        keep = _best_of_each(keep, owner, bound, lost, 2 * width)
     mixed = (rem[keep] * _MIX[: rem.shape[1]]).sum(axis=1)
     ranked = keep[np.lexsort((-worth[keep], mixed, owner[keep]))]
     same = np.zeros(ranked.size, dtype=np.bool_)
     same[1:] = (owner[ranked[1:]] == owner[ranked[:-1]]) & (rem[ranked[1:]] == rem[ranked[:-1]]).all(axis=1)
-    keep = ranked[~same]
+    return _best_of_each(ranked[~same], owner, bound, lost, width)
+
+
+def _best_of_each(keep: IntArray, owner: IntArray, bound: FloatArray, lost: FloatArray, width: int) -> IntArray:
     keep = keep[np.lexsort((keep, -bound[keep], owner[keep]))]
     starts = np.unique(owner[keep], return_index=True)[1]
     rank = np.arange(keep.size) - np.repeat(starts, np.diff(np.append(starts, keep.size)))

@@ -18,7 +18,7 @@ from planner.model.cluster import CapacityType, Node, Pod
 from planner.model.disruption import Assessment, foreign_taints, planned_pods, pod_key
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Offering
-from planner.model.resources import BEARER, Resources, other_side
+from planner.model.resources import BEARER, Resources, is_share, other_side
 from planner.optimizer import constraints
 from planner.optimizer.constraints import Row
 from planner.optimizer.movement import GroupKey
@@ -92,6 +92,11 @@ class Problem:
     dropped: tuple[str, ...]
     move_price: int
     constant: int
+
+    @property
+    def whole(self) -> int:
+        """How many of the resources are no shares of a node; they come first."""
+        return sum(not is_share(name) for name in self.resources)
 
     @property
     def caps(self) -> IntArray:
@@ -356,9 +361,10 @@ def _offering_order(offering: Offering) -> tuple[object, ...]:
 
 
 def _counted(groups: Sequence[Group]) -> tuple[str, ...]:
-    """Name the resources that any group requests; pods always."""
+    """Name the resources that any group requests, pods always; shares of a node come last."""
     asked = {name for group in groups for name, amount in group.requests.requested().items() if amount}
-    return tuple(sorted({name for name in asked if other_side(name) is None} | {"pods"}))
+    amounts = {name for name in asked if other_side(name) is None} | {"pods"}
+    return tuple(sorted(amounts, key=lambda name: (is_share(name), name)))
 
 
 def _sides(groups: Sequence[Group]) -> IntArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,14 +13,17 @@ from planner.optimizer.certificate import Bound, bound
 from planner.optimizer.constraints import IntArray
 from planner.optimizer.master import Columns, Master, Relaxed, Remainder, Solver
 from planner.optimizer.packing import Packing, packing_of
-from planner.optimizer.pricing import Depth, FloatArray, Knapsacks, Priced, price_contents
+from planner.optimizer.pricing import Depth, FloatArray, Knapsacks, Priced, outbid, price_contents
 from planner.optimizer.problem import Problem
+from planner.optimizer.volume import volume_prices
 
 # How hard the knapsacks are searched: in a hurry while the bound is far from the relaxed optimum, then with sharp
 # bounds, and harder where nothing is found. The first thorough depth is exact for most of Google's machine types.
 _HURRIED = Depth(24, 0)
 _THOROUGH = (Depth(400, 500), Depth(6000, 2000), Depth(8000, 4000))
-_FAR = 0.1
+_FAR, _FAR_IF_LARGE = 0.1, 0.02
+# Classes x groups; beyond it a thorough look takes seconds.
+_LARGE = 30_000
 # How far prices are drawn back to those of the best bound before pods are priced. Undamped they swing from one round to
 # the next: the 8,152 pods of a production trace then take several times as many rounds.
 _PULL = 0.8
@@ -65,9 +69,11 @@ class Search:
         # A dominated offering is in no best plan: it is not priced, and its proof is its dominator's.
         self._leaders = problem.dominators()
         self._asked = np.unique(self._leaders)
+        self._position = np.searchsorted(self._asked, self._leaders)
         self._sacks = Knapsacks.of(problem).only(self._asked)
         self._master = Master(problem, self.columns, solver, left)
-        self._left = left
+        self._solver, self._left = solver, left
+        self._far = _FAR if self._asked.size * len(problem.groups) <= _LARGE else _FAR_IF_LARGE
         self.proof = bound(
             problem,
             nothing,
@@ -76,6 +82,13 @@ class Search:
         )
         every = np.arange(len(problem.classes))
         self.columns.add(every, np.zeros((every.size, len(problem.groups)), dtype=np.int64))
+
+    def start_by_volume(self) -> None:
+        """Start from what pods are worth by what they request."""
+        volume = volume_prices(self.problem, self._asked, self._solver, max(self._left(), 1.0))
+        floor = self._floor(volume.rows, volume.limits)
+        upper, _ = outbid(self._sacks, volume.pods, floor[self._asked], volume.multipliers)
+        self._learn(bound(self.problem, volume.pods, volume.rows, upper[self._position]))
 
     def start_from(self, packing: Packing) -> None:
         """Add a packing's contents as columns."""
@@ -90,8 +103,10 @@ class Search:
         programming", International Transactions in Operational Research 4 (1997).
         """
         remainder = Remainder.of(self.problem)
+        # The center is the best of the prices met here, not those of the best bound: what a start proves (`Volume`)
+        # may be far from the duals of any columns, and drawn toward it they would not move.
         center: _Prices | None = None
-        damped = False
+        reached, damped = -math.inf, False
         while self._left() > 0:
             relaxed = self._master.relax(remainder, np.arange(self.columns.classes.size))
             if relaxed is None:
@@ -105,14 +120,15 @@ class Search:
                 rows = np.floor(prices.rows).astype(np.int64)
                 depths = _THOROUGH if pull == 0.0 else _THOROUGH[:1]
                 # While the bound is far from the relaxed optimum any content that improves is welcome.
-                far = value - self.proof.value > _FAR * abs(value)
+                far = value - self.proof.value > self._far * abs(value)
                 priced = self._price(pods, self._floor(rows, prices.limits), depths, enough=0 if far else 1)
                 proof = bound(self.problem, pods, rows, priced.upper)
                 if pull == 0.0:
-                    damped = center is not None and proof.value <= self.proof.value
-                if proof.value > self.proof.value:
-                    self.proof = proof
+                    damped = center is not None and proof.value <= reached
+                if proof.value > reached:
+                    reached = proof.value
                     center = _Prices(proof.pod_prices.astype(float), proof.row_prices.astype(float), prices.limits)
+                self._learn(proof)
                 if enough(self.proof, value):
                     return
                 added = self.columns.add(priced.classes, priced.contents)
@@ -120,6 +136,17 @@ class Search:
                     break
             else:
                 return
+
+    def propose(self, pods: IntArray) -> None:
+        """Prove what these prices of pods prove, beside the row prices so far, and add the best contents at them."""
+        rows, limits = self.proof.row_prices, np.zeros(len(self.problem.classes))
+        priced = self._price(pods, self._floor(rows, limits), _THOROUGH[:1], enough=1)
+        self._learn(bound(self.problem, pods, rows, priced.upper))
+        self.columns.add(priced.classes, priced.contents)
+
+    def _learn(self, proof: Bound) -> None:
+        if proof.value > self.proof.value:
+            self.proof = proof
 
     def dive(self, turn: int) -> Packing:
         """Round the continuous optimum node by node, pricing contents for what remains; then repair.
@@ -206,7 +233,7 @@ class Search:
             if not open_.size or (turn and over):
                 break
             sacks = self._sacks.only(open_)
-            priced = price_contents(sacks, pods, floor[self._asked[open_]], depth)
+            priced = price_contents(sacks, pods, floor[self._asked[open_]], depth.within(open_.size * pods.size))
             upper[open_] = priced.upper
             found.append(self._asked[open_[priced.classes]])
             contents.append(priced.contents)
@@ -214,7 +241,7 @@ class Search:
             arriving = np.maximum(priced.contents - sacks.present[priced.classes], 0).sum(axis=1)
             np.maximum.at(best, priced.classes, priced.contents @ pods - sacks.move_price * arriving)
             open_ = open_[priced.upper > best]
-        upper = upper[np.searchsorted(self._asked, self._leaders)]
+        upper = upper[self._position]
         return Priced(upper, np.concatenate(found), np.vstack(contents))
 
     def _usable(self, remainder: Remainder) -> IntArray:

@@ -27,6 +27,7 @@ def some_knapsacks(seed: int) -> tuple[Knapsacks, IntArray]:
         caps=caps,
         present=np.minimum(caps, chance.integers(0, 3, (3, groups))),
         move_price=int(chance.integers(0, 3000)),
+        whole=2 if seed % 3 == 0 else 3,
     )
     return sacks, cpu * chance.integers(5, 15, groups) + memory * chance.integers(1, 4, groups)
 
