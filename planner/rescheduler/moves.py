@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from planner import labels as keys
@@ -18,7 +18,8 @@ from planner.settings import MoveSettings
 
 def rules_of(settings: MoveSettings) -> DisruptionRules:
     """Return the rules of disruption that the settings ask for."""
-    return DisruptionRules(settings.unavailability_ceiling, settings.pin_local_storage)
+    ceiling = settings.max_nodes_changed or None
+    return DisruptionRules(settings.unavailability_ceiling, settings.pin_local_storage, ceiling)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,12 +339,13 @@ def _choose_evictions(mover: Mover, evictable: int, room: Room, found: _Found) -
     for pod in misplaced:
         if begun == quota:
             break
-        if (target := next((n for n in open_ if room.suits(pod, n)), None)) is not None:
+        suits = _suiting(mover, pod, room)
+        if (target := next((n for n in open_ if suits(n)), None)) is not None:
             open_.remove(target)
             found.evictions.append((pod, target))
             begun += 1
             continue
-        free_for_it = (n for n, count in mover.wanted.items() if here[n] < count and room.suits(pod, n))
+        free_for_it = (n for n, count in mover.wanted.items() if here[n] < count and suits(n))
         target = next((n for n in free_for_it if room.holds(n, requests)), None)
         if target is None:
             continue
@@ -364,6 +366,20 @@ def _choose_evictions(mover: Mover, evictable: int, room: Room, found: _Found) -
         free = any(here[n] < count and room.would_hold(n, requests) for n, count in mover.wanted.items())
         reason = f"no planned node has room for its pod {misplaced[0].name}"
         (found.behind if free else found.stuck).append((mover.key, reason))
+
+
+def _suiting(mover: Mover, pod: Pod, room: Room) -> Callable[[str], bool]:
+    """Return what says whether a target suits the pod.
+
+    Where pods of another domain took all targets of its own, as a spread may let them, it goes where they belonged:
+    each domain then has as many as planned.
+    """
+    if not pod.keeps:
+        return lambda node: room.suits(pod, node)
+    here = mover.here
+    if any(here[n] < count and room.suits(pod, n) for n, count in mover.wanted.items()):
+        return lambda node: room.suits(pod, node)
+    return lambda node: room.suits(replace(pod, keeps=()), node)
 
 
 def _open_targets(mover: Mover, taken: Mapping[str, int], room: Room) -> list[str]:

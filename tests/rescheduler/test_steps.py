@@ -260,6 +260,17 @@ def test_an_open_target_of_a_zone_is_kept_for_the_pod_of_that_zone_which_is_away
     assert evictions == [(f"old-{other}", f"the plan puts it on new-{other}")]
 
 
+def test_a_pod_whose_zone_was_filled_by_one_of_another_zone_goes_where_that_one_belonged() -> None:
+    record, cluster = two_zones(coming="b")
+    # The pod of b was let into a, so that a has all that the plan wants of it, and b lacks one.
+    crossed = replace(cluster.pods[0], name="crossed", uid="crossed", node="new-a")
+    cluster = replace(cluster, pods=(*cluster.pods, crossed))
+    cluster = all_marked(record, replace(cluster, nodes=tuple(replace(n, annotations={}) for n in cluster.nodes)))
+    steps = next_steps(record, cluster, ACCEPTED_AT, SETTINGS)
+    # Its target on new-b is opened, and old-b, which is empty, closed.
+    assert [step.node for step in steps if isinstance(step, MarkNode)] == ["new-b", "old-b"]
+
+
 def test_a_disruption_budget_without_slack_stops_evictions() -> None:
     record, cluster = evicting(replicas=3, ready=3)
     selector = LabelSelector((Requirement("app", "In", ("store",)),))
