@@ -338,6 +338,9 @@ def _pods(objects: _Objects, owners: _Owners) -> list[_Read]:
         required, holds_volume, unmodelled_volumes = volumes.of_pod(meta, spec)
         own = specs.constraints(spec).within(required)
         rules = replace(specs.rules(spec, meta.namespace, meta.labels or {}), holds_volume=holds_volume)
+        if required:
+            before = specs.constraints(spec)
+            rules = replace(rules, spreads=tuple(replace(spread, own=before) for spread in rules.spreads))
         unmodelled = (*specs.unmodelled(spec), *unmodelled_volumes)
         if template is not None and template.node_name:
             unmodelled = (*unmodelled, f"nodeName {template.node_name} in its template")

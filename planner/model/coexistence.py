@@ -287,9 +287,7 @@ def domain_counts(spread: Spread, pod: Pod, nodes: Iterable[Node], on: Mapping[s
     found: dict[str, int] = {}
     for node in nodes:
         domain = node.labels.get(spread.topology_key)
-        if domain is None or (spread.honors_affinity and not pod.constraints.select(node.labels, node.name)):
-            continue
-        if not spread.honors_taints or pod.constraints.tolerate(node.taints):
+        if domain is not None and spread.regards(pod.constraints, node.labels, node.name, node.taints):
             found[domain] = found.get(domain, 0) + on.get(node.name, 0)
     return found
 

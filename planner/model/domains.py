@@ -206,7 +206,6 @@ def _domains(spread: Spread, pod: Pod, places: Iterable[_Place]) -> list[str]:
         place.labels[spread.topology_key]
         for place in places
         if spread.topology_key in place.labels
-        and (not spread.honors_affinity or pod.constraints.select(place.labels, place.name))
-        and (not spread.honors_taints or pod.constraints.tolerate(place.taints))
+        and spread.regards(pod.constraints, place.labels, place.name, place.taints)
     }
     return sorted(found)

@@ -90,7 +90,8 @@ class Spread:
 
     With fewer than `min_domains` domains the emptiest counts as empty. Domains are those of the nodes that the pod's
     selector and node affinity admit (where `honors_affinity`) and whose taints it tolerates (where `honors_taints`).
-    Only pods of the pod's own namespace count.
+    Only pods of the pod's own namespace count. `own` are the pod's own constraints where its volumes add to them: to
+    which nodes a volume is bound is nothing to a spread.
     """
 
     topology_key: str
@@ -99,6 +100,16 @@ class Spread:
     min_domains: int = 1
     honors_affinity: bool = True
     honors_taints: bool = False
+    own: NodeConstraints | None = None
+
+    def regards(
+        self, constraints: NodeConstraints, labels: Mapping[str, str], name: str, taints: tuple[Taint, ...]
+    ) -> bool:
+        """Say whether a node counts for a pod of these constraints."""
+        selecting = self.own if self.own is not None else constraints
+        if self.honors_affinity and not selecting.select(labels, name):
+            return False
+        return not self.honors_taints or constraints.tolerate(taints)
 
 
 @dataclass(frozen=True, slots=True)

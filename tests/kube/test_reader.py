@@ -395,6 +395,21 @@ class TestPods:
         assert not found.constraints.select({"disk": "hdd", ZONE: "b"}, "n")
         assert not found.constraints.select({ZONE: "a"}, "n")
 
+    def test_a_spread_does_not_look_at_where_the_volume_is(self) -> None:
+        # kube-scheduler's PodTopologySpread reads nodeSelector and node affinity of the pod, and no volumes.
+        claims = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+        spreads = [{"maxSkew": 1, "topologyKey": ZONE, "whenUnsatisfiable": "DoNotSchedule"}]
+        spec: Any = {"topologySpreadConstraints": spreads, "nodeSelector": {"disk": "ssd"}}
+        bound, free = pod("bound", volumes=claims, **spec), pod("free", **spec)
+        found = read(bound, free, claim("data", "v"), volume("v", zones=["a"])).pods
+        for one in found:
+            (spread,) = one.rules.spreads
+            regarded = [
+                spread.regards(one.constraints, labels, "n", ())
+                for labels in ({"disk": "ssd", ZONE: "a"}, {"disk": "ssd", ZONE: "b"}, {ZONE: "a"})
+            ]
+            assert regarded == [True, True, False]
+
     def test_a_volume_of_many_nodes_may_be_labelled_with_several_zones(self) -> None:
         claims = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
         shared = volume("v", modes=["ReadWriteMany"], labels={ZONE: "a__b"})

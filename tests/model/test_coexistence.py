@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from planner.model.cluster import HOSTNAME, ZONE, Node, Pod
 from planner.model.coexistence import excess, interpreted, surge_hindrances
 from planner.model.domains import find_homes
 from planner.model.resources import BEARER, TARGET, WHOLE_NODE
-from planner.model.scheduling import LabelSelector, PodRules, PodTerm, Requirement, Spread
+from planner.model.scheduling import LabelSelector, NodeConstraints, PodRules, PodTerm, Requirement, Spread
 from tests.building import deployment, node, offering, pod, pods_of
 
 NODES = [node("a1", zone="a"), node("a2", zone="a"), node("b1", zone="b")]
@@ -132,6 +133,13 @@ class TestDomains:
         homes = find_homes(NODES, offers, pods).homes
         zones = [dict(home)[ZONE] for home in homes.values()]
         assert sorted(zones) == list("aaabbbccc")
+
+    def test_a_spread_counts_the_zones_that_only_the_volume_of_its_pod_excludes(self) -> None:
+        # Two stand in a, where the third one's volume is: 2 + 1 - 0 pods of b exceed a maxSkew of 2.
+        to_a = NodeConstraints((("topology.kubernetes.io/zone", "a"),))
+        pods = app("web", spread("web", 2, own=NodeConstraints()), {"a1": 1, "a2": 1}, pending=1)
+        pods = list(told(*(replace(one, constraints=to_a) for one in pods)).values())
+        assert find_homes(NODES, (), pods).refused == {"default/web-2": f"its spread over {ZONE} with maxSkew 2"}
 
     def test_pending_pods_that_must_stand_apart_by_zone_are_refused_when_zones_run_out(self) -> None:
         pods = list(told(*app("web", apart("web", ZONE), {"a1": 1}, pending=2)).values())
