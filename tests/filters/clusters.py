@@ -451,8 +451,6 @@ class _Builder:
                 pod["metadata"]["deletionTimestamp"] = "2026-01-02T00:00:00Z"
             elif self._chance(0.01):
                 pod["metadata"].setdefault("annotations", {})["kinema.io/do-not-disrupt"] = "true"
-            elif self._chance(0.01) and pod["spec"].get("nodeName"):
-                pod["metadata"]["labels"] |= {"tier": self._random.choice(_TIERS)}
 
 
 def bind(pod: Object, node: str) -> None:
