@@ -11,6 +11,7 @@ from simulator.api import NOT_READY, UNREACHABLE, ApiServer, is_deleting, is_rea
 from simulator.constraints import UNSCHEDULABLE
 from simulator.queues import Controller
 from simulator.store import Change, Json, Key, key_of
+from simulator.volumes import waits_for_volume
 
 RUN_SECONDS: Final = "simulator.kinema.io/run-seconds"
 """Pod annotation: the pod succeeds after so many seconds (a Job's pods)."""
@@ -100,8 +101,8 @@ class Kubelets:
         pod = self._present(key, uid)
         if pod is None or is_deleting(pod):
             return
-        if not self._node_is_ready(pod):
-            # The node has not joined yet; its kubelet starts the pod as soon as it has.
+        if not self._node_is_ready(pod) or waits_for_volume(self.server.store, pod):
+            # The node has not joined yet, or a volume cannot be attached yet: the pod starts as soon as that is over.
             self.clock.call_after(1.0, lambda: self._started(key, uid))
             return
         now = self.clock.now()

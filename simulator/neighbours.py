@@ -1,26 +1,20 @@
 """Where the pods that stand, and its volumes, let a pod go: counted once for an attempt, then asked of every node.
 
-As kube-scheduler's plugins NodePorts, VolumeBinding, VolumeZone, PodTopologySpread and InterPodAffinity filter, except
-that a namespaceSelector selects every namespace, and that a claim must be bound already.
+As kube-scheduler's plugins NodePorts, VolumeRestrictions (of claims), VolumeBinding, VolumeZone, PodTopologySpread and
+InterPodAffinity filter, except that a namespaceSelector selects every namespace and a claim must be bound already.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final
 
-from planner.model.scheduling import NodeSelectorTerm, PodTerm, Spread
-from planner.ports import CLAIMS, NODES, PODS, VOLUMES
+from planner.model.scheduling import PodTerm, Spread
+from planner.ports import NODES, PODS
 from simulator.api import is_deleting
-from simulator.constraints import constraints_of, node_terms_of, rules_of, taints_of
+from simulator.constraints import constraints_of, rules_of, taints_of
 from simulator.store import Json, Store
-
-_STABLE: Final = "topology.kubernetes.io/"
-_ZONE_LABELS: Final = tuple(
-    prefix + name for prefix in (_STABLE, "failure-domain.beta.kubernetes.io/") for name in ("zone", "region")
-)
+from simulator.volumes import Volumes
 
 Domain = tuple[str, str]
 """A label that nodes have in common: key and value."""
@@ -40,7 +34,7 @@ class Neighbours:
         self._port_taken = {
             p["spec"]["nodeName"] for p in standing if ports and not ports.isdisjoint(rules_of(p).host_ports)
         }
-        self._volumes = _Volumes.of(store, pod)
+        self._volumes = Volumes.of(store, pod, standing)
         self._spreads = tuple(
             (spread, _by_domain(spread, self._rules.spreads, pod, nodes, standing)) for spread in self._rules.spreads
         )
@@ -62,11 +56,7 @@ class Neighbours:
         if node["metadata"]["name"] in self._port_taken:
             return "node(s) didn't have free ports for the requested pod ports"
         labels = _labels(node)
-        return (
-            self._volumes.refusal(node["metadata"]["name"], labels)
-            or self._spread_refusal(labels)
-            or self._affinity_refusal(labels)
-        )
+        return self._volumes.refusal(node) or self._spread_refusal(labels) or self._affinity_refusal(labels)
 
     def _spread_refusal(self, labels: Mapping[str, str]) -> str:
         own = _labels(self._pod)
@@ -93,48 +83,6 @@ class Neighbours:
             return "node(s) didn't match pod anti-affinity rules"
         if not self._forbidden.isdisjoint(here):
             return "node(s) didn't satisfy existing pods anti-affinity rules"
-        return ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Volumes:
-    """From which nodes a pod's volumes can be reached; `missing` says why from none."""
-
-    affinities: tuple[tuple[NodeSelectorTerm, ...], ...] = ()
-    zones: tuple[tuple[str, frozenset[str]], ...] = ()
-    missing: str = ""
-
-    @classmethod
-    def of(cls, store: Store, pod: Json) -> _Volumes:
-        """Follow the pod's claims to their volumes."""
-        affinities, zones = [], []
-        for volume in pod["spec"].get("volumes") or ():
-            if not (source := volume.get("persistentVolumeClaim")):
-                continue
-            claim = store.get(CLAIMS, (pod["metadata"]["namespace"], source["claimName"]))
-            if claim is None:
-                return cls(missing=f'persistentvolumeclaim "{source["claimName"]}" not found')
-            found = store.get(VOLUMES, ("", claim.body["spec"].get("volumeName") or ""))
-            if found is None:
-                return cls(missing="pod has unbound immediate PersistentVolumeClaims")
-            required = (found.body["spec"].get("nodeAffinity") or {}).get("required")
-            if required is not None:
-                affinities.append(node_terms_of(required))
-            # A volume of several zones has all of them in its label.
-            labels = _labels(found.body)
-            zones += [(key, frozenset(labels[key].split("__"))) for key in _ZONE_LABELS if key in labels]
-        return cls(tuple(affinities), tuple(zones))
-
-    def refusal(self, name: str, labels: Mapping[str, str]) -> str:
-        """Return why the volumes cannot be used on a node of this name and these labels; "" if they can."""
-        if self.missing:
-            return self.missing
-        if not all(any(term.matches(labels, name) for term in terms) for terms in self.affinities):
-            return "node(s) had volume node affinity conflict"
-        if any(key in labels for key in _ZONE_LABELS):
-            for key, values in self.zones:
-                if labels.get(key, labels.get(_STABLE + key.rpartition("/")[2])) not in values:
-                    return "node(s) had no available volume zone"
         return ""
 
 

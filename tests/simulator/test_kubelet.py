@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from planner.ports import NODES, PODS
 from simulator.api import condition, is_deleting, is_ready
 from simulator.kubelet import NODE_MONITOR_GRACE_SECONDS, ORPHAN_SECONDS, STARTUP_SECONDS
 from simulator.store import key_of
 from simulator.workloads import Workload
-from tests.simulator.worlds import uids, world
+from tests.simulator.worlds import uids, with_volume, world
 
 
 def test_a_pod_takes_its_start_up_time_to_become_ready() -> None:
@@ -31,6 +33,31 @@ def test_a_deleted_pod_stops_within_its_grace() -> None:
     built.run(1.1)
 
     assert built.server.find(PODS, key_of(pod)) is None
+
+
+def test_a_pod_starts_once_its_volume_is_free_of_the_pod_on_another_node() -> None:
+    built = world()
+    first, second = with_volume(built, "ReadWriteOnce", "first", "second")
+    for workload in (first, second):
+        built.apply([workload])
+        built.run(60)
+    assert built.nodes_of(first) + built.nodes_of(second) == ["n1", "n2"]
+    assert is_ready(built.pods_of(first)[0])
+    assert not is_ready(built.pods_of(second)[0])
+
+    built.kubernetes.delete(PODS, "default", "first", "")
+    built.run(7)  # It stops within 5 s, and the volume is asked for every second.
+    assert is_ready(built.pods_of(second)[0])
+
+
+@pytest.mark.parametrize(("mode", "node"), [("ReadWriteOnce", "n1"), ("ReadWriteMany", "")])
+def test_pods_of_one_node_or_with_a_volume_of_many_share_it(mode: str, node: str) -> None:
+    built = world()
+    for workload in (both := with_volume(built, mode, "first", "second", node=node)):
+        built.apply([workload])
+        built.run(60)
+
+    assert [is_ready(pod) for workload in both for pod in built.pods_of(workload)] == [True, True]
 
 
 def test_a_node_whose_machine_is_gone_becomes_unreachable_after_the_grace_and_stays() -> None:

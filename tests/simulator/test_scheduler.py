@@ -12,7 +12,7 @@ from simulator.api import condition
 from simulator.extenders import Extender, ExtenderFault
 from simulator.workloads import Workload
 from simulator.world import World
-from tests.simulator.worlds import OTHER_ZONE, ZONE, restart, two_zones, world
+from tests.simulator.worlds import OTHER_ZONE, ZONE, restart, two_zones, with_volume, world
 
 
 class Scripted:
@@ -291,6 +291,20 @@ def test_a_volume_keeps_its_pod_in_its_zone_and_a_claim_without_one_keeps_it_wai
     built.kubernetes.create(VOLUMES, "", {"metadata": {"name": "v", "labels": old}, "spec": {}})
     built.run(20)
     assert built.nodes_of(one) == ["n2"]
+
+
+def test_a_volume_of_a_single_pod_keeps_the_next_one_waiting_until_that_is_gone() -> None:
+    built = world(nodes=2)
+    first, second = with_volume(built, "ReadWriteOncePod", "first", "second")
+    assert [placed(built, first), placed(built, second)] == [["n1"], [""]]
+    assert message_of(built, second) == (
+        "0/2 nodes are available: 2 node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode "
+        "already in-use by another pod."
+    )
+
+    built.kubernetes.delete(PODS, "default", "first", "")
+    built.run(20)
+    assert built.nodes_of(second) == ["n1"]
 
 
 def test_the_extender_is_asked_with_names_only_and_not_for_scores_of_a_single_node() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from planner.ports import DEPLOYMENTS
+from planner.ports import CLAIMS, DEPLOYMENTS, VOLUMES
 from simulator.api import ApiServer
 from simulator.extenders import Extender
 from simulator.store import Json
@@ -41,6 +41,17 @@ def restart(built: World, workload: Workload, iteration: str = "i1") -> None:
     template: dict[str, Any] = {"metadata": {"annotations": {"kinema.io/iteration": iteration}}}
     patch: dict[str, Any] = {"spec": {"template": template}}
     built.kubernetes.patch(DEPLOYMENTS, workload.namespace, workload.name, patch)
+
+
+def with_volume(built: World, mode: str, *names: str, node: str = "") -> list[Workload]:
+    """Return a pod of each name that uses one volume with this access mode, its claim bound; all on a node if given."""
+    modes = {"accessModes": [mode]}
+    built.kubernetes.create(VOLUMES, "", {"metadata": {"name": "disk"}, "spec": modes})
+    built.kubernetes.create(CLAIMS, "default", {"metadata": {"name": "data"}, "spec": modes | {"volumeName": "disk"}})
+    spec: dict[str, Any] = {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}
+    if node:
+        spec["nodeSelector"] = {"kubernetes.io/hostname": node}
+    return [Workload(name=name, kind="Pod", spec=spec) for name in names]
 
 
 def names(pods: Sequence[Json]) -> list[str]:
