@@ -127,7 +127,11 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "printed, or any part of it; - reads standard input; without it the kubeconfig's cluster is read",
     )
     parser.add_argument("--machines", metavar="CSV", help="machine types with allocatable amounts and prices")
-    parser.add_argument("--pools", metavar="YAML", help="node pools; without it every machine type in every zone")
+    parser.add_argument(
+        "--pools",
+        metavar="YAML",
+        help="node pools, limits on their total and rules for spot; without it every machine type in every zone",
+    )
     parser.add_argument("--cloud", choices=("gcp",), help="instead of --machines: the built-in prices of this cloud")
     parser.add_argument("--region", metavar="NAME", help="with --cloud: whose prices")
     _add_settings(parser)
@@ -256,6 +260,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from prometheus_client import start_http_server
 
     from planner.cloud.controller import open_catalogue, open_cloud
+    from planner.cloud.tables import with_rules
     from planner.events import Recorder
     from planner.journal import Journal
     from planner.kube.client import KubernetesClient
@@ -269,7 +274,7 @@ def _run(arguments: argparse.Namespace) -> int:
             "mode must be recommend where cloud.provider is none, not apply, since nothing can boot or delete a "
             "machine; or set cloud.provider to gcp, with cloud.project, cloud.location, cloud.cluster and cloud.pools"
         )
-    catalogue = open_catalogue(settings.cloud, cloud)
+    bought = open_catalogue(settings.cloud, cloud)
     clock = SystemClock()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: clock.stop.set())
@@ -286,7 +291,7 @@ def _run(arguments: argparse.Namespace) -> int:
     edges = Edges(
         kubernetes=kubernetes,
         cloud=cloud,
-        catalogue=catalogue,
+        catalogue=lambda snapshot: with_rules(bought(snapshot), settings),
         usage=_usage(settings),
         clock=clock,
         leadership=Leadership(kubernetes, clock, settings.leader, identity),
@@ -404,7 +409,7 @@ def _inputs(arguments: argparse.Namespace, settings: Settings) -> PlanningInputs
     digest = hashlib.sha256(repr(snapshot).encode())
     for part in (arguments.machines, arguments.pools):
         digest.update(Path(part).read_bytes() if part else b"\0")
-    digest.update(repr((rules, prices, arguments.cloud, arguments.region)).encode())
+    digest.update(repr((rules, prices, arguments.cloud, arguments.region, catalogue.total, catalogue.spot)).encode())
     return PlanningInputs(snapshot, catalogue, f"p{digest.hexdigest()[:12]}", rules=rules, prices=prices)
 
 
@@ -431,6 +436,13 @@ def _read(name: str) -> tuple[str, bytes]:
 
 
 def _catalogue(arguments: argparse.Namespace, settings: Settings, snapshot: Snapshot) -> Catalogue:
+    """Return what can be bought, and by which rules."""
+    from planner.cloud.tables import with_rules
+
+    return with_rules(_bought(arguments, settings, snapshot), settings, arguments.pools)
+
+
+def _bought(arguments: argparse.Namespace, settings: Settings, snapshot: Snapshot) -> Catalogue:
     """Return what can be bought: the user's tables, a cloud's built-in prices, or the cloud of the settings."""
     from planner.cloud.controller import open_catalogue, open_cloud
     from planner.cloud.tables import catalogue, read_machines, read_pools

@@ -18,6 +18,8 @@ import msgspec
 import yaml
 
 from planner.errors import BadSettings
+from planner.quantities import MILLI, parse_quantity
+from planner.selectors import parse_selector
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -156,6 +158,10 @@ class MoveSettings:
     pin_local_storage: bool = False
     """Whether pods with emptyDir volumes stay; their data is lost in a move, as in any restart."""
 
+    max_nodes_changed: int = 0
+    """How many nodes one iteration may boot and remove, both counted; 0 is no ceiling. Further change waits for the
+    next iteration. What the minimums of pools ask for is booted in any case."""
+
     boot_timeout_seconds: float = 900.0
     """When machines that are not Ready by then are given up, and the plan with them."""
 
@@ -179,6 +185,7 @@ class MoveSettings:
         for name in ("poll_seconds", "plan_ttl_seconds"):
             _check(getattr(self, name) > 0, f"move.{name}", "above 0")
         _check(bool(self.scheduler_name), "move.scheduler_name", "not empty")
+        _check(self.max_nodes_changed >= 0, "move.max_nodes_changed", "0 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +220,63 @@ class CloudSettings:
         if self.provider == "gcp":
             for name in ("project", "location", "cluster"):
                 _check(bool(getattr(self, name)), f"cloud.{name}", "set, for provider gcp")
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsSettings:
+    """How much all managed nodes together may be, as a NodePool's limits do for Karpenter.
+
+    By what the nodes can allocate, those that exist included. A limit restricts growth: a cluster above it stays or
+    shrinks. The same keys under `limits` in the file of `--pools` win over these.
+    """
+
+    nodes: int = 0
+    """How many nodes; 0 is no limit."""
+
+    cpu: str = ""
+    """CPU of all of them, such as 100 or 64000m; empty is no limit."""
+
+    memory: str = ""
+    """Memory of all of them, such as 400Gi, counted in whole MiB; empty is no limit."""
+
+    def __post_init__(self) -> None:
+        _check(self.nodes >= 0, "limits.nodes", "0 or more")
+        _check(_is_quantity(self.cpu, MILLI), "limits.cpu", "a quantity above 0 such as 100 or 64000m")
+        _check(_is_quantity(self.memory, 1), "limits.memory", "a quantity above 0 such as 400Gi")
+
+    @property
+    def cpu_millicores(self) -> int | None:
+        return parse_quantity(self.cpu, MILLI) if self.cpu else None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        return parse_quantity(self.memory) if self.memory else None
+
+
+@dataclass(frozen=True, slots=True)
+class SpotSettings:
+    """Who may run on spot nodes, and how much of the cluster they may be.
+
+    `workloads` and `maxShare` under `spot` in the file of `--pools` win over these.
+    """
+
+    workloads: str = ""
+    """A label selector, such as "tier in (batch)", on the labels of the pods that may come to spot nodes. Empty: every
+    pod that its own selectors and tolerations let there. Pods that run on a spot node already may stay there."""
+
+    max_share: float = 1.0
+    """The largest share of spot in the CPU of all managed nodes, with at most three decimals; 1 is no ceiling. It
+    restricts growth: a cluster above it stays or shrinks its share."""
+
+    def __post_init__(self) -> None:
+        _check(_is_selector(self.workloads), "spot.workloads", 'a label selector such as "tier in (batch)"')
+        thousandths = self.max_share * 1000
+        in_thousandths = 0 <= self.max_share <= 1 and abs(thousandths - round(thousandths)) < 1e-9
+        _check(in_thousandths, "spot.max_share", "between 0 and 1, with at most three decimals")
+
+    @property
+    def max_share_permille(self) -> int:
+        return round(self.max_share * 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +340,8 @@ class Settings:
     processor: ProcessorSettings = field(default_factory=ProcessorSettings)
     move: MoveSettings = field(default_factory=MoveSettings)
     cloud: CloudSettings = field(default_factory=CloudSettings)
+    limits: LimitsSettings = field(default_factory=LimitsSettings)
+    spot: SpotSettings = field(default_factory=SpotSettings)
     leader: LeaderSettings = field(default_factory=LeaderSettings)
     web: WebSettings = field(default_factory=WebSettings)
 
@@ -360,6 +426,21 @@ def _check(holds: bool, name: str, right: str) -> None:
         raise ValueError(f"{name} must be {right}")
 
 
+def _is_quantity(text: str, scale: int) -> bool:
+    try:
+        return not text or parse_quantity(text, scale) > 0
+    except ValueError:
+        return False
+
+
+def _is_selector(text: str) -> bool:
+    try:
+        parse_selector(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _with_environment(document: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     merged: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in document.items()}
     for item in dataclasses.fields(Settings):
@@ -391,6 +472,8 @@ def _prepare(values: Any, kind: type, origin: str, path: str) -> None:
             _prepare(value, group, origin, f"{path}{name}.")
         elif name.endswith("_seconds") and isinstance(value, str):
             values[name] = _duration(value, origin, path + name)
+        elif path == "limits." and name != "nodes" and type(value) in (int, float):
+            values[name] = repr(value)  # YAML reads a quantity such as 100 as a number
         elif isinstance(value, float) and not math.isfinite(value):
             raise BadSettings(f"{origin}: {path}{name} must be a finite number, not {value}")
 

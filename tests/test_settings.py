@@ -76,6 +76,15 @@ def test_durations_are_seconds_or_text_with_units(tmp_path: Path, text: str, sec
         ("optimizer: {move_cost_usd: -1}", "optimizer.move_cost_usd must be between 0 and 1000"),
         ("processor: {churn_limit: 0}", "processor.churn_limit must be above 0, at most 1"),
         ("move: {unavailability_ceiling: 1.5}", "move.unavailability_ceiling must be above 0, at most 1"),
+        ("move: {max_nodes_changed: -1}", "move.max_nodes_changed must be 0 or more, not -1"),
+        ("limits: {nodes: -1}", "limits.nodes must be 0 or more, not -1"),
+        ("limits: {cpu: much}", "limits.cpu must be a quantity above 0 such as 100 or 64000m, not 'much'"),
+        ("limits: {memory: 0}", "limits.memory must be a quantity above 0 such as 400Gi, not '0'"),
+        ("spot: {workloads: a b}", "spot.workloads must be a label selector such as \"tier in (batch)\", not 'a b'"),
+        (
+            "spot: {max_share: 0.0001}",
+            "spot.max_share must be between 0 and 1, with at most three decimals, not 0.0001",
+        ),
         ("predictor: {kind: regression}", "predictor.prometheus_url must be set, for regression"),
         ("cloud: {provider: gcp, project: p, location: z}", "cloud.cluster must be set, for provider gcp"),
         ("web: {bind: nowhere}", "web.bind must be host:port"),
@@ -99,3 +108,10 @@ def test_described_settings_have_the_shape_of_the_file() -> None:
     found = describe(Settings())
     assert list(found) == [field.name for field in dataclasses.fields(Settings)]
     assert found["optimizer"]["solver"] == "HIGHS"
+
+
+def test_limits_are_quantities_as_kubernetes_writes_them(tmp_path: Path) -> None:
+    found = load_settings(written(tmp_path, "limits: {cpu: 100, memory: 1.5Gi}"), {"KINEMA_LIMITS_NODES": "7"}).limits
+    assert (found.nodes, found.cpu_millicores, found.memory_bytes) == (7, 100_000, 1_610_612_736)
+    assert (Settings().limits.cpu_millicores, Settings().limits.memory_bytes) == (None, None)
+    assert load_settings(written(tmp_path, "spot: {max_share: 0.125}"), {}).spot.max_share_permille == 125

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import yaml
@@ -16,9 +16,12 @@ import yaml
 from planner.errors import BadInput
 from planner.model.cluster import ARCH, INSTANCE_TYPE, NODE_POOL, SPOT_MARKS, ZONE, CapacityType, Snapshot
 from planner.model.decoding import explain
-from planner.model.machines import Catalogue, MachineType, Offering
+from planner.model.machines import Catalogue, MachineType, Offering, SpotRule, TotalLimits
 from planner.model.resources import Resources
-from planner.model.scheduling import Taint
+from planner.model.scheduling import LabelSelector, Requirement, Taint
+from planner.quantities import MILLI, parse_quantity
+from planner.selectors import parse_selector
+from planner.settings import Settings
 
 _REGION = "topology.kubernetes.io/region"
 _OS = "kubernetes.io/os"
@@ -30,6 +33,9 @@ _LARGEST_AMOUNT = 2**63 - 1
 _LARGEST_PRICE_USD = 10**6
 _LARGEST_POOL = 100_000
 """Nodes of a pool in one zone: more than any cluster has."""
+
+_PARTS = ("pools", "limits", "spot")
+"""The keys of a file of pools that is a mapping."""
 
 _OWN_COLUMNS = frozenset({"cpu", "memory", "pods", "ephemeral-storage", *Resources().amounts()})
 
@@ -93,17 +99,12 @@ def read_pools(path: str, machines: Mapping[str, MachineType]) -> tuple[Pool, ..
     Raises:
         BadInput: the file cannot be read, a field is missing, unknown or wrong; names file, pool, field, value.
     """
-    try:
-        document = yaml.safe_load(_text_of(path))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-        raise BadInput(f"{path}: {at}is no YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise BadInput(f"{path}: is no YAML: {' '.join(str(error).split())}") from None
+    document = _yaml_of(path)
     entries = document.get("pools") if isinstance(document, dict) else document
     if not isinstance(entries, list) or not entries:
         raise BadInput(f"{path}: must be a list of node pools, or a mapping with such a list under pools")
+    if isinstance(document, dict) and (unknown := [key for key in document if key not in _PARTS]):
+        raise BadInput(f"{path}: {unknown[0]} is unknown; a mapping has {', '.join(_PARTS)}")
     found: dict[str, Pool] = {}
     for index, entry in enumerate(entries):
         pool = _pool(entry, f"{path}: {_called(entry, index)}", machines)
@@ -111,6 +112,32 @@ def read_pools(path: str, machines: Mapping[str, MachineType]) -> tuple[Pool, ..
             raise BadInput(f"{path}: {_called(entry, index)}: name must be one that no earlier pool has")
         found[pool.name] = pool
     return tuple(found.values())
+
+
+def with_rules(bought: Catalogue, settings: Settings, path: str | None = None) -> Catalogue:
+    """Return the catalogue with the limit on the total and the rule for spot nodes.
+
+    They are those of the settings; what `limits` and `spot` in the file of pools say wins, key by key.
+
+    Raises:
+        BadInput: the file cannot be read, or a value in it is wrong.
+    """
+    document = _yaml_of(path) if path is not None else None
+    given = document if isinstance(document, dict) else {}
+    limits = _part(given.get("limits"), f"{path}: limits", _LimitsEntry)
+    spot = _part(given.get("spot"), f"{path}: spot", _SpotEntry)
+    return replace(bought, total=_total(limits, settings, f"{path}: "), spot=_spot(spot, settings, f"{path}: "))
+
+
+def _yaml_of(path: str) -> object:
+    try:
+        return yaml.safe_load(_text_of(path))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+        raise BadInput(f"{path}: {at}is no YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path}: is no YAML: {' '.join(str(error).split())}") from None
 
 
 def catalogue(machines: Mapping[str, MachineType], pools: Iterable[Pool] | None, snapshot: Snapshot) -> Catalogue:
@@ -268,6 +295,65 @@ class _PoolEntry(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     maximum: int | None = msgspec.field(default=None, name="max")
     labels: dict[str, str] = {}
     taints: tuple[_TaintEntry, ...] = ()
+
+
+class _LimitsEntry(msgspec.Struct, forbid_unknown_fields=True):
+    nodes: int | None = None
+    cpu: str | int | float | None = None
+    memory: str | int | float | None = None
+
+
+class _SpotEntry(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    workloads: str | None = None
+    max_share: int | float | None = None
+
+
+_Entry = TypeVar("_Entry", _LimitsEntry, _SpotEntry)
+
+
+def _part(entry: object, origin: str, shape: type[_Entry]) -> _Entry:
+    try:
+        return msgspec.convert({} if entry is None else entry, shape)
+    except msgspec.ValidationError as error:
+        raise BadInput(f"{origin}: {explain(error, entry, shape)}") from None
+
+
+def _total(entry: _LimitsEntry, settings: Settings, origin: str) -> TotalLimits:
+    own = settings.limits
+    nodes = own.nodes or None if entry.nodes is None else entry.nodes
+    if nodes is not None and nodes < 1:
+        raise BadInput(f"{origin}limits.nodes must be 1 or more, not {nodes}")
+    cpu, memory = own.cpu_millicores, own.memory_bytes
+    if entry.cpu is not None:
+        cpu = _quantity(entry.cpu, MILLI, f"{origin}limits.cpu", "100 or 64000m")
+    if entry.memory is not None:
+        memory = _quantity(entry.memory, 1, f"{origin}limits.memory", "400Gi")
+    return TotalLimits(nodes, cpu, memory)
+
+
+def _quantity(value: str | int | float, scale: int, name: str, example: str) -> int:
+    try:
+        amount = parse_quantity(value, scale)
+    except ValueError:
+        amount = 0
+    if amount < 1:
+        raise BadInput(f"{name} must be a quantity above 0 such as {example}, not {value!r}")
+    return amount
+
+
+def _spot(entry: _SpotEntry, settings: Settings, origin: str) -> SpotRule:
+    text = settings.spot.workloads if entry.workloads is None else entry.workloads
+    try:
+        expressions = parse_selector(text)
+    except ValueError as error:
+        raise BadInput(f"{origin}spot.workloads {error}") from None
+    permille = settings.spot.max_share_permille
+    if (share := entry.max_share) is not None:
+        permille = round(share * 1000) if 0 <= share <= 1 else -1
+        if permille < 0 or abs(share * 1000 - permille) > 1e-9:
+            raise BadInput(f"{origin}spot.maxShare must be between 0 and 1, with at most three decimals, not {share}")
+    selected = LabelSelector(tuple(Requirement(*expression) for expression in expressions)) if expressions else None
+    return SpotRule(selected, permille)
 
 
 def _pool(entry: object, origin: str, machines: Mapping[str, MachineType]) -> Pool:

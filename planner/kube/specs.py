@@ -15,7 +15,7 @@ from planner.kube.objects import (
     Selector,
 )
 from planner.kube.objects import PodTerm as ObjectTerm
-from planner.kube.quantities import MILLI, parse_quantity
+from planner.quantities import MILLI, parse_quantity
 from planner.model.cluster import Container
 from planner.model.resources import Resources
 from planner.model.scheduling import (

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from planner.model.cluster import CapacityType, Node
+from planner.model.cluster import CapacityType, Node, Pod
 from planner.model.resources import Resources
-from planner.model.scheduling import Taint
+from planner.model.scheduling import LabelSelector, Taint
+
+WHOLE_SHARE_PERMILLE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class Offering:
     """A kind of node that can be booted: a machine type in one pool, zone and capacity type.
 
     `minimum` and `maximum` bound the nodes of the pool in this zone, existing ones included; a maximum of
-    None is no limit. `labels` and `taints` are those of a node fresh from the pool, the zone's included.
+    None is no limit, and one below the present number restricts growth alone. `labels` and `taints` are those of a
+    node fresh from the pool, the zone's included.
     """
 
     pool: str
@@ -50,16 +53,46 @@ class Offering:
 
 
 @dataclass(frozen=True, slots=True)
+class TotalLimits:
+    """How much all managed nodes together may be, by what they can allocate; None is no limit.
+
+    A limit restricts growth: what is there already may stay.
+    """
+
+    nodes: int | None = None
+    cpu_millicores: int | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpotRule:
+    """Which pods may come to spot nodes, and how much of the managed nodes' CPU may be spot.
+
+    `workloads` selects pods by their labels; None is every pod that the scheduler lets there. A pod that is not
+    selected may stay on the spot node where it is. `max_share_permille` of 1000 is no ceiling; it restricts growth.
+    """
+
+    workloads: LabelSelector | None = None
+    max_share_permille: int = WHOLE_SHARE_PERMILLE
+
+    def bars(self, pod: Pod) -> bool:
+        """Say whether the pod may not come to a spot node."""
+        return self.workloads is not None and not self.workloads.matches(pod.labels)
+
+
+@dataclass(frozen=True, slots=True)
 class Catalogue:
     """Everything that can be bought, and what the nodes that exist cost.
 
     `managed_pools` names the pools that Kinema was given; None means every node whose machine type has a
-    price (no pools were named).
+    price (no pools were named). `total` and `spot` say how much of it, and for whom.
     """
 
     machines: Mapping[str, MachineType]
     offerings: tuple[Offering, ...]
     managed_pools: frozenset[str] | None = None
+    total: TotalLimits = field(default_factory=TotalLimits)
+    spot: SpotRule = field(default_factory=SpotRule)
 
     def price(self, node: Node) -> int | None:
         """Return what an existing node costs in nanodollars per hour, None where the table has no price."""
@@ -69,6 +102,10 @@ class Catalogue:
     def pool_of(self, node: Node) -> str:
         """Return the pool of an existing node: its label, or its machine type where no pools were named."""
         return node.pool if self.managed_pools is not None else node.machine_type
+
+    def manages(self, node: Node) -> bool:
+        """Say whether the node is of a pool that Kinema was given."""
+        return self.managed_pools is None or node.pool in self.managed_pools
 
     def limits(self) -> dict[tuple[str, str], tuple[int, int | None]]:
         """Return (minimum, maximum) of the nodes of each (pool, zone), where it restricts anything."""

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from planner.cloud.tables import Pool, catalogue, read_machines, read_pools
+from planner.cloud.tables import Pool, catalogue, read_machines, read_pools, with_rules
 from planner.errors import BadInput
-from planner.model.machines import MachineType
+from planner.model.machines import Catalogue, MachineType, SpotRule, TotalLimits
 from planner.model.resources import Resources
-from planner.model.scheduling import Taint
+from planner.model.scheduling import LabelSelector, Requirement, Taint
+from planner.settings import LimitsSettings, Settings, SpotSettings
 from tests.building import node, snapshot
 
 HEADER = "machine_type,cpu_millicores,memory_bytes,max_pods,price_usd_per_hour"
@@ -282,3 +283,57 @@ def test_pools_bound_what_is_offered_and_name_what_is_managed() -> None:
     assert offered.labels["cloud.google.com/gke-spot"] == "true"
     assert offered.labels["team"] == "data"
     assert found.managed_pools == {"spot", "unpriced"}
+
+
+WEB = "pools: [{name: web, machineType: m4}]\n"
+
+
+def rules(tmp_path: Path, text: str, settings: Settings | None = None) -> Catalogue:
+    path = tmp_path / "pools.yaml"
+    path.write_text(text)
+    read_pools(str(path), MACHINES)
+    return with_rules(Catalogue({}, ()), settings or Settings(), str(path))
+
+
+def test_limits_and_spot_stand_beside_the_pools(tmp_path: Path) -> None:
+    text = f"{WEB}limits: {{nodes: 5, cpu: 100, memory: 1.5Gi}}\nspot: {{workloads: tier in (batch), maxShare: 0.3}}"
+    found = rules(tmp_path, text)
+    # 100 CPU are 100,000 millicores, 1.5 Gi are 1,610,612,736 bytes.
+    assert found.total == TotalLimits(5, 100_000, 1_610_612_736)
+    assert found.spot == SpotRule(LabelSelector((Requirement("tier", "In", ("batch",)),)), 300)
+
+
+def test_a_list_of_pools_has_no_limits_of_its_own(tmp_path: Path) -> None:
+    found = rules(tmp_path, "[{name: web, machineType: m4}]")
+    assert (found.total, found.spot) == (TotalLimits(), SpotRule())
+
+
+def test_limits_of_the_pools_win_over_those_of_the_settings_key_by_key(tmp_path: Path) -> None:
+    settings = Settings(limits=LimitsSettings(nodes=9, cpu="7"), spot=SpotSettings("tier=batch", 0.5))
+    assert with_rules(Catalogue({}, ()), settings).total == TotalLimits(9, 7000, None)
+    found = rules(tmp_path, f"{WEB}limits: {{nodes: 5}}\nspot: {{maxShare: 0}}", settings)
+    assert found.total == TotalLimits(5, 7000, None)
+    assert found.spot == SpotRule(LabelSelector((Requirement("tier", "In", ("batch",)),)), 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("limit: {nodes: 5}", "limit is unknown; a mapping has pools, limits, spot"),
+        ("limits: 5", "limits: it is 5: expected `object`, got `int`"),
+        ("limits: {node: 5}", "limits: it is "),
+        ("limits: {nodes: 0}", "limits.nodes must be 1 or more, not 0"),
+        ("limits: {nodes: many}", 'limits: nodes is "many": expected `int | null`, got `str`'),
+        ("limits: {cpu: much}", "limits.cpu must be a quantity above 0 such as 100 or 64000m, not 'much'"),
+        ("limits: {memory: 0}", "limits.memory must be a quantity above 0 such as 400Gi, not 0"),
+        ("spot: {workloads: tier is batch}", "spot.workloads must be a label selector such as "),
+        ("spot: {maxShare: 1.5}", "spot.maxShare must be between 0 and 1, with at most three decimals, not 1.5"),
+        ("spot: {maxShare: 0.0005}", "spot.maxShare must be between 0 and 1, with at most three decimals, not 0.0005"),
+        ("spot: {maxShare: .nan}", "spot.maxShare must be between 0 and 1, with at most three decimals, not nan"),
+    ],
+)
+def test_a_bad_rule_names_file_field_and_value(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        rules(tmp_path, WEB + text)
+    assert str(caught.value).startswith(f"{tmp_path}/pools.yaml: {says}")
+    assert "\n" not in str(caught.value)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.kube.quantities import MILLI, parse_quantity
+from planner.quantities import MILLI, parse_quantity
 
 GIB = 1024**3
 
