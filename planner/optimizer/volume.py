@@ -22,6 +22,8 @@ from planner.optimizer.master import Limits, Program, Solver
 from planner.optimizer.pricing import FloatArray
 from planner.optimizer.problem import Problem
 
+_HIGHEST = 1000.0
+
 
 @dataclass(frozen=True, slots=True)
 class Volume:
@@ -93,8 +95,10 @@ def volume_prices(problem: Problem, classes: IntArray, solver: Solver, seconds: 
     scale = max(1.0, float(gain.max()))
     limits = problem.limits[classes][limited].astype(np.float64)
     objective = np.concatenate([-gain.ravel(), np.zeros(rhos), limits]) / scale
-    rhs = np.concatenate([np.zeros(above.size), -costs])
-    program = Program(objective, sparse.vstack([envelope, priced]).tocsr(), rhs, integer=False)
+    # Where pods outnumber the room there is, no price is too high: that of a large node ends at so many dear ones.
+    ceiling = sparse.hstack([-sparse.eye(lambdas), sparse.csr_matrix((lambdas, rhos + limited.size))])
+    rhs = np.concatenate([np.zeros(above.size), -costs, np.full(lambdas, -_HIGHEST)])
+    program = Program(objective, sparse.vstack([envelope, priced, ceiling]).tocsr(), rhs, integer=False)
     answer = solver.solve(program, Limits(seconds))
     if answer.status != "optimal" or not np.isfinite(answer.values).all():
         return nothing

@@ -55,11 +55,14 @@ def broken_rules(plan: Plan, facts: Facts) -> Iterator[str]:
             node = facts.nodes[planned.name]
             pods = Counter(planned.pods) + bound[planned.name]
             then.append(_Stand(node.name, node.labels, node.taints, pods))
-    before = set(_violations(now, samples))
-    yield from sorted(set(_violations(then, samples)) - before)
+    before = set(_violations(now, samples, {}))
+    yield from sorted(set(_violations(then, samples, present)) - before)
 
 
-def _violations(stands: list[_Stand], samples: Mapping[str, Pod]) -> Iterator[str]:
+def _violations(
+    stands: list[_Stand], samples: Mapping[str, Pod], settled: Mapping[str, Mapping[str, int]]
+) -> Iterator[str]:
+    """Name what does not hold; no spread by host name sends pods away that are `settled` (by node and workload)."""
     for stand in stands:
         ports = Counter(
             port for workload, count in stand.pods.items() for port in samples[workload].rules.host_ports * count
@@ -71,7 +74,12 @@ def _violations(stands: list[_Stand], samples: Mapping[str, Pod]) -> Iterator[st
         for term in pod.rules.affinity:
             yield from _near(workload, term, stands, samples)
         for spread in pod.rules.spreads:
-            yield from _spread(workload, pod, spread, stands, samples)
+            receiving = {
+                s.domain(HOSTNAME) for s in stands if s.pods.get(workload, 0) > settled.get(s.name, {}).get(workload, 0)
+            }
+            for domain in _skewed(workload, pod, spread, stands, samples):
+                if spread.topology_key != HOSTNAME or domain in receiving:
+                    yield f"{workload}: its spread over {spread.topology_key} does not hold in {domain}"
 
 
 def _counted(key: str, stands: Iterable[_Stand], workloads: Iterable[str]) -> Counter[str]:
@@ -105,19 +113,14 @@ def _near(workload: str, term: PodTerm, stands: list[_Stand], samples: Mapping[s
             yield f"{workload}: its required podAffinity does not hold in {term.topology_key} {domain}"
 
 
-def _spread(workload: str, pod: Pod, spread: Spread, stands: list[_Stand], samples: Mapping[str, Pod]) -> Iterator[str]:
+def _skewed(workload: str, pod: Pod, spread: Spread, stands: list[_Stand], samples: Mapping[str, Pod]) -> Iterator[str]:
     matched = [
         w for w, other in samples.items() if other.namespace == pod.namespace and spread.selector.matches(other.labels)
     ]
-    open_ = [
-        stand
-        for stand in stands
-        if (not spread.honors_affinity or pod.constraints.select(stand.labels, stand.name))
-        and (not spread.honors_taints or pod.constraints.tolerate(stand.taints))
-    ]
+    open_ = [s for s in stands if spread.regards(pod.constraints, s.labels, s.name, s.taints)]
     counts = _counted(spread.topology_key, open_, matched)
     for domain, own in _counted(spread.topology_key, open_, [workload]).items():
         without = dict(counts) | {domain: counts[domain] - (workload in matched)}
         fewest = min(without.values()) if len(without) >= spread.min_domains else 0
         if own and without[domain] + (workload in matched) - fewest > spread.max_skew:
-            yield f"{workload}: its spread over {spread.topology_key} does not hold in {domain}"
+            yield domain

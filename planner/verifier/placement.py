@@ -214,7 +214,8 @@ def _capacity(plan: Plan, facts: Facts) -> Iterator[str]:
     if found.problems:
         return
     for supply, count in found.left_over:
-        if count:
+        # Room alone is no place for pods whose rules reach beyond a node: no domain may be open to them.
+        if count and not any(pod.keeps for pod in facts.pods[supply.workload]):
             yield from _could_be_placed(plan, facts, supply, found.room)
 
 
