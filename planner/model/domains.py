@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from planner.model.cluster import HOSTNAME, Node, Pod
-from planner.model.coexistence import Kind, kinds_of, text_of
+from planner.model.coexistence import Kind, counted_on, kinds_of, text_of
 from planner.model.machines import Offering
 from planner.model.scheduling import NodeConstraints, PodTerm, Spread, Taint
 
@@ -49,7 +49,7 @@ def find_homes(nodes: Sequence[Node], offerings: Sequence[Offering], pods: Seque
     places = [_Place(node.labels, node.name, node.taints) for node in nodes]
     seen = dict.fromkeys((tuple(sorted(o.labels.items())), o.taints) for o in offerings)
     places += [_Place(dict(pairs), "", taints) for pairs, taints in seen]
-    board = _Board(kinds_of(pods), labels)
+    board = _Board(kinds_of(pods), nodes)
     homes: dict[str, Home] = {}
     refused: dict[str, str] = {}
     waiting: list[tuple[Kind, Pod]] = []
@@ -73,7 +73,7 @@ def find_homes(nodes: Sequence[Node], offerings: Sequence[Offering], pods: Seque
             continue
         homes[_name(pod)] = chosen
         board.add(kind, chosen)
-    return Homes(homes, refused, frozenset(board.closed(nodes, places)))
+    return Homes(homes, refused, frozenset(board.closed(places)))
 
 
 def _name(pod: Pod) -> str:
@@ -90,10 +90,12 @@ def _home_at(place: _Place, pod: Pod) -> Home | None:
 
 
 class _Board:
-    """How many pods of each kind stand in each domain; `labels` are those of the nodes by name."""
+    """How many pods of each kind stand in each domain."""
 
-    def __init__(self, kinds: list[Kind], labels: Mapping[str, Mapping[str, str]]) -> None:
+    def __init__(self, kinds: list[Kind], nodes: Sequence[Node]) -> None:
         self.kinds = kinds
+        self._nodes = nodes
+        labels = {node.name: node.labels for node in nodes}
         keys = {key for kind in kinds for pod in kind.pods[:1] for key in pod.keeps}
         self._counts: dict[int, Counter[tuple[str, str]]] = {id(kind): Counter() for kind in kinds}
         for kind in kinds:
@@ -103,6 +105,7 @@ class _Board:
         self._matched: dict[PodTerm, list[Kind]] = {}
         self._counted: dict[tuple[Spread, str], list[Kind]] = {}
         self._domains: dict[tuple[Spread, NodeConstraints], list[str]] = {}
+        self._aside: dict[tuple[Spread, NodeConstraints, str], Counter[str]] = {}
         self._against: dict[int, list[tuple[str, Kind]]] = {}
 
     def add(self, kind: Kind, home: Home) -> None:
@@ -180,23 +183,36 @@ class _Board:
         open_to = (spread, pod.constraints)
         if open_to not in self._domains:
             self._domains[open_to] = _domains(spread, pod, places)
-        key, counted = spread.topology_key, self._counted[about]
+        key, counted, aside = spread.topology_key, self._counted[about], self._standing_aside(spread, kind, pod)
         return {
-            domain: sum(self._counts[id(other)][(key, domain)] for other in counted)
+            domain: sum(self._counts[id(other)][(key, domain)] for other in counted) - aside[domain]
             for domain in self._domains[open_to]
         }
 
-    def closed(self, nodes: Iterable[Node], places: Sequence[_Place]) -> Iterator[tuple[str, str]]:
-        """Yield the domains without a node where a first one would break the spread of pods that stand elsewhere."""
-        existing = {pair for node in nodes for pair in node.labels.items()}
+    def _standing_aside(self, spread: Spread, kind: Kind, pod: Pod) -> Counter[str]:
+        """Count by domain the spread's pods on nodes that it does not regard, such as tainted ones."""
+        about = (spread, pod.constraints, kind.namespace)
+        if about not in self._aside:
+            found: Counter[str] = Counter()
+            on = counted_on(spread, kind.namespace, self.kinds)
+            for node in self._nodes:
+                domain = node.labels.get(spread.topology_key)
+                if domain is not None and not spread.regards(pod.constraints, node.labels, node.name, node.taints):
+                    found[domain] += on[node.name]
+            self._aside[about] = found
+        return self._aside[about]
+
+    def closed(self, places: Sequence[_Place]) -> Iterator[tuple[str, str]]:
+        """Yield the domains without a node that counts, where a first one would break the spread of pods elsewhere."""
         for kind in self.kinds:
             for spread in kind.rules.spreads:
                 if spread.topology_key == HOSTNAME or not kind.on:
                     continue
                 counts = self._spread_counts(spread, kind, kind.pods[0], places)
-                for domain, count in counts.items():
-                    new = (spread.topology_key, domain) not in existing and not count
-                    if new and max(counts.values()) > spread.max_skew:
+                standing = [_Place(node.labels, node.name, node.taints) for node in self._nodes]
+                existing = _domains(spread, kind.pods[0], standing)
+                for domain in counts.keys() - set(existing):
+                    if max(counts.values()) > spread.max_skew:
                         yield (spread.topology_key, domain)
 
 

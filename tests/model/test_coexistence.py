@@ -11,7 +11,7 @@ from planner.model.cluster import HOSTNAME, ZONE, Node, Pod
 from planner.model.coexistence import excess, interpreted, surge_hindrances
 from planner.model.domains import find_homes
 from planner.model.resources import BEARER, TARGET, WHOLE_NODE
-from planner.model.scheduling import LabelSelector, NodeConstraints, PodRules, PodTerm, Requirement, Spread
+from planner.model.scheduling import LabelSelector, NodeConstraints, PodRules, PodTerm, Requirement, Spread, Taint
 from tests.building import deployment, node, offering, pod, pods_of
 
 NODES = [node("a1", zone="a"), node("a2", zone="a"), node("b1", zone="b")]
@@ -133,6 +133,19 @@ class TestDomains:
         homes = find_homes(NODES, offers, pods).homes
         zones = [dict(home)[ZONE] for home in homes.values()]
         assert sorted(zones) == list("aaabbbccc")
+
+    def test_pods_on_nodes_that_a_spread_does_not_regard_do_not_count(self) -> None:
+        # Two in a, one of which is on a tainted node, and one in b: each of the next two goes to another zone.
+        tainted = replace(NODES[1], taints=(Taint("spoilt", "", "NoSchedule"),))
+        nodes = [NODES[0], tainted, NODES[2]]
+        pods = app("web", spread("web", honors_taints=True), {"a1": 1, "a2": 1, "b1": 1}, pending=2)
+        homes = find_homes(nodes, (), list(told(*pods, nodes=nodes).values())).homes
+        assert sorted(dict(homes[f"default/web-{number}"])[ZONE] for number in (3, 4)) == ["a", "b"]
+
+    def test_no_first_node_that_counts_may_come_beside_those_that_do_not(self) -> None:
+        nodes = [NODES[0], replace(NODES[2], taints=(Taint("spoilt", "", "NoSchedule"),))]
+        pods = list(told(*app("web", spread("web", honors_taints=True), {"a1": 2}), nodes=nodes).values())
+        assert find_homes(nodes, [offering(zone=zone) for zone in "ab"], pods).closed == {(ZONE, "b")}
 
     def test_a_spread_counts_the_zones_that_only_the_volume_of_its_pod_excludes(self) -> None:
         # Two stand in a, where the third one's volume is: 2 + 1 - 0 pods of b exceed a maxSkew of 2.
