@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_inputs(plan)
     plan.add_argument("--solver", metavar="NAME", help="HIGHS, GLPK_MI or another MIP solver of cvxpy")
     plan.add_argument("--time-limit", type=_seconds, metavar="SECONDS", help="when the best plan so far is taken")
+    plan.add_argument("--start", metavar="PLAN", help="an earlier plan to go on from, as `--output json` printed it")
     plan.add_argument("--output", choices=("table", "json"), default="table", help="for people (default), or to keep")
     plan.set_defaults(command=_plan)
 
@@ -158,7 +159,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     settings = replace(settings, optimizer=optimizer)
     _quiet_libraries()
     began = time.monotonic()
-    inputs = _inputs(arguments, settings)
+    inputs = replace(_inputs(arguments, settings), start=_start(arguments))
     read_seconds = time.monotonic() - began
     # The optimizer is loaded only once the input is known to be right.
     from planner.loop import make_plan
@@ -174,6 +175,21 @@ def _plan(arguments: argparse.Namespace) -> int:
 
         show_plan(plan, inputs, plan_console())
     return 0
+
+
+def _start(arguments: argparse.Namespace) -> Plan | None:
+    """Return the plan to go on from, where one was named."""
+    from planner.model.plan_json import ContradictoryPlan, decode_plan
+
+    if arguments.start is None:
+        return None
+    if arguments.start == "-" == arguments.cluster:
+        raise BadInput("--start and --cluster cannot both be read from standard input")
+    origin, data = _read(arguments.start)
+    try:
+        return decode_plan(data, origin)
+    except ContradictoryPlan as error:
+        raise BadInput(f"{error}; expected what `kinema plan --output json` prints") from None
 
 
 def _verify(arguments: argparse.Namespace) -> int:

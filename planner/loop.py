@@ -115,6 +115,7 @@ def iterate(edges: Edges, settings: Settings) -> Outcome:
         forecast=forecast,
         rules=rules_of(settings.move),
         prices=change_prices(settings),
+        start=record.plan if record is not None else None,
     )
     with edges.metrics.stage_seconds.labels("optimize").time():
         plan = make_plan(inputs, settings, edges.report)

@@ -9,6 +9,7 @@ from planner.model.cluster import Pod, Snapshot, Workload
 from planner.model.disruption import Assessment, DisruptionRules, assess, with_held
 from planner.model.forecast import Forecast
 from planner.model.machines import Catalogue
+from planner.model.plan import Plan
 from planner.model.resources import Resources
 
 
@@ -45,7 +46,8 @@ class PlanningInputs:
     `held` names workloads whose running pods stay where they are beyond what the rules pin, each with a reason
     (no order of stages could move them). `fresh` names workloads that may stand on new nodes only: their roll-out
     found no room beside its old pods. Both are the planner's own choice and no part of the problem, so a plan that was
-    made with either is proven by the bound without them.
+    made with either is proven by the bound without them. `start` is an earlier plan to go on from; it changes how soon
+    a plan is found and which of several, and nothing about what is right.
     """
 
     snapshot: Snapshot
@@ -56,6 +58,7 @@ class PlanningInputs:
     prices: ChangePrices = field(default_factory=ChangePrices)
     held: Mapping[str, str] = field(default_factory=dict)
     fresh: frozenset[str] = frozenset()
+    start: Plan | None = None
 
     def assessment(self) -> Assessment:
         """Apply the rules of disruption, and `held`."""

@@ -79,6 +79,17 @@ def fill(problem: Problem, start: Packing, fit: Fit, opening: int | None = None)
     return _with_minimums(problem, Packing(classes, contents))
 
 
+def fitting_content(problem: Problem, k: int, wanted: IntArray) -> IntArray:
+    """Return as many of the wanted pods (groups,) as one node of the class holds, the largest first."""
+    content, room = np.zeros_like(wanted), problem.room[k].copy()
+    size = (problem.requests[:, : problem.whole] / _typical_room(problem)).max(axis=1, initial=0.0)
+    for g in np.argsort(-size, kind="stable"):
+        if wanted[g] and problem.admissible[k, g] and not _repelled(problem, content[None, :], g)[0]:
+            content[g] = min(int(wanted[g]), int(_fitting(room[None, :], problem.requests[g])[0]))
+            room -= content[g] * problem.requests[g]
+    return content
+
+
 def openings(problem: Problem) -> IntArray:
     """Return the offerings worth opening for everything: not dominated, those with most room for their price first."""
     offers = [k for k in np.unique(problem.dominators()).tolist() if problem.classes[k].role == "offering"]

@@ -17,6 +17,7 @@ from planner.optimizer import heuristics
 from planner.optimizer.assembly import Draft, assemble, finish
 from planner.optimizer.certificate import Bound, certificate
 from planner.optimizer.constraints import IntArray
+from planner.optimizer.continuing import packing_as, prices_as
 from planner.optimizer.master import CvxpySolver, Solver
 from planner.optimizer.movement import GroupKey, Movement, movement_of
 from planner.optimizer.packing import Packing
@@ -61,7 +62,11 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
     known = list(_known_plans(problem))
     for packing in known:
         race.enter(packing)
-    for opening in heuristics.openings(problem).tolist():
+    if inputs.start is not None:
+        known.append(heuristics.fill(problem, packing_as(inputs.start, problem), "best"))
+        race.enter(known[-1])
+    # An earlier plan knows better which machines to take.
+    for opening in heuristics.openings(problem).tolist() if inputs.start is None else ():
         if race.left(_OPENINGS_SHARE) <= 0:
             break
         packed = heuristics.fill(problem, heuristics.empty_cluster(problem), "best", opening)
@@ -70,6 +75,8 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
     solved, became = _at_size(problem)
     search = Search(solved, solver, race.left)
     search.start_by_volume()
+    if inputs.start is not None:
+        search.propose(prices_as(inputs.start, solved, search.proof.pod_prices))
     race.bound(search.proof)
     for packing in known:
         search.start_from(Packing(became[packing.classes], packing.contents))
@@ -104,6 +111,8 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
         search = Search(solved, solver, race.all_left)
         search.start_by_volume()
         search.propose(_together(problem, apart, search.proof.pod_prices))
+        if inputs.start is not None:
+            search.propose(prices_as(inputs.start, solved, search.proof.pod_prices))
         present = heuristics.present_state(problem)
         search.start_from(Packing(became[present.classes], present.contents))
         search.generate(lambda proof, relaxed: relaxed - proof.value <= _PROVEN * abs(relaxed))
@@ -169,6 +178,9 @@ class _Race:
         self._packing: Packing | None = None
         self._movement, self._problem, self._unplaceable = movement, problem, unplaceable
         self._effort, self._watch, self._start = effort, watch, start
+        # A plan that goes on from another one is done when it is proven as well as that.
+        earlier = movement.inputs.start
+        self._target = max(effort.target_gap, earlier.objective.relative_gap if earlier is not None else 0.0)
         self._share = 1.0 - _WHOLE_SHARE if narrow else 1.0
         self._proven: int | None = None
         self._faults: list[str] = []
@@ -211,7 +223,7 @@ class _Race:
         """Say whether the best candidate is as close to the bound as was asked, and nothing is left out."""
         if self.best is None or self._proven is None or self.best.missing > self._expected():
             return False
-        return self._least - self._proven <= self._effort.target_gap * abs(self._least)
+        return self._least - self._proven <= self._target * abs(self._least)
 
     def to_beat(self) -> float:
         """Return the value below which a plan is better; while a pod lacks a place that it could have, any value is."""
