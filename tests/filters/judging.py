@@ -62,8 +62,12 @@ def judge(case: Case, filters: Filters, settings: Settings | None = None) -> Ver
     present, final = case.state(), final_state(case, inputs, plan)
     # What is being deleted still stands in the way of others, and others still lean on it.
     left = replace(present, pods=[pod for pod in present.pods if "deletionTimestamp" not in pod["metadata"]])
+    # Only the first filter that refuses is named, so what a spread hid before is asked for too.
+    settled = replace(left, pods=[_settled(pod) for pod in left.pods])
     before = {
-        (r.pod, r.node, r.plugin) for state in (present, left) for r in filters.refusals(state, _asked(state.pods))
+        (r.pod, r.node, r.plugin)
+        for state in (present, left, settled)
+        for r in filters.refusals(state, _asked(state.pods))
     }
     # What was refused where it stands, and still stands there, is no work of the plan.
     untouched = {_key(pod) for pod in final.pods if any(pod is other for other in present.pods)}
@@ -197,7 +201,7 @@ def _planned_pods(
             if pod.node == slot and not rolled:
                 yield present
                 continue
-            made = copy.deepcopy(present) if pod.node is None else _recreated(present, templates[workload], rolled)
+            made = _recreated(present, templates[workload], rolled) if rolled or pod.node else copy.deepcopy(present)
             bind(made, slot)
             yield made
 
