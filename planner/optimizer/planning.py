@@ -115,7 +115,9 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
             search.propose(prices_as(inputs.start, solved, search.proof.pod_prices))
         present = heuristics.present_state(problem)
         search.start_from(Packing(became[present.classes], present.contents))
-        search.generate(lambda proof, relaxed: relaxed - proof.value <= _PROVEN * abs(relaxed))
+        search.generate(
+            lambda proof, relaxed: race.settled_by(proof) or relaxed - proof.value <= race.worth_proving(relaxed)
+        )
     plan = finish(movement, race.best, search.proof.value, certificate(search.problem, search.proof))
     elapsed = watch.now() - start
     return replace(plan, timings_seconds={"prepare": prepared, "prove": proven - prepared, "search": elapsed - proven})
@@ -224,6 +226,10 @@ class _Race:
         if self.best is None or self._proven is None or self.best.missing > self._expected():
             return False
         return self._least - self._proven <= self._target * abs(self._least)
+
+    def settled_by(self, proof: Bound) -> bool:
+        """Say whether a bound of the whole problem is as close to the best candidate as was asked."""
+        return self.best is not None and self.best.value - proof.value <= self._target * abs(self.best.value)
 
     def to_beat(self) -> float:
         """Return the value below which a plan is better; while a pod lacks a place that it could have, any value is."""
