@@ -73,7 +73,7 @@ def assemble(movement: Movement, problem: Problem, packing: Packing, unplaceable
         # A pod of no group is among the unplaceable ones already.
         if not is_running(pod, names) and not pod.unmodelled and movement.group(pod) in placeable:
             waiting[movement.group(pod)][pod.workload] += 1
-    left_over = _spread(spots, waiting)
+    _spread(spots, waiting)
     pinned: dict[str, Counter[str]] = defaultdict(Counter)
     pinned_names: dict[str, list[str]] = defaultdict(list)
     for pod in planned_pods(snapshot):
@@ -83,11 +83,11 @@ def assemble(movement: Movement, problem: Problem, packing: Packing, unplaceable
     nodes = _planned_nodes(movement, spots, pinned, pinned_names)
     workloads = _planned_workloads(movement, displaced)
     unplaced = dict(unplaceable)
-    for workload, count in sorted(left_over.items()):
+    for workload, (count, reasons) in sorted(_left_over(problem, packing, waiting).items()):
         earlier = unplaced[workload].count if workload in unplaced else 0
-        unplaced[workload] = Unplaced(
-            count + earlier, _no_room_reason(problem) + (f"; {unplaced[workload].reason}" if earlier else "")
-        )
+        limits = f"a node that would hold it is beyond {' and '.join(sorted(reasons))}"
+        why = limits if reasons else "the existing nodes leave no room for it"
+        unplaced[workload] = Unplaced(count + earlier, why + (f"; {unplaced[workload].reason}" if earlier else ""))
     removed = {n.name for n in nodes if n.state == "remove"}
     emptied = {str(p.node) for p in movable if p.node in removed}
     price = {n.name: n.price_nanousd_per_hour or 0 for n in nodes}
@@ -191,8 +191,8 @@ def _keep_in_place(spots: Sequence[_Spot]) -> Counter[str]:
     return +displaced
 
 
-def _spread(spots: Mapping[str, _Spot], waiting: Mapping[GroupKey, Counter[str]]) -> Counter[str]:
-    """Fill what is left on each node with displaced and pending pods; return those that found no place."""
+def _spread(spots: Mapping[str, _Spot], waiting: Mapping[GroupKey, Counter[str]]) -> None:
+    """Fill what is left on each node with displaced and pending pods; those that find no place go on waiting."""
     for name in sorted(spots):
         spot = spots[name]
         for key in sorted(spot.wanted, key=repr):
@@ -203,10 +203,6 @@ def _spread(spots: Mapping[str, _Spot], waiting: Mapping[GroupKey, Counter[str]]
                 room -= here
                 queue[workload] -= here
                 spot.pods[workload] += here
-    left_over: Counter[str] = Counter()
-    for queue in waiting.values():
-        left_over += queue
-    return left_over
 
 
 def _planned_nodes(
@@ -296,7 +292,28 @@ def _strategy(movement: Movement, key: str, displaced: int, running: int, change
     return "evict", displaced, f"{displaced} of {running} pods must move"
 
 
-def _no_room_reason(problem: Problem) -> str:
-    maxima = [row.scopes[0] for row in problem.rows if row.kind == "pool-maximum"]
-    limits = f"pool maxima ({', '.join(maxima)})" if maxima else "existing nodes"
-    return f"the {limits} leave no room for it"
+def _left_over(
+    problem: Problem, packing: Packing, waiting: Mapping[GroupKey, Counter[str]]
+) -> dict[str, tuple[int, set[str]]]:
+    """Return for each workload how many pods found no place, and what stands against each further node for them."""
+    groups = {group.key: g for g, group in enumerate(problem.groups)}
+    left_over: dict[str, tuple[int, set[str]]] = {}
+    for key, queue in waiting.items():
+        for workload, count in (+queue).items():
+            before, reasons = left_over.get(workload, (0, set()))
+            left_over[workload] = (before + count, reasons | _obstacles(problem, packing, groups[key]))
+    return left_over
+
+
+def _obstacles(problem: Problem, packing: Packing, g: int) -> set[str]:
+    """Name the limits, as the user knows them, that forbid one more node of a class that could hold such a pod."""
+    sums = [int(row.coefficients[packing.classes].sum()) for row in problem.rows]
+    names = set()
+    for k in np.flatnonzero(problem.caps[:, g] > 0).tolist():
+        broken = {
+            row.name
+            for row, total in zip(problem.rows, sums, strict=True)
+            if row.name and row.coefficients[k] < 0 and total + row.coefficients[k] < row.rhs
+        }
+        names |= broken
+    return names

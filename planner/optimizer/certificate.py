@@ -31,7 +31,21 @@ class Bound:
 
 
 def bound(problem: Problem, pod_prices: IntArray, row_prices: IntArray, upper: IntArray) -> Bound:
-    """Return the bound of these prices, shrunk where that helps; `upper` (classes) >= the best content without rows."""
+    """Return the bound of these prices, shrunk where that helps; `upper` (classes) >= the best content without rows.
+
+    A dual of a row with large coefficients was rounded down by much: a nanodollar for each MiB of a node. Where such a
+    row limits what may be there, one more for each unit makes it right again, at the price of the right-hand side.
+    """
+    proofs = _plain_and_shrunk(problem, pod_prices, row_prices, upper)
+    coarse = [
+        bool((row.coefficients < -1).any()) and price > 0 for row, price in zip(problem.rows, row_prices, strict=True)
+    ]
+    if any(coarse):
+        proofs += _plain_and_shrunk(problem, pod_prices, row_prices + np.array(coarse, dtype=np.int64), upper)
+    return max(proofs, key=lambda b: b.value)
+
+
+def _plain_and_shrunk(problem: Problem, pod_prices: IntArray, row_prices: IntArray, upper: IntArray) -> list[Bound]:
     worth = upper + _row_parts(problem, row_prices)
     shrink = Fraction(1)
     for k, c in enumerate(problem.classes):
@@ -40,11 +54,11 @@ def bound(problem: Problem, pod_prices: IntArray, row_prices: IntArray, upper: I
             shrink = min(shrink, Fraction(c.cost - 2, int(worth[k])))
     plain = Bound(_value(problem, pod_prices, row_prices, upper), pod_prices, row_prices)
     if shrink == 1:
-        return plain
+        return [plain]
     pods = np.array([int(p) * shrink.numerator // shrink.denominator for p in pod_prices], dtype=np.int64)
     rows = np.array([int(p) * shrink.numerator // shrink.denominator for p in row_prices], dtype=np.int64)
     shrunk = np.array([-(-int(v) * shrink.numerator // shrink.denominator) for v in upper], dtype=np.int64)
-    return max(plain, Bound(_value(problem, pods, rows, shrunk), pods, rows), key=lambda b: b.value)
+    return [plain, Bound(_value(problem, pods, rows, shrunk), pods, rows)]
 
 
 def _row_parts(problem: Problem, row_prices: IntArray) -> IntArray:

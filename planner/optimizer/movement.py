@@ -15,12 +15,16 @@ from planner.model.scheduling import NodeConstraints
 
 
 class GroupKey(NamedTuple):
-    """What makes pods identical: planned requests, constraints, home, and whether only new nodes may hold them."""
+    """What makes pods identical: planned requests, constraints, home, and whether only new nodes may hold them.
+
+    A pod that is `barred` may come to no spot node.
+    """
 
     requests: Resources
     constraints: NodeConstraints
     home: Home
     fresh: bool
+    barred: bool = False
 
     def admits(self, labels: Mapping[str, str]) -> bool:
         """Say whether a node of these labels is at home."""
@@ -54,7 +58,8 @@ class Movement:
         """Return the group of identical pods that the pod belongs to."""
         name = pod_key(pod)
         home = _NOWHERE if name in self.homes.refused else self.homes.homes.get(name, ())
-        return GroupKey(self.requests(pod), pod.constraints, home, pod.workload in self.inputs.fresh)
+        barred = self.inputs.catalogue.spot.bars(pod)
+        return GroupKey(self.requests(pod), pod.constraints, home, pod.workload in self.inputs.fresh, barred)
 
     def anywhere(self) -> Movement:
         """Return the same without homes: what a lower bound is about, since other homes might do as well."""

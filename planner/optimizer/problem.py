@@ -20,13 +20,12 @@ from planner.model.inputs import PlanningInputs
 from planner.model.machines import Offering
 from planner.model.resources import BEARER, Resources, is_share, other_side
 from planner.optimizer import constraints
-from planner.optimizer.constraints import Row
+from planner.optimizer.constraints import ClassRole, Place, Row
 from planner.optimizer.movement import GroupKey
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 _LARGEST = 2**63 - 1
-ClassRole = Literal["offering", "removable", "kept"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +111,22 @@ class Problem:
     def dominators(self) -> IntArray:
         """Return for each class the one that is at least as good in every plan, itself where there is none, (classes).
 
-        An offering without limits that admits the same groups, has no less room and costs no more: no content of the
-        other is worth more on its own node, so V - c of the other is at most that of its dominator.
+        An offering that admits the same groups, has no less room, costs no more and adds no less to any row: no content
+        of the other is worth more on its own node at any prices of the rows (they are not negative), so V - c of the
+        other is at most that of its dominator, and a plan stays one where the dominator takes its place.
         """
         best = np.arange(len(self.classes))
-        bound = np.zeros(len(self.classes), dtype=np.bool_)
-        for row in self.rows:
-            bound |= row.coefficients != 0
-        offers = [k for k, c in enumerate(self.classes) if c.role == "offering" and not bound[k]]
+        adds = np.array([row.coefficients for row in self.rows], dtype=np.int64).reshape(
+            len(self.rows), len(self.classes)
+        )
+        offers = [k for k, c in enumerate(self.classes) if c.role == "offering"]
         offers.sort(key=lambda k: (int(self.costs[k]), *(-self.room[k]).tolist(), k))
         leaders: list[int] = []
         for k in offers:
             for leader in leaders:
                 admits = (self.admissible[leader] | ~self.admissible[k]).all()
-                if admits and (self.room[leader] >= self.room[k]).all():
+                rows_hold = (adds[:, leader] >= adds[:, k]).all()
+                if admits and rows_hold and (self.room[leader] >= self.room[k]).all():
                     best[k] = leader
                     break
             else:
@@ -200,6 +201,7 @@ def _group_order(key: GroupKey) -> tuple[object, ...]:
         repr(key.constraints),
         key.home,
         key.fresh,
+        key.barred,
     )
 
 
@@ -256,11 +258,13 @@ def _arrange(
     index = {group.key: g for g, group in enumerate(groups)}
     counts = np.array([group.count for group in groups], dtype=np.int64)
     classes: list[NodeClass] = []
+    whole: list[Resources] = []
     rooms: list[Resources] = []
     admissible: list[BoolArray] = []
     present: list[IntArray] = []
     merged: dict[tuple[object, ...], list[Site]] = {}
     kinds = [(group.key.requests, group.key.constraints) for group in groups]
+    barred = np.array([group.key.barred for group in groups], dtype=np.bool_)
     for site in sites:
         admitted = constraints.admission(
             kinds, site.room, site.node.labels, site.node.name, foreign_taints(site.node)
@@ -268,10 +272,12 @@ def _arrange(
         held = np.zeros(len(groups), dtype=np.int64)
         for key, count in site.present:
             held[index[key]] = count
+        if site.node.capacity_type == "spot":
+            admitted &= constraints.spot_nodes(barred, held)
         pool = inputs.catalogue.pool_of(site.node)
         like = (
             pool, site.node.zone, site.node.machine_type, site.node.capacity_type, site.role, site.price,
-            site.room, admitted.tobytes(), held.tobytes(),
+            site.room, site.node.allocatable, admitted.tobytes(), held.tobytes(),
         )  # fmt: skip
         twins = merged.setdefault(like, [])
         if not twins:
@@ -279,10 +285,12 @@ def _arrange(
             admissible.append(admitted)
             present.append(held)
         twins.append(site)
+    sizes = Counter((inputs.catalogue.pool_of(n), n.zone) for n in inputs.snapshot.nodes)
     for twins in merged.values():
         first = twins[0]
         holds = first.role == "removable" and bool(first.present)
         overlap = inputs.prices.overlap_nanousd_per_hour(first.price) if holds else 0
+        whole.append(first.node.allocatable)
         classes.append(
             NodeClass(
                 id=f"node/{first.node.name}",
@@ -302,9 +310,11 @@ def _arrange(
         room = offering_room(inputs, offering)
         admitted = constraints.admission(kinds, room, offering.labels, "", offering.taints)
         admitted &= np.array([g.key.admits(offering.labels) for g in groups], dtype=np.bool_)
+        if offering.capacity_type == "spot":
+            admitted &= constraints.spot_nodes(barred, np.zeros(len(groups), dtype=np.int64))
         limit = max(offering.minimum, int(counts[admitted].sum()))
         if offering.maximum is not None:
-            limit = min(limit, offering.maximum)
+            limit = min(limit, max(offering.maximum, sizes[offering.pool, offering.zone]))
         classes.append(
             NodeClass(
                 id=f"{offering.pool}/{offering.zone}/{offering.machine_type}/{offering.capacity_type}",
@@ -320,26 +330,39 @@ def _arrange(
                 overlap=0,
             )
         )
+        whole.append(offering.allocatable)
         rooms.append(room)
         admissible.append(admitted)
         present.append(np.zeros(len(groups), dtype=np.int64))
     resources = _counted(groups)
     wanted = [group.requests.requested() for group in groups]
+    asks = _amounts(([asked.get(name, 0) for name in resources] for asked in wanted), resources)
+    room_left = _amounts((room.left(resources) for room in rooms), resources)
+    held_here = np.array(present, dtype=np.int64).reshape(len(classes), len(groups))
+    on_spot = np.array([c.capacity_type == "spot" for c in classes], dtype=np.bool_)
+    settled = np.flatnonzero(barred & (held_here[on_spot] > 0).any(axis=0))
     frozen = [n for n in inputs.snapshot.nodes if assessment.roles[n.name] == "frozen"]
-    frozen_in = Counter((inputs.catalogue.pool_of(n), n.zone) for n in frozen)
-    places = [constraints.Place(c.pool, c.zone, c.limit, c.role == "kept", c.nodes) for c in classes]
-    rows, dropped = constraints.rows(places, inputs.catalogue.limits(), frozen_in)
+    rows, dropped = constraints.rows(
+        [
+            Place(c.pool, c.zone, (c.machine_type, c.capacity_type), c.role, c.limit, c.nodes, allocatable)
+            for c, allocatable in zip(classes, whole, strict=True)
+        ],
+        [_frozen_place(inputs, n) for n in frozen if inputs.catalogue.manages(n)],
+        inputs.catalogue,
+        inputs.rules.max_nodes_changed,
+    )
     prices = [inputs.catalogue.price(n) or 0 for n in frozen]
     return Problem(
         groups=groups,
         classes=tuple(classes),
-        resources=resources,
-        requests=_amounts(([asked.get(name, 0) for name in resources] for asked in wanted), resources),
+        # Pods that may only stay on the spot nodes where they are take a place there of which no node has more.
+        resources=(*resources, *(f"{groups[g].id} (on spot)" for g in settled)),
+        requests=np.hstack([asks, np.eye(len(groups), dtype=np.int64)[:, settled]]),
         counts=counts,
         pending=np.array([group.pending for group in groups], dtype=np.int64),
-        room=_amounts((room.left(resources) for room in rooms), resources),
+        room=np.hstack([room_left, np.where(on_spot[:, None], held_here, counts[None, :])[:, settled]]),
         admissible=np.array(admissible, dtype=np.bool_).reshape(len(classes), len(groups)),
-        present=np.array(present, dtype=np.int64).reshape(len(classes), len(groups)),
+        present=held_here,
         sides=_sides(groups),
         costs=np.array([c.cost for c in classes], dtype=np.int64),
         limits=np.array([c.limit for c in classes], dtype=np.int64),
@@ -348,6 +371,11 @@ def _arrange(
         move_price=inputs.prices.move_nanousd_per_hour,
         constant=sum(prices) + sum(c.overlap * c.limit for c in classes),
     )
+
+
+def _frozen_place(inputs: PlanningInputs, node: Node) -> Place:
+    pool, kind = inputs.catalogue.pool_of(node), (node.machine_type, node.capacity_type)
+    return Place(pool, node.zone, kind, "frozen", 1, (node.name,), node.allocatable)
 
 
 def _offering_order(offering: Offering) -> tuple[object, ...]:

@@ -45,11 +45,12 @@ def unplaceable_pods(movement: Movement) -> tuple[dict[str, Unplaced], dict[Grou
 def _reason(movement: Movement, pod: Pod, requests: Resources) -> str:
     """Name the resource of which even the largest offering that admits the pod has too little."""
     inputs = movement.inputs
-    admitting = [
-        (offering.machine_type, offering_room(inputs, offering))
-        for offering in inputs.catalogue.offerings
-        if pod.constraints.admit(offering.labels, "", offering.taints)
-    ]
+    offers = [o for o in inputs.catalogue.offerings if pod.constraints.admit(o.labels, "", o.taints)]
+    admitting = [(offering.machine_type, offering_room(inputs, offering)) for offering in offers]
+    if admitting and inputs.catalogue.spot.bars(pod):
+        admitting = [(o.machine_type, offering_room(inputs, o)) for o in offers if o.capacity_type != "spot"]
+        if not admitting:
+            return "spot.workloads bars it from spot nodes, and no other offering admits it"
     if not admitting:
         return "no offering has the labels and taints that its nodeSelector, node affinity and tolerations ask for"
     for name, amount in requests.amounts().items():

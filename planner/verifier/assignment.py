@@ -6,6 +6,7 @@ roll-out half done, requests changed in place) a plan is right if any assignment
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -68,6 +69,10 @@ def assign(demand: Demand, supplies: Sequence[Supply]) -> Assignment:
             loads[name] = loads[name] + kinds[0].key.requests * count
             if not kinds[0].key.constraints.admit(spot.labels, spot.name, spot.taints):
                 problems.append(f"node {name} does not admit the pods of {workload}: selector, affinity or taints")
+            if count > (most := _most(kinds[0], name, spot, count)):
+                problems.append(
+                    f"node {name} is a spot node, to which pods of {workload} may not come: {most} are there"
+                )
     for name, load in loads.items():
         problems += _overfull(name, load, demand.spots[name])
     for workload, kinds in by_workload.items():
@@ -79,6 +84,17 @@ def assign(demand: Demand, supplies: Sequence[Supply]) -> Assignment:
         rest = {name: demand.spots[name].room - loads[name] for name in loads}
         return Assignment(tuple(problems), rest, tuple(left_over))
     return _search(demand, by_workload, loads, slots, left_over)
+
+
+def _most(supply: Supply, name: str, spot: Spot, count: int) -> int:
+    """Return how many of so many pods may be on the node: of those that may not come to spot nodes the ones there."""
+    return min(count, supply.here.get(name, 0)) if supply.key.barred and spot.preemptible else count
+
+
+def _may_join(supply: Supply, name: str, spot: Spot, settled: Mapping[tuple[str, str, int], int]) -> bool:
+    """Say whether one more pod may be on the node beside those that were put there."""
+    count = settled[name, supply.workload, supply.group] + 1
+    return count <= _most(supply, name, spot, count)
 
 
 def _overfull(name: str, load: Resources, spot: Spot) -> list[str]:
@@ -114,6 +130,7 @@ def _search(
         options.append(sorted(kinds, key=lambda s: (-s.here.get(name, 0), s.group)))
     # chosen[i] is the option that slot i has now; equal slots take options in order, so no order is tried twice.
     chosen: list[int] = []
+    settled: Counter[tuple[str, str, int]] = Counter()
     start = 0
     steps = 0
     while len(chosen) < len(slots):
@@ -124,13 +141,16 @@ def _search(
             (
                 o
                 for o in range(start, len(options[index]))
-                if stock[(workload, options[index][o].group)] > 0 and options[index][o].key.requests.fits_in(room[name])
+                if stock[(workload, options[index][o].group)] > 0
+                and options[index][o].key.requests.fits_in(room[name])
+                and _may_join(options[index][o], name, demand.spots[name], settled)
             ),
             None,
         )
         if pick is not None:
             supply = options[index][pick]
             stock[(workload, supply.group)] -= 1
+            settled[name, workload, supply.group] += 1
             room[name] = room[name] - supply.key.requests
             chosen.append(pick)
             start = pick if len(chosen) < len(slots) and slots[len(chosen)] == slots[index] else 0
@@ -143,6 +163,7 @@ def _search(
         name, workload = slots[len(chosen)]
         supply = options[len(chosen)][back]
         stock[(workload, supply.group)] += 1
+        settled[name, workload, supply.group] -= 1
         room[name] = room[name] + supply.key.requests
         start = back + 1
     rest = [(s, stock[(s.workload, s.group)]) for w in mixed for s in by_workload.get(w, ())]

@@ -10,6 +10,7 @@ prices π and λ is derived from the inputs; any π, λ >= 0 give a valid bound.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -18,6 +19,7 @@ from planner.model.plan import CertificateClass, CertificateGroup, CertificateRo
 from planner.model.resources import other_side
 from planner.verifier.facts import Facts, Group, Spot, adopted, gather, offering_key
 from planner.verifier.knapsack import Item, Range, greatest_value
+from planner.verifier.limits import Limit, limits_of, node_label
 from planner.verifier.placement import check_placement
 
 _OPTIMAL_TOLERANCE_NANOUSD_PER_HOUR = 1000
@@ -52,13 +54,12 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A class as the inputs say it is: the cost c, the limit u, what one node adds to each row, its spot."""
+    """A class as the inputs say it is: what names it, the cost c, the limit u, its spot, the pods that are there."""
 
+    label: str
     spot: Spot
     cost: int
     limit: int
-    place: tuple[str, str]
-    kept_node: str | None = None
     here: Mapping[int, int] = field(default_factory=dict)
 
 
@@ -75,11 +76,13 @@ def verify(plan: Plan, inputs: PlanningInputs, time_limit_seconds: float, now: C
     counts, wrong = _match_groups(plan, facts)
     columns = _columns(facts, counts)
     wrong += _check_classes(plan.certificate.classes, columns, facts)
-    wrong += _check_rows(plan.certificate.rows, facts)
+    limits = limits_of(facts)
+    wrong += _check_rows(plan.certificate.rows, limits)
     problems += wrong
     if wrong:
         return Verdict(tuple(problems), value)
-    terms = _Terms(facts, counts, plan.certificate.rows)
+    duals = [(limits[row.kind, row.scope], row.dual_nanousd_per_hour) for row in plan.certificate.rows]
+    terms = _Terms(facts, counts, duals)
     ranges = _knapsacks(terms, columns, deadline, now)
     proven = terms.constant - sum(c.limit * (ranges[i].upper - terms.floor(c)) for i, c in columns.items())
     reachable = terms.constant - sum(c.limit * (ranges[i].lower - terms.floor(c)) for i, c in columns.items())
@@ -170,28 +173,22 @@ def _with_placed_pods(group: Group, plan: Plan) -> set[str]:
 def _columns(facts: Facts, counts: Mapping[int, tuple[int, int]]) -> dict[str, _Column]:
     """Return every class by what names it: each node that is not frozen, each offering."""
     found: dict[str, _Column] = {}
-    catalogue = facts.inputs.catalogue
-    for name, node in facts.nodes.items():
+    for name in facts.nodes:
         role = facts.role(name)
         if role == "frozen":
             continue
         cost = facts.price_nanousd_per_hour(name)
         cost -= facts.exit_cost_nanousd_per_hour(name) if role == "removable" else 0
         here = {i: group.here[name] for i, group in enumerate(facts.groups) if name in group.here}
-        place = (catalogue.pool_of(node), node.zone)
-        found[_node_label(name)] = _Column(facts.spots[name], cost, 1, place, name if role == "kept" else None, here)
+        found[node_label(name)] = _Column(node_label(name), facts.spots[name], cost, 1, here)
     for key, (offering, spot) in facts.offers.items():
         pods = sum(counts[i][0] for i, group in enumerate(facts.groups) if spot.takes(group.key))
         limit = max(offering.minimum, pods)
         if offering.maximum is not None:
-            limit = min(offering.maximum, limit)
-        place = (offering.pool, offering.zone)
-        found["/".join(key)] = _Column(spot, offering.price_nanousd_per_hour, limit, place)
+            limit = min(facts.most(offering.pool, offering.zone, offering.maximum), limit)
+        label = "/".join(key)
+        found[label] = _Column(label, spot, offering.price_nanousd_per_hour, limit)
     return found
-
-
-def _node_label(name: str) -> str:
-    return f"node {name}"
 
 
 def _check_classes(claimed: Iterable[CertificateClass], columns: Mapping[str, _Column], facts: Facts) -> list[str]:
@@ -199,7 +196,7 @@ def _check_classes(claimed: Iterable[CertificateClass], columns: Mapping[str, _C
     problems: list[str] = []
     seen: set[str] = set()
     for kind in claimed:
-        label = "/".join(offering_key(kind)) if kind.node is None else _node_label(kind.node)
+        label = "/".join(offering_key(kind)) if kind.node is None else node_label(kind.node)
         column = columns.get(label)
         if column is None:
             problems.append(f"certificate class {kind.id}: the inputs have no such kind of node ({label})")
@@ -228,27 +225,19 @@ def _check_classes(claimed: Iterable[CertificateClass], columns: Mapping[str, _C
     return problems
 
 
-def _check_rows(rows: Iterable[CertificateRow], facts: Facts) -> list[str]:
-    """Each row must be a constraint of the inputs, with its right-hand side and a dual that is not negative."""
+def _check_rows(rows: Iterable[CertificateRow], limits: Mapping[tuple[str, str], Limit]) -> list[str]:
+    """Each row must be a limit of the inputs, with its right-hand side and a dual that is not negative."""
     problems: list[str] = []
-    right: dict[tuple[str, str], int] = {}
-    for name in facts.nodes:
-        if facts.role(name) == "kept":
-            right[("kept", name)] = 1
-    for (pool, zone), (_, maximum) in facts.inputs.catalogue.limits().items():
-        frozen = sum(facts.role(name) == "frozen" for name in facts.existing(pool, zone))
-        right[("pool-minimum", f"{pool}/{zone}")] = facts.least(pool, zone) - frozen
-        if maximum is not None:
-            right[("pool-maximum", f"{pool}/{zone}")] = frozen - facts.most(pool, zone, maximum)
     seen: set[tuple[str, str]] = set()
     for row in rows:
         label = f"certificate row {row.kind} {row.scope}"
         if row.dual_nanousd_per_hour < 0:
             problems.append(f"{label}: the dual {row.dual_nanousd_per_hour} must not be negative")
-        if (row.kind, row.scope) not in right:
+        limit = limits.get((row.kind, row.scope))
+        if limit is None:
             problems.append(f"{label}: the inputs have no such constraint")
-        elif row.rhs != right[(row.kind, row.scope)]:
-            problems.append(f"{label}: rhs is {row.rhs}, the inputs say {right[(row.kind, row.scope)]}")
+        elif row.rhs != limit.rhs:
+            problems.append(f"{label}: rhs is {row.rhs}, the inputs say {limit.rhs}")
         if (row.kind, row.scope) in seen:
             problems.append(f"{label} is there twice")
         seen.add((row.kind, row.scope))
@@ -258,10 +247,14 @@ def _check_rows(rows: Iterable[CertificateRow], facts: Facts) -> list[str]:
 class _Terms:
     """The parts of the bound that need no knapsack, and what one node of a class is worth before any pod."""
 
-    def __init__(self, facts: Facts, counts: Mapping[int, tuple[int, int]], rows: Iterable[CertificateRow]) -> None:
+    def __init__(self, facts: Facts, counts: Mapping[int, tuple[int, int]], duals: Iterable[tuple[Limit, int]]) -> None:
         self.facts = facts
         self.counts = counts
-        self.rows = [row for row in rows if row.dual_nanousd_per_hour]
+        self.duals = [(limit, dual) for limit, dual in duals if dual]
+        self.worth: Counter[str] = Counter()
+        for limit, dual in self.duals:
+            for label, coefficient in limit.coefficients.items():
+                self.worth[label] += coefficient * dual
         self.move = facts.inputs.prices.move_nanousd_per_hour
         asked = {name for group in facts.groups for name in group.key.requests.requested()}
         self.names = sorted(name for name in asked if other_side(name) is None)
@@ -278,16 +271,11 @@ class _Terms:
         for index, group in enumerate(self.facts.groups):
             count, price = self.counts[index]
             total += count * price - self.move * (count - group.running_count)
-        return total + sum(row.rhs * row.dual_nanousd_per_hour for row in self.rows)
+        return total + sum(limit.rhs * dual for limit, dual in self.duals)
 
     def floor(self, column: _Column) -> int:
         """Return c - Σ λ·coefficient: what the pods on one node must be worth to lower the bound."""
-        worth = 0
-        for row in self.rows:
-            applies = row.scope == (column.kept_node if row.kind == "kept" else "/".join(column.place))
-            if applies:
-                worth += -row.dual_nanousd_per_hour if row.kind == "pool-maximum" else row.dual_nanousd_per_hour
-        return column.cost - worth
+        return column.cost - self.worth[column.label]
 
     def items(self, column: _Column) -> list[tuple[tuple[Item, ...], tuple[int, ...]]]:
         """Return the knapsack of one node: pods that are there already are worth π, arriving ones π - m.
@@ -298,7 +286,7 @@ class _Terms:
         useful = [
             (index, group, dict(group.key.requests.shares))
             for index, group in enumerate(self.facts.groups)
-            if all(self.counts[index]) and column.spot.takes(group.key)
+            if all(self.counts[index]) and column.spot.holds(group.key)
         ]
         marks = {name for _, _, shares in useful for name in shares}
         pairs = sorted((name, other) for name in marks if (other := other_side(name)) in marks and name < str(other))
@@ -314,7 +302,8 @@ class _Terms:
                 staying = min(count, column.here.get(index, 0))
                 if staying:
                     items.append(Item(price, weights, staying))
-                items.append(Item(price - self.move, weights, count - staying))
+                if column.spot.takes(group.key):
+                    items.append(Item(price - self.move, weights, count - staying))
             found.append((tuple(items), column.spot.room.left(self.names)))
         return found
 

@@ -10,7 +10,7 @@ from planner.model.cluster import Node, Pod, Snapshot, Workload
 from planner.model.disruption import Assessment, foreign_taints, planned_pods, pod_key
 from planner.model.forecast import Forecast
 from planner.model.inputs import PlanningInputs
-from planner.model.machines import Offering
+from planner.model.machines import Offering, SpotRule
 from planner.model.plan import CertificateClass, Plan, PlannedNode
 from planner.model.resources import Resources
 from planner.model.scheduling import NodeConstraints, Taint
@@ -21,10 +21,11 @@ OfferingKey = tuple[str, str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class GroupKey:
-    """What makes pods identical for a plan."""
+    """What makes pods identical for a plan; `barred` ones may come to no spot node."""
 
     requests: Resources
     constraints: NodeConstraints
+    barred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +54,21 @@ class Group:
 class Spot:
     """What decides whether a pod may go to a node or to a kind of node: its room, labels, name and taints.
 
-    The room is what is left beside DaemonSets, mirror pods and pinned pods.
+    The room is what is left beside DaemonSets, mirror pods and pinned pods. `preemptible` says that it is a spot node.
     """
 
     room: Resources
     labels: Mapping[str, str]
     name: str
     taints: tuple[Taint, ...]
+    preemptible: bool = False
 
     def takes(self, key: GroupKey) -> bool:
-        """Say whether one pod of the group may run here and fits."""
+        """Say whether one more pod of the group may come here and fits."""
+        return self.holds(key) and not (key.barred and self.preemptible)
+
+    def holds(self, key: GroupKey) -> bool:
+        """Say whether one pod of the group may run here, and be it because it does already, and fits."""
         return key.requests.fits_in(self.room) and key.constraints.admit(self.labels, self.name, self.taints)
 
 
@@ -121,14 +127,17 @@ class Facts:
     def least(self, pool: str, zone: str) -> int:
         """Return how many nodes the pool must have in the zone: its minimum, or what the maximum allows if less.
 
-        Nodes can be booted empty, so nothing but the maximum stands between a pool and its minimum.
+        Nodes can be booted empty, so nothing but the maximum, and what must stay beyond it, stands between a pool and
+        its minimum.
         """
         minimum, maximum = self.inputs.catalogue.limits()[(pool, zone)]
-        return minimum if maximum is None else min(minimum, self.most(pool, zone, maximum))
+        if maximum is None:
+            return minimum
+        return min(minimum, max(maximum, sum(self.role(name) != "removable" for name in self.existing(pool, zone))))
 
     def most(self, pool: str, zone: str, maximum: int) -> int:
-        """Return how many nodes the pool may have in the zone: its maximum, or what must stay if that is more."""
-        return max(maximum, sum(self.role(name) != "removable" for name in self.existing(pool, zone)))
+        """Return how many nodes the pool may have in the zone: its maximum, or what it has now if that is more."""
+        return max(maximum, len(self.existing(pool, zone)))
 
 
 def adopted(plan: Plan, inputs: PlanningInputs) -> PlanningInputs:
@@ -164,7 +173,7 @@ def gather(inputs: PlanningInputs) -> Facts:
         else:
             movable.append((pod, requests))
     overhead = _overheads(snapshot)
-    groups = _groups(movable, nodes)
+    groups = _groups(movable, nodes, inputs.catalogue.spot)
     return Facts(
         inputs=inputs,
         assessment=assessment,
@@ -179,6 +188,7 @@ def gather(inputs: PlanningInputs) -> Facts:
                 node.labels,
                 name,
                 foreign_taints(node),
+                node.capacity_type == "spot",
             )
             for name, node in nodes.items()
         },
@@ -199,7 +209,7 @@ def _offering_spot(offering: Offering, snapshot: Snapshot) -> Spot:
     for daemonset in snapshot.daemonsets:
         if daemonset.constraints.admit(offering.labels, "", offering.taints):
             room = room - daemonset.requests
-    return Spot(room, offering.labels, "", offering.taints)
+    return Spot(room, offering.labels, "", offering.taints, offering.capacity_type == "spot")
 
 
 def _overheads(snapshot: Snapshot) -> dict[str, Resources]:
@@ -226,12 +236,12 @@ def _overheads(snapshot: Snapshot) -> dict[str, Resources]:
     return found
 
 
-def _groups(movable: list[tuple[Pod, Resources]], nodes: Mapping[str, Node]) -> tuple[Group, ...]:
+def _groups(movable: list[tuple[Pod, Resources]], nodes: Mapping[str, Node], spot: SpotRule) -> tuple[Group, ...]:
     """Group the pods that the plan places: same planned requests, same constraints."""
     running: dict[GroupKey, dict[str, Counter[str]]] = {}
     pending: dict[GroupKey, Counter[str]] = {}
     for pod, requests in movable:
-        key = GroupKey(requests, pod.constraints)
+        key = GroupKey(requests, pod.constraints, spot.bars(pod))
         waiting = pending.setdefault(key, Counter())
         settled = running.setdefault(key, {})
         if pod.node is not None and pod.node in nodes:

@@ -15,6 +15,7 @@ from planner.model.resources import Resources
 from planner.verifier.assignment import Demand, Supply, assign
 from planner.verifier.coexistence import broken_rules
 from planner.verifier.facts import Facts, Spot, adopted, gather, offering_key
+from planner.verifier.limits import label_of, limits_of, node_label, offering_label
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -29,6 +30,7 @@ def check_placement(plan: Plan, inputs: PlanningInputs) -> tuple[str, ...]:
     problems += _counts(plan, facts)
     problems += _pins(plan, facts)
     problems += _pool_limits(plan, facts)
+    problems += _further_limits(plan, facts)
     if not problems:
         problems += _capacity(plan, facts)
         problems += broken_rules(plan, facts)
@@ -184,15 +186,32 @@ def _pins(plan: Plan, facts: Facts) -> Iterator[str]:
                     )
 
 
+def _further_limits(plan: Plan, facts: Facts) -> Iterator[str]:
+    """All nodes together are within the limits on the total, on the share of spot and on change."""
+    sums = _sums(plan, facts)
+    for (kind, scope), limit in limits_of(facts).items():
+        if kind in ("total-maximum", "spot-share", "nodes-changed") and sums[kind, scope] < limit.rhs:
+            yield f"the plan breaks {limit.says} ({kind} {scope}): {sums[kind, scope]} is below {limit.rhs}"
+
+
+def _sums(plan: Plan, facts: Facts) -> dict[tuple[str, str], int]:
+    """Return what the plan's nodes add up to in each limit."""
+    kinds = Counter(label_of(node) for node in _staying(plan))
+    return {
+        key: sum(coefficient * kinds[label] for label, coefficient in limit.coefficients.items())
+        for key, limit in limits_of(facts).items()
+    }
+
+
 def _pool_limits(plan: Plan, facts: Facts) -> Iterator[str]:
-    """Each pool has its minimum and at most its maximum of nodes in each zone; what must stay may exceed it."""
+    """Each pool has its minimum and at most its maximum of nodes in each zone; what is there now may exceed it."""
     sizes = Counter((node.pool, node.zone) for node in _staying(plan))
     for (pool, zone), (_, maximum) in facts.inputs.catalogue.limits().items():
         size = sizes[(pool, zone)]
         if size < (minimum := facts.least(pool, zone)):
             yield f"pool {pool} in {zone}: {size} nodes are below the minimum of {minimum}"
-        if maximum is not None and size > facts.most(pool, zone, maximum):
-            yield f"pool {pool} in {zone}: {size} nodes are above the maximum of {maximum}"
+        if maximum is not None and size > (most := facts.most(pool, zone, maximum)):
+            yield f"pool {pool} in {zone}: {size} nodes are above the maximum of {most}"
 
 
 def _capacity(plan: Plan, facts: Facts) -> Iterator[str]:
@@ -221,22 +240,22 @@ def _capacity(plan: Plan, facts: Facts) -> Iterator[str]:
 
 def _could_be_placed(plan: Plan, facts: Facts, supply: Supply, rooms: Mapping[str, Resources]) -> Iterator[str]:
     """Find a place that the plan itself leaves for a pod that it leaves out."""
-    sizes = Counter((node.pool, node.zone) for node in _staying(plan))
-    limits = facts.inputs.catalogue.limits()
+    sums, limits = _sums(plan, facts), limits_of(facts)
 
-    def full(pool: str, zone: str) -> bool:
-        _, maximum = limits.get((pool, zone), (0, None))
-        return maximum is not None and sizes[(pool, zone)] >= maximum
+    def allowed(label: str) -> bool:
+        """Say whether one more node of this kind is within every limit."""
+        added = ((key, limit.coefficients.get(label, 0)) for key, limit in limits.items())
+        return all(more >= 0 or sums[key] + more >= limits[key].rhs for key, more in added)
 
     for node in plan.nodes:
-        if node.frozen or (node.state == "remove" and full(node.pool, node.zone)):
+        if node.frozen or (node.state == "remove" and not allowed(node_label(node.name))):
             continue
         spot = _spot(node, facts)
         if replace(spot, room=rooms.get(node.name, spot.room)).takes(supply.key):
             yield f"a pod of {supply.workload} is left out, but node {node.name} has room for it"
             return
     for offering, spot in facts.offers.values():
-        if spot.takes(supply.key) and not full(offering.pool, offering.zone):
+        if spot.takes(supply.key) and allowed(offering_label(offering)):
             yield (
                 f"a pod of {supply.workload} is left out, but a new {offering.machine_type} of pool "
                 f"{offering.pool} in {offering.zone} would hold it"
@@ -370,14 +389,12 @@ def _money(plan: Plan, facts: Facts) -> Iterator[str]:
 
 
 def _may_stay(plan: Plan, facts: Facts) -> bool:
-    """Say whether changing nothing is a plan too: no pod to place, no new requests, no pool outside its limits."""
+    """Say whether changing nothing is a plan too: no pod to place, no new requests, no pool below its minimum."""
     placed_pending = any(
         pending > (plan.unplaced[key].count if key in plan.unplaced else 0) for key, pending in _pending(facts).items()
     )
     if placed_pending or any(workload.containers for workload in plan.workloads.values()):
         return False
-    for (pool, zone), (_, maximum) in facts.inputs.catalogue.limits().items():
-        size = len(facts.existing(pool, zone))
-        if size < facts.least(pool, zone) or (maximum is not None and size > facts.most(pool, zone, maximum)):
-            return False
-    return True
+    return all(
+        len(facts.existing(pool, zone)) >= facts.least(pool, zone) for pool, zone in facts.inputs.catalogue.limits()
+    )

@@ -152,7 +152,7 @@ def test_pool_maximum_leaves_pending_pods_out_with_a_reason(solver: str) -> None
     # Two nodes of 4 CPU hold 8 of the 9 pods.
     assert booted(plan) == ["m4", "m4"]
     assert plan.unplaced[web.key].count == 1
-    assert "pool maxima (p/zone-a)" in plan.unplaced[web.key].reason
+    assert plan.unplaced[web.key].reason == "a node that would hold it is beyond pool maximum p/zone-a"
 
 
 def test_pool_that_must_have_a_node_and_may_have_no_other_leaves_pods_out(solver: str) -> None:
@@ -186,9 +186,22 @@ def test_pool_minimum_above_its_maximum_is_met_as_far_as_it_can_be(solver: str) 
     nodes = [node(f"n{i}", pool="p") for i in range(3)]
     offers = catalogue(offering(pool="p", minimum=3, maximum=2), managed_pools=frozenset({"p"}))
     plan = planned(inputs(snapshot(nodes, [web], pods_of(web, on={"n0": 1})), offers), solver)
-    # One node would do; three are too many, and of the minimum of 3 the maximum leaves 2 x 0.2.
+    # One node would do; of the minimum of 3 the maximum leaves 2 x 0.2.
     assert plan.cost_nanousd_per_hour == nanousd(0.4)
     assert plan.certificate.dropped == ("pool-minimum p/zone-a: 3 nodes, but at most 2 may be had",)
+
+
+def test_pool_above_its_maximum_may_stay_but_not_grow(solver: str) -> None:
+    web = deployment("web", 12, cpu=1000)
+    nodes = [node(f"n{i}", pool="p") for i in range(3)]
+    offers = catalogue(offering(pool="p", maximum=2), managed_pools=frozenset({"p"}))
+    pods = pods_of(web, on={"n0": 4, "n1": 4, "n2": 3}, pending=2)
+    plan = planned(inputs(snapshot(nodes, [web], pods), offers), solver)
+    # 11 running pods fill three nodes but for one place; the second pending pod would need a fourth node.
+    assert [n.state for n in plan.nodes] == ["keep"] * 3
+    assert plan.unplaced[web.key].count == 1
+    assert plan.unplaced[web.key].reason == "a node that would hold it is beyond pool maximum p/zone-a"
+    assert ("pool-maximum", -3) in [(row.kind, row.rhs) for row in plan.certificate.rows]
 
 
 def test_taint_keeps_pods_without_toleration_away(solver: str) -> None:

@@ -251,15 +251,18 @@ def test_pool_below_its_minimum_and_above_its_maximum_is_found() -> None:
     )
     # k and f stay: 2 nodes.
     assert check_placement(right_plan(), small) == ("pool general in zone-a: 2 nodes are below the minimum of 3",)
-    grown = with_node(right_plan(), "a", state="keep")
-    assert "pool general in zone-a: 3 nodes are above the maximum of 2" in check_placement(grown, large)
+    # The pool has 4 nodes now: it may keep them, and no more.
+    kept = with_node(with_node(right_plan(), "a", state="keep"), "b", state="keep")
+    grown = replace(kept, nodes=(*kept.nodes, planned("fresh", "boot", {})))
+    assert "pool general in zone-a: 5 nodes are above the maximum of 4" in check_placement(grown, large)
+    assert not any("above the maximum" in problem for problem in check_placement(kept, large))
 
 
-def test_pool_may_exceed_its_maximum_by_what_must_stay() -> None:
+def test_pool_may_exceed_its_maximum_by_what_it_has_now() -> None:
     right = right_inputs()
     offers = tuple(replace(o, minimum=0, maximum=1) if o.pool == "general" else o for o in right.catalogue.offerings)
     tight = replace(right, catalogue=replace(right.catalogue, offerings=offers))
-    # k holds a pinned pod and f is cordoned: both stay although the maximum is 1.
+    # k holds a pinned pod and f is cordoned: both stay although the maximum is 1. a and b could stay as well.
     assert check_placement(right_plan(), tight) == ()
 
 
