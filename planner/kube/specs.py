@@ -15,7 +15,6 @@ from planner.kube.objects import (
     Selector,
 )
 from planner.kube.objects import PodTerm as ObjectTerm
-from planner.quantities import MILLI, parse_quantity
 from planner.model.cluster import Container
 from planner.model.resources import Resources
 from planner.model.scheduling import (
@@ -28,6 +27,7 @@ from planner.model.scheduling import (
     Spread,
     Toleration,
 )
+from planner.quantities import MILLI, parse_quantity
 
 Amounts = dict[str, int]
 

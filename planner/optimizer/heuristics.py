@@ -205,10 +205,10 @@ def _fitting(rem: IntArray, asks: IntArray) -> IntArray:
 
 
 def budget_of(problem: Problem, classes: IntArray) -> IntArray:
-    """Return how many more nodes of each class the limits and pool maxima allow, (classes)."""
+    """Return how many more nodes of each class its own limit and the rows allow, (classes)."""
     budget: IntArray = np.maximum(problem.limits - np.bincount(classes, minlength=problem.limits.size), 0)
     for row in problem.rows:
-        if row.kind == "pool-maximum":
-            spare = int(row.coefficients[classes].sum()) - row.rhs
-            budget = np.where(row.coefficients < 0, np.minimum(budget, max(spare, 0)), budget)
+        spare = max(0, int(row.coefficients[classes].sum()) - row.rhs)
+        most = spare // np.maximum(-row.coefficients, 1)
+        budget = np.where(row.coefficients < 0, np.minimum(budget, most), budget)
     return budget
