@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -31,6 +32,15 @@ class _Waiting:
     attempts: int = 0
     not_before: float = 0.0
     parked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Considered:
+    """A node with its free room, and why the pod in question may not be put there; "" if it may."""
+
+    node: Json
+    room: Resources
+    refusal: str
 
 
 class Scheduler:
@@ -137,33 +147,23 @@ class Scheduler:
         """Return the best node, or None and why there is none."""
         if (seat := self._take_seat(pod)) is not None:
             return seat, ""
-        nodes = self._store.bodies(NODES)
-        neighbours = Neighbours(self._store, pod)
-        reasons: dict[str, int] = {}
-        free = {}
-        for node in nodes:
-            room = self._room(node)
-            reason = self._refusal(pod, node, room) or neighbours.refusal(node)
-            if reason:
-                reasons[reason] = reasons.get(reason, 0) + 1
-            else:
-                free[node["metadata"]["name"]] = (node, room)
-        names = list(free)
+        considered = self._consider(pod)
+        reasons = Counter(each.refusal for each in considered.values() if each.refusal)
+        names = [name for name, each in considered.items() if not each.refusal]
         if names and self.extender is not None:
             try:
                 filtered = self.extender.filter(pod, names)
                 names = [name for name in names if name in filtered.names]
-                for reason in filtered.failed.values():
-                    reasons[reason] = reasons.get(reason, 0) + 1
+                reasons.update(filtered.failed.values())
             except ExtenderFault:
                 pass  # ignorable: true, as in Kinema's configuration of the scheduler
         if not names:
             detail = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-            return None, f"0/{len(nodes)} nodes are available: {detail}."
+            return None, f"0/{len(considered)} nodes are available: {detail}."
         if len(names) == 1:
             return names[0], ""
-        scores = {name: _score(pod, *free[name]) for name in names}
-        _normalize_preferences(pod, {name: free[name][0] for name in names}, scores)
+        scores = {name: _score(pod, considered[name].node, considered[name].room) for name in names}
+        _normalize_preferences(pod, {name: considered[name].node for name in names}, scores)
         if self.extender is not None:
             try:
                 for name, score in self.extender.prioritize(pod, names).items():
@@ -171,6 +171,19 @@ class Scheduler:
             except ExtenderFault:
                 pass  # as above
         return min(names, key=lambda name: (-scores[name], name)), ""
+
+    def refusals(self, pod: Json) -> dict[str, str]:
+        """Return for each node why the filters keep the pod off it, in the scheduler's words; "" where they do not."""
+        return {name: each.refusal for name, each in self._consider(pod).items()}
+
+    def _consider(self, pod: Json) -> dict[str, _Considered]:
+        neighbours = Neighbours(self._store, pod)
+        found = {}
+        for node in self._store.bodies(NODES):
+            room = self._room(node)
+            refusal = self._refusal(pod, node, room) or neighbours.refusal(node)
+            found[node["metadata"]["name"]] = _Considered(node, room, refusal)
+        return found
 
     def _take_seat(self, pod: Json) -> str | None:
         owner = controller_of(pod)

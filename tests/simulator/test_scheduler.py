@@ -90,9 +90,7 @@ def test_required_anti_affinity_by_host_name_holds_both_ways() -> None:
 
 
 def test_host_ports_are_given_once_a_node() -> None:
-    web = Workload(name="web", replicas=3, host_port=80)
-
-    assert world([web]).nodes_of(web) == ["n1", "n2", "n3"]
+    assert placed(world(), Workload(name="web", replicas=4, host_port=80)) == ["", "n1", "n2", "n3"]
 
 
 def test_a_preferred_affinity_outweighs_free_room() -> None:
@@ -195,19 +193,44 @@ def test_a_spread_counts_domains_of_tainted_nodes_unless_told(policy: dict[str, 
     assert placed(built, Workload(name="web", replicas=2, spec=spread(**policy))) == nodes
 
 
-def test_a_spread_counts_neither_pods_on_their_way_out_nor_those_of_other_namespaces() -> None:
+def test_a_spread_counts_no_pods_on_their_way_out() -> None:
     built = racks("a", "b", nodes=2)
-    slow = {"terminationGracePeriodSeconds": 300, "nodeSelector": {"rack": "a"}}
-    leaving = Workload(name="web", kind="Pod", spec=slow)
-    built.apply([leaving, Workload(name="web", namespace="other", replicas=3, on=("n1",) * 3)])
+    built.apply([Workload(name="web", kind="Pod", spec={"nodeSelector": {"rack": "a"}})])
     built.settle()
     built.kubernetes.delete(PODS, "default", "web", "")
 
-    new = Workload(name="new", replicas=2, spec=spread(app="web"))
-    # They are not of the app that is counted, so any number goes to either rack.
-    assert placed(built, new) == ["n2", "n2"]
-    picky = Workload(name="picky", spec=spread(app="web") | {"nodeSelector": {"rack": "a"}})
-    assert placed(built, picky) == ["n1"]
+    web = Workload(name="web", spec=spread(nodeAffinityPolicy="Ignore") | {"nodeSelector": {"rack": "a"}})
+    # Counted, it would make two in a and none in b.
+    assert placed(built, web, 0.5) == ["n1", "n1"]
+
+
+def test_a_spread_counts_no_pods_of_other_namespaces() -> None:
+    built = racks("a", "b", nodes=2)
+    built.apply([Workload(name="web", namespace="other", replicas=3, on=("n1",) * 3)])
+    built.settle()
+
+    web = Workload(name="web", spec=spread(nodeAffinityPolicy="Ignore") | {"nodeSelector": {"rack": "a"}})
+    assert placed(built, web) == ["n1"]
+
+
+@pytest.mark.parametrize(("name", "nodes"), [("new", ["n1"]), ("web", ["n1", ""])])
+def test_a_pod_adds_to_its_spread_only_if_that_counts_it(name: str, nodes: list[str]) -> None:
+    built = racks("a", "b", nodes=2)
+    built.apply([Workload(name="web", kind="Pod", spec={"nodeSelector": {"rack": "a"}})])
+    built.settle()
+
+    # One stands in a, none in b; a skew of 1 allows it, a second one would make it 2.
+    new = Workload(name=name, spec=spread(nodeAffinityPolicy="Ignore") | {"nodeSelector": {"rack": "a"}})
+    assert sorted(placed(built, new)) == sorted(nodes)
+
+
+def test_a_spread_counts_only_nodes_that_every_spread_of_the_pod_reaches() -> None:
+    built = racks("a", "b", nodes=2)
+    built.kubernetes.patch(NODES, "", "n1", {"metadata": {"labels": {"row": "1"}}})
+    both = spread()["topologySpreadConstraints"] + spread(key="row")["topologySpreadConstraints"]
+
+    # Rack b, of no row, is no domain: a alone may have any number, and row 1 too.
+    assert placed(built, Workload(name="web", replicas=2, spec={"topologySpreadConstraints": both})) == ["n1", "n1"]
 
 
 def test_match_label_keys_count_only_pods_of_the_same_roll_out() -> None:
@@ -247,6 +270,24 @@ def test_the_first_pod_of_a_group_that_stands_together_goes_where_the_key_is() -
     web = Workload(name="web", replicas=3, spec=relation("podAffinity", "web"))
 
     assert placed(built, web) == ["n2", "n2", "n2"]
+
+
+def test_several_required_affinities_are_about_pods_that_match_them_all() -> None:
+    built = racks("a", "b", nodes=2)
+    terms = [
+        {"labelSelector": {"matchLabels": labels}, "topologyKey": "rack"} for labels in ({"app": "db"}, {"tier": "one"})
+    ]
+    spec = {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}}
+    tiered = {"metadata": {"name": "tiered", "labels": {"tier": "one"}}, "spec": {"containers": [{"name": "main"}]}}
+    built.kubernetes.create(PODS, "default", tiered)
+    built.apply([Workload(name="db", replicas=2, on=("n1", "n2"))])
+    built.settle()
+    assert placed(built, web := Workload(name="web", spec=spec)) == [""]
+
+    db = built.pods_of(Workload(name="db"))[0]["metadata"]["name"]
+    built.kubernetes.patch(PODS, "default", db, {"metadata": {"labels": {"tier": "one"}}})
+    built.run(20)
+    assert built.nodes_of(web) == ["n1"]
 
 
 def test_anti_affinity_holds_both_ways_in_the_domain_of_its_key() -> None:
