@@ -188,9 +188,11 @@ def rules(spec: PodSpec, namespace: str, labels: Mapping[str, str]) -> PodRules:
     affinity = spec.affinity
     near = affinity.pod_affinity.required or () if affinity and affinity.pod_affinity else ()
     apart = affinity.pod_anti_affinity.required or () if affinity and affinity.pod_anti_affinity else ()
+    sidecars = (c for c in spec.init_containers or () if c.restart_policy == "Always")
+    # As kube-scheduler counts them. Source: pkg/scheduler/util/utils.go, GetHostPorts.
     ports = {
         (port.protocol or "TCP", taken)
-        for container in (*spec.containers, *(spec.init_containers or ()))
+        for container in (*spec.containers, *sidecars)
         for port in container.ports or ()
         if (taken := port.host_port or (port.container_port if spec.host_network else 0))
     }

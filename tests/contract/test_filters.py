@@ -53,6 +53,11 @@ def _with_rules(pod: Object, chance: random.Random) -> Object:
     spec = made["spec"]
     for container in (*spec["containers"], *spec.get("initContainers", ())):
         container["resources"] = {}
+    if chance.random() < 0.3:
+        # A port of an init container counts only where that runs on beside the others.
+        ports = [{"containerPort": port, "hostPort": port, "protocol": "TCP"} for port in (8080, 9100, 9200)]
+        policy = {"restartPolicy": "Always"} if chance.random() < 0.5 else {}
+        spec["initContainers"] = [{"name": "first", "resources": {}, "ports": ports, **policy}]
     spec["tolerations"] = [{"operator": "Exists"}] if chance.random() < 0.7 else []
     made["metadata"]["labels"] |= {"tier": chance.choice(("web", "db", "cache"))}
     spec["topologySpreadConstraints"] = [_spread(chance, key) for key in chance.sample(_KEYS, chance.randint(0, 2))]

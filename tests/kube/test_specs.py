@@ -231,6 +231,9 @@ def test_a_spread_without_a_selector_counts_no_pod() -> None:
         (spec(container("a", **NETWORK_PORT)), ()),
         (spec(container("a", **NETWORK_PORT), hostNetwork=True), (("TCP", 9100),)),
         (spec(container("a", ports=[{"containerPort": 53, "hostPort": 53, "protocol": "UDP"}])), (("UDP", 53),)),
+        # Only an init container that runs as long as the pod keeps its port.
+        (spec(initContainers=[container("a", **PORT)]), ()),
+        (spec(initContainers=[container("a", restartPolicy="Always", **PORT)]), (("TCP", 8080),)),
     ],
 )
 def test_host_ports_are_rules(pod: PodSpec, ports: tuple[tuple[str, int], ...]) -> None:
