@@ -64,15 +64,18 @@ def assemble(movement: Movement, problem: Problem, packing: Packing, unplaceable
             key = movement.group(pod)
             spots[pod.node].present.setdefault(key, Counter())[pod.workload] += 1
     displaced = _keep_in_place(list(spots.values()))
+    homeless: dict[GroupKey, Counter[str]] = defaultdict(Counter)
     waiting: dict[GroupKey, Counter[str]] = defaultdict(Counter)
     for spot in spots.values():
         for key, held in spot.present.items():
-            waiting[key] += held
+            homeless[key] += held
     placeable = {group.key for group in problem.groups}
     for pod in movable:
         # A pod of no group is among the unplaceable ones already.
         if not is_running(pod, names) and not pod.unmodelled and movement.group(pod) in placeable:
             waiting[movement.group(pod)][pod.workload] += 1
+    # Only pending pods may stay without a place, so those that run go first.
+    _spread(spots, homeless)
     _spread(spots, waiting)
     pinned: dict[str, Counter[str]] = defaultdict(Counter)
     pinned_names: dict[str, list[str]] = defaultdict(list)
@@ -192,15 +195,14 @@ def _keep_in_place(spots: Sequence[_Spot]) -> Counter[str]:
 
 
 def _spread(spots: Mapping[str, _Spot], waiting: Mapping[GroupKey, Counter[str]]) -> None:
-    """Fill what is left on each node with displaced and pending pods; those that find no place go on waiting."""
+    """Fill what is left on each node with these pods, by workload; those that find no place go on waiting."""
     for name in sorted(spots):
         spot = spots[name]
         for key in sorted(spot.wanted, key=repr):
-            room = spot.wanted[key]
             queue = waiting[key]
             for workload in sorted(queue, key=lambda w: (-queue[w], w)):
-                here = min(room, queue[workload])
-                room -= here
+                here = min(spot.wanted[key], queue[workload])
+                spot.wanted[key] -= here
                 queue[workload] -= here
                 spot.pods[workload] += here
 

@@ -31,7 +31,8 @@ _FIRST_OF_PAIRS = 0x5555_5555_5555_5555
 class Place:
     """What the rows need to know of a class: where its nodes are, how many it may have, what each can allocate.
 
-    `kind` is the machine type and the capacity type; frozen nodes are places too, but no classes.
+    `kind` is the machine type and the capacity type; frozen nodes are places too, but no classes. Those of pools that
+    Kinema was not given are not `managed`.
     """
 
     pool: str
@@ -41,6 +42,7 @@ class Place:
     limit: int
     nodes: tuple[str, ...]
     allocatable: Resources
+    managed: bool = True
 
     @property
     def amounts(self) -> tuple[int, int, int]:
@@ -225,7 +227,7 @@ def rows(
 ) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     """Return every row that can bind, and the names of the limits that cannot be met in full.
 
-    `frozen` are the frozen nodes of managed pools, which are no classes.
+    `frozen` are the frozen nodes, which are no classes.
     """
     found = kept_nodes(places)
     dropped = []
@@ -255,7 +257,8 @@ def rows(
 
 
 def _standing(places: Sequence[Place], frozen: Sequence[Place], missing: Mapping[tuple[str, str], int]) -> Standing:
-    least = [place for place in places if place.role != "offering"] + list(frozen)
+    frozen = [place for place in frozen if place.managed]
+    least = [place for place in places if place.role != "offering"] + frozen
     for at, count in sorted(missing.items()):
         if count:
             kinds = [place for place in places if place.role == "offering" and (place.pool, place.zone) == at]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from planner.model.cluster import CapacityType, Node, Pod
 from planner.model.disruption import Assessment, foreign_taints, planned_pods, pod_key
 from planner.model.inputs import PlanningInputs
-from planner.model.machines import Offering
+from planner.model.machines import Catalogue, Offering
 from planner.model.resources import BEARER, Resources, is_share, other_side
 from planner.optimizer import constraints
 from planner.optimizer.constraints import ClassRole, Place, Row
@@ -347,7 +347,7 @@ def _arrange(
             Place(c.pool, c.zone, (c.machine_type, c.capacity_type), c.role, c.limit, c.nodes, allocatable)
             for c, allocatable in zip(classes, whole, strict=True)
         ],
-        [_frozen_place(inputs, n) for n in frozen if inputs.catalogue.manages(n)],
+        [_frozen_place(inputs.catalogue, node) for node in frozen],
         inputs.catalogue,
         inputs.rules.max_nodes_changed,
     )
@@ -373,9 +373,10 @@ def _arrange(
     )
 
 
-def _frozen_place(inputs: PlanningInputs, node: Node) -> Place:
-    pool, kind = inputs.catalogue.pool_of(node), (node.machine_type, node.capacity_type)
-    return Place(pool, node.zone, kind, "frozen", 1, (node.name,), node.allocatable)
+def _frozen_place(bought: Catalogue, node: Node) -> Place:
+    kind = (node.machine_type, node.capacity_type)
+    managed = bought.manages(node)
+    return Place(bought.pool_of(node), node.zone, kind, "frozen", 1, (node.name,), node.allocatable, managed)
 
 
 def _offering_order(offering: Offering) -> tuple[object, ...]:
