@@ -97,19 +97,17 @@ class CvxpySolver:
                 problem.solve(solver=name, **_options(name, limits))
         except cvxpy.SolverError as error:
             raise SolverError(f"{name} failed: {error}") from error
-        nothing = np.zeros(0)
+        empty = np.zeros(0)
         final = (cvxpy.OPTIMAL,) if program.integer else (cvxpy.OPTIMAL, cvxpy.OPTIMAL_INACCURATE)
         if problem.status in final and x.value is not None:
-            duals = nothing if program.integer else np.asarray(rows[0].dual_value, dtype=np.float64).ravel()
+            duals = empty if program.integer else np.asarray(rows[0].dual_value, dtype=np.float64).ravel()
             return Answer("optimal", np.asarray(x.value, dtype=np.float64).ravel(), duals)
         if program.integer and problem.status in (cvxpy.OPTIMAL_INACCURATE, cvxpy.USER_LIMIT) and x.value is not None:
-            return Answer("limit", np.asarray(x.value, dtype=np.float64).ravel(), nothing)
-        # Some of the contents alone, in whole numbers, may admit no plan at all.
-        nothing_whole = program.integer and (
-            name == "GLPK_MI" or problem.status in (cvxpy.INFEASIBLE, cvxpy.settings.INFEASIBLE_OR_UNBOUNDED)
-        )
-        if problem.status == cvxpy.USER_LIMIT or nothing_whole:
-            return Answer("none", nothing, nothing)
+            return Answer("limit", np.asarray(x.value, dtype=np.float64).ravel(), empty)
+        # Some of the contents alone, or what a dive has left of the limits, may admit no plan at all.
+        nothing = problem.status in (cvxpy.INFEASIBLE, cvxpy.settings.INFEASIBLE_OR_UNBOUNDED)
+        if problem.status == cvxpy.USER_LIMIT or nothing or (program.integer and name == "GLPK_MI"):
+            return Answer("none", empty, empty)
         raise SolverError(f"{name} ended with the status {problem.status!r}, and this program always has an answer")
 
 
