@@ -59,7 +59,7 @@ def _wanted(node: PlannedNode, problem: Problem, k: int, groups_of: dict[str, li
 
 
 def prices_as(plan: Plan, problem: Problem, otherwise: IntArray) -> IntArray:
-    """Return the plan's prices for groups of the same workloads, the mean of several, (groups,); `otherwise` where none.
+    """Return the plan's prices for groups of the same workloads, the mean of several, (groups,); else `otherwise`.
 
     Whatever they are, they prove a bound: where pods have changed their requests it is only a weaker one.
     """

@@ -98,7 +98,8 @@ def _get_along(pods: Sequence[Pod]) -> bool:
 @given(drawn=tiny_clusters())
 def test_no_plan_at_all_is_better(solver: str, drawn: PlanningInputs) -> None:
     ticks = itertools.count()
-    plan = optimize(drawn, Effort(solver=solver, target_gap=0.0), Watch(lambda: next(ticks) * 1e-4, lambda progress: None))
+    effort = Effort(solver=solver, target_gap=0.0)
+    plan = optimize(drawn, effort, Watch(lambda: next(ticks) * 1e-4, lambda progress: None))
     assert verify(plan, drawn, 60.0, lambda: 0.0).problems == ()
     left_out = sum(u.count for u in plan.unplaced.values())
     assert (left_out, plan.objective.value_nanousd_per_hour) == min(_every_plan(drawn))
