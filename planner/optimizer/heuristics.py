@@ -146,24 +146,35 @@ def _absorb(problem: Problem, packing: Packing, pods: IntArray) -> Packing | Non
 
 
 def with_cheapest_offerings(problem: Problem, packing: Packing) -> Packing:
-    """Give every booted node the cheapest offering that holds its content; one that rows tie stays."""
+    """Give every booted node the cheapest offering that holds its content and that the rows allow.
+
+    What that frees of a limit goes to pods that have no place yet.
+    """
     classes = packing.classes.copy()
-    free = np.array([not any(row.coefficients[k] for row in problem.rows) for k in range(len(problem.classes))])
-    offers = np.array([k for k, c in enumerate(problem.classes) if c.role == "offering" and free[k]], dtype=np.int64)
+    offers = np.array([k for k, c in enumerate(problem.classes) if c.role == "offering"], dtype=np.int64)
     if not offers.size:
         return packing
+    rows = [row for row in problem.rows if row.kind != "kept"]
+    adds = np.array([row.coefficients for row in rows], dtype=np.int64).reshape(len(rows), len(problem.classes))
+    spare = adds[:, classes].sum(axis=1) - np.array([row.rhs for row in rows], dtype=np.int64)
     for n, k in enumerate(classes.tolist()):
-        if problem.classes[k].role != "offering" or not free[k]:
+        if problem.classes[k].role != "offering":
             continue
         content = packing.contents[n]
         repeated = np.broadcast_to(content, (offers.size, content.size))
         holds = constraints.within_capacity(problem.requests, problem.room[offers], repeated)
         holds &= (problem.admissible[offers] | (content == 0)).all(axis=1)
+        # A row that does not hold yet must not come to be further from it.
+        left = spare[:, None] + adds[:, offers] - adds[:, [k]]
+        holds &= (left >= np.minimum(spare, 0)[:, None]).all(axis=0)
         able = offers[holds]
         if able.size:
             best = int(able[np.argmin(problem.costs[able])])
-            classes[n] = best if problem.costs[best] < problem.costs[k] else k
-    return Packing(classes, packing.contents)
+            if problem.costs[best] < problem.costs[k]:
+                spare += adds[:, best] - adds[:, k]
+                classes[n] = best
+    cheaper = Packing(classes, packing.contents)
+    return fill(problem, cheaper, "best") if cheaper.unplaced(problem).any() else cheaper
 
 
 def _with_minimums(problem: Problem, packing: Packing) -> Packing:
@@ -205,10 +216,25 @@ def _fitting(rem: IntArray, asks: IntArray) -> IntArray:
 
 
 def budget_of(problem: Problem, classes: IntArray) -> IntArray:
-    """Return how many more nodes of each class its own limit and the rows allow, (classes)."""
+    """Return how many more nodes of each class its own limit and the rows allow, (classes).
+
+    A row allows floor(what it can spare / -coefficient) of a class with a negative one. What pools still lack of their
+    minimums is set aside for them.
+    """
     budget: IntArray = np.maximum(problem.limits - np.bincount(classes, minlength=problem.limits.size), 0)
+    lacking = [
+        ((row.coefficients > 0) & (budget > 0), row.rhs - int(row.coefficients[classes].sum()))
+        for row in problem.rows
+        if row.kind == "pool-minimum"
+    ]
     for row in problem.rows:
-        spare = max(0, int(row.coefficients[classes].sum()) - row.rhs)
-        most = spare // np.maximum(-row.coefficients, 1)
-        budget = np.where(row.coefficients < 0, np.minimum(budget, most), budget)
+        if row.kind == "kept":
+            continue
+        uses = np.maximum(-row.coefficients, 0)
+        spare = np.full(uses.size, int(row.coefficients[classes].sum()) - row.rhs, dtype=np.int64)
+        for members, lack in lacking:
+            if lack > 0 and members.any():
+                spare -= np.where(members, 0, lack * int(uses[members].min()))
+        most = np.maximum(spare, 0) // np.maximum(uses, 1)
+        budget = np.where(uses > 0, np.minimum(budget, most), budget)
     return budget
