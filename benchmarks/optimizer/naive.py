@@ -51,7 +51,8 @@ def solve_naive(shapes: Sequence[Shape], machines: Sequence[Machine], limit_seco
         [cvxpy.sum(x, axis=1) == 1, x.T @ (needs / scale) <= y @ (room / scale), cvxpy.sum(y, axis=1) <= 1],
     )
     try:
-        problem.solve(solver="HIGHS", time_limit=limit_seconds)
+        # One thread, as the planner has: HiGHS keeps the number with which it began in a process, and refuses others.
+        problem.solve(solver="HIGHS", time_limit=limit_seconds, threads=1)
     except cvxpy.error.SolverError:
         return NaiveAnswer("no answer", None, time.perf_counter() - began)
     price = None
