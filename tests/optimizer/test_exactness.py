@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 
 from planner.model.cluster import HOSTNAME, Pod
 from planner.model.coexistence import interpreted
+from planner.model.disruption import DisruptionRules
 from planner.model.effort import Effort, Watch
 from planner.model.inputs import ChangePrices, PlanningInputs
+from planner.model.machines import TotalLimits
 from planner.model.resources import Resources
 from planner.model.scheduling import LabelSelector, PodRules, PodTerm, Requirement, Spread
 from planner.optimizer import optimize
@@ -73,7 +76,11 @@ def tiny_clusters(draw: st.DrawFn) -> PlanningInputs:
     prices = ChangePrices(24, draw(st.sampled_from([0, 1_000_000, 700_000_000])), draw(st.sampled_from([0, 15, 600])))
     whole = catalogue(*offers)
     sold = type(whole)(whole.machines, tuple(o for o in offers if o.machine_type in kinds))
-    return inputs(snapshot(nodes, workloads, interpreted(nodes, pods)), sold, prices=prices)
+    # Two sides that stand apart are not told apart in a list of all contents (`Search._list_all`).
+    limited = not any(p.rules.anti_affinity for p in pods)
+    sold = replace(sold, total=TotalLimits(nodes=draw(st.sampled_from([None, None, 1, 2, 3])) if limited else None))
+    rules = DisruptionRules(max_nodes_changed=draw(st.sampled_from([None, None, 0, 1, 2])) if limited else None)
+    return inputs(snapshot(nodes, workloads, interpreted(nodes, pods)), sold, prices=prices, rules=rules)
 
 
 def _get_along(pods: Sequence[Pod]) -> bool:
@@ -122,18 +129,39 @@ def _every_plan(given: PlanningInputs) -> Iterator[tuple[int, int]]:
         if any(sum(n for (w, s), n in moves.items() if w == load.key and s is not None) < _running(given, load.key)
                for load in given.snapshot.workloads):  # fmt: skip
             continue  # a running pod is never left out
-        cost = 0
+        cost, unused = 0, []
         for i, (name, _) in enumerate(existing):
             price = given.catalogue.price(given.snapshot.nodes[i]) or 0
             held = any(p.node == name for p in pods)
+            exit_cost = given.prices.overlap_nanousd_per_hour(price) if held else 0
             if i in spots:
                 cost += price
-            elif held:
-                cost += given.prices.overlap_nanousd_per_hour(price)
+            else:
+                cost += exit_cost
+                unused.append(price - exit_cost)
+        booted = len({s for s in spots if s is not None and s >= len(existing)})
+        # As many unused nodes stay, the cheapest, as would be too many to remove.
+        staying = max(0, booted + len(unused) - _ceiling(given))
+        used = len(existing) - len(unused)
+        if staying > len(unused) or used + staying + booted > _most_nodes(given):
+            continue
+        cost += sum(sorted(unused)[:staying])
         for fresh in {s for s in spots if s is not None and s >= len(existing)}:
             load = sum((p.requests.plain for p, s in zip(pods, spots, strict=True) if s == fresh), Resources())
             cost += min(o.price_nanousd_per_hour for o in given.catalogue.offerings if load.fits_in(o.allocatable))
         yield spots.count(None), cost + given.prices.moves_nanousd_per_hour(arriving - placed_pending)
+
+
+def _ceiling(given: PlanningInputs) -> int:
+    """Return how many nodes may be booted and removed."""
+    ceiling = given.rules.max_nodes_changed
+    return 99 if ceiling is None else ceiling
+
+
+def _most_nodes(given: PlanningInputs) -> int:
+    """Return how many nodes there may be: the limit, or those that are there."""
+    limit = given.catalogue.total.nodes
+    return 99 if limit is None else max(limit, len(given.snapshot.nodes))
 
 
 def _placements(requests: list[Resources], rooms: list[Resources], given: PlanningInputs) -> Iterator[list[int | None]]:
