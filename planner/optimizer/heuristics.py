@@ -222,19 +222,20 @@ def budget_of(problem: Problem, classes: IntArray) -> IntArray:
     minimums is set aside for them.
     """
     budget: IntArray = np.maximum(problem.limits - np.bincount(classes, minlength=problem.limits.size), 0)
-    lacking = [
-        ((row.coefficients > 0) & (budget > 0), row.rhs - int(row.coefficients[classes].sum()))
-        for row in problem.rows
-        if row.kind == "pool-minimum"
-    ]
+    lacking = []
     for row in problem.rows:
-        if row.kind == "kept":
+        if row.kind == "pool-minimum" and (lack := row.rhs - int(row.coefficients[classes].sum())) > 0:
+            members = (row.coefficients > 0) & (budget > 0)
+            if members.any():
+                lacking.append((members, lack))
+    for row in problem.rows:
+        if row.kind in ("kept", "pool-minimum"):
             continue
         uses = np.maximum(-row.coefficients, 0)
         spare = np.full(uses.size, int(row.coefficients[classes].sum()) - row.rhs, dtype=np.int64)
-        for members, lack in lacking:
-            if lack > 0 and members.any():
-                spare -= np.where(members, 0, lack * int(uses[members].min()))
+        # A pool's maximum is about the nodes of that pool alone, which need not make way for themselves.
+        for members, lack in lacking if row.kind != "pool-maximum" else ():
+            spare -= np.where(members, 0, lack * int(uses[members].min()))
         most = np.maximum(spare, 0) // np.maximum(uses, 1)
         budget = np.where(uses > 0, np.minimum(budget, most), budget)
     return budget
