@@ -151,6 +151,25 @@ class TestPlan:
         # No node belongs to the pool, so none may be touched.
         assert {n["state"] for n in json.loads(done.stdout)["nodes"]} == {"keep"}
 
+    def test_limits_beside_the_pools_and_of_the_settings_bound_the_plan(self, tmp_path: Path) -> None:
+        pools, settings, path = tmp_path / "pools.yaml", tmp_path / "settings.yaml", tmp_path / "plan.json"
+        pools.write_text("{pools: [{name: other, machineType: m4}], limits: {cpu: 100}, spot: {maxShare: 0.5}}")
+        settings.write_text("{limits: {cpu: 50, nodes: 9}, move: {max_nodes_changed: 4}}")
+        files = ["--pools", str(pools), "--settings", str(settings)]
+        done = run("plan", *INPUTS, *files, "--output", "json")
+        path.write_bytes(done.stdout)
+        rows = {(r["kind"], r["scope"]) for r in json.loads(done.stdout)["certificate"]["rows"]}
+        assert ("total-maximum", "nodes") in rows
+        assert ("total-maximum", "cpu_millicores") in rows
+        assert {kind for kind, _ in rows} >= {"spot-share", "nodes-changed"}
+        assert run("verify", str(path), *INPUTS, *files).stdout.startswith(b"right: ")
+        # By other settings the inputs know of no ceiling on change.
+        other = run("verify", str(path), *INPUTS, "--pools", str(pools))
+        assert (other.returncode, b"nodes-changed nodes: the inputs have no such constraint" in other.stdout) == (
+            1,
+            True,
+        )
+
     def test_built_in_prices_need_no_table(self) -> None:
         done = run("plan", "--cluster", DUMP, "--cloud", "gcp", "--region", "us-central1", "--output", "json")
         # m4 is none of Google's machine types: its nodes have no price and stay.

@@ -8,12 +8,13 @@ for their minimums, so that this is always a plan.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from planner.model.cluster import Node
 from planner.model.machines import WHOLE_SHARE_PERMILLE, Offering
-from planner.model.plan import PlannedNode
+from planner.model.plan import Plan, PlannedNode
 from planner.verifier.facts import Facts, offering_key
 
 _MIB = 1024**2
@@ -33,6 +34,29 @@ class Limit:
     says: str
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The limits, and what the nodes of a plan add up to in each, by kind and scope."""
+
+    limits: Mapping[tuple[str, str], Limit]
+    sums: Mapping[tuple[str, str], int]
+
+    def allows(self, label: str) -> bool:
+        """Say whether one more node of this kind is within every limit."""
+        added = ((key, limit.coefficients.get(label, 0)) for key, limit in self.limits.items())
+        return all(more >= 0 or self.sums[key] + more >= self.limits[key].rhs for key, more in added)
+
+
+def tally_of(plan: Plan, facts: Facts) -> Tally:
+    """Add up the plan's nodes in every limit."""
+    kinds = Counter(_label_of(node) for node in plan.nodes if node.state != "remove")
+    limits = limits_of(facts)
+    return Tally(
+        limits,
+        {key: sum(a * kinds[label] for label, a in limit.coefficients.items()) for key, limit in limits.items()},
+    )
+
+
 def node_label(name: str) -> str:
     """Return what names an existing node among kinds of nodes."""
     return f"node {name}"
@@ -43,8 +67,7 @@ def offering_label(kind: Offering | PlannedNode) -> str:
     return "/".join(offering_key(kind))
 
 
-def label_of(node: PlannedNode) -> str:
-    """Return what names the kind of a planned node."""
+def _label_of(node: PlannedNode) -> str:
     return offering_label(node) if node.state == "boot" else node_label(node.name)
 
 

@@ -15,7 +15,7 @@ from planner.model.resources import Resources
 from planner.verifier.assignment import Demand, Supply, assign
 from planner.verifier.coexistence import broken_rules
 from planner.verifier.facts import Facts, Spot, adopted, gather, offering_key
-from planner.verifier.limits import label_of, limits_of, node_label, offering_label
+from planner.verifier.limits import Tally, node_label, offering_label, tally_of
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -30,9 +30,10 @@ def check_placement(plan: Plan, inputs: PlanningInputs) -> tuple[str, ...]:
     problems += _counts(plan, facts)
     problems += _pins(plan, facts)
     problems += _pool_limits(plan, facts)
-    problems += _further_limits(plan, facts)
+    tally = tally_of(plan, facts)
+    problems += _further_limits(tally)
     if not problems:
-        problems += _capacity(plan, facts)
+        problems += _capacity(plan, facts, tally)
         problems += broken_rules(plan, facts)
     problems += _workloads(plan, inputs, facts)
     problems += _money(plan, facts)
@@ -186,21 +187,11 @@ def _pins(plan: Plan, facts: Facts) -> Iterator[str]:
                     )
 
 
-def _further_limits(plan: Plan, facts: Facts) -> Iterator[str]:
+def _further_limits(tally: Tally) -> Iterator[str]:
     """All nodes together are within the limits on the total, on the share of spot and on change."""
-    sums = _sums(plan, facts)
-    for (kind, scope), limit in limits_of(facts).items():
-        if kind in ("total-maximum", "spot-share", "nodes-changed") and sums[kind, scope] < limit.rhs:
-            yield f"the plan breaks {limit.says} ({kind} {scope}): {sums[kind, scope]} is below {limit.rhs}"
-
-
-def _sums(plan: Plan, facts: Facts) -> dict[tuple[str, str], int]:
-    """Return what the plan's nodes add up to in each limit."""
-    kinds = Counter(label_of(node) for node in _staying(plan))
-    return {
-        key: sum(coefficient * kinds[label] for label, coefficient in limit.coefficients.items())
-        for key, limit in limits_of(facts).items()
-    }
+    for (kind, scope), limit in tally.limits.items():
+        if kind in ("total-maximum", "spot-share", "nodes-changed") and (total := tally.sums[kind, scope]) < limit.rhs:
+            yield f"the plan breaks {limit.says} ({kind} {scope}): {total} is below {limit.rhs}"
 
 
 def _pool_limits(plan: Plan, facts: Facts) -> Iterator[str]:
@@ -214,7 +205,7 @@ def _pool_limits(plan: Plan, facts: Facts) -> Iterator[str]:
             yield f"pool {pool} in {zone}: {size} nodes are above the maximum of {most}"
 
 
-def _capacity(plan: Plan, facts: Facts) -> Iterator[str]:
+def _capacity(plan: Plan, facts: Facts, tally: Tally) -> Iterator[str]:
     """Every node admits and holds what the plan puts there; what is left out fits nowhere in the plan."""
     movable: dict[str, dict[str, int]] = {}
     for node in _staying(plan):
@@ -235,27 +226,22 @@ def _capacity(plan: Plan, facts: Facts) -> Iterator[str]:
     for supply, count in found.left_over:
         # Room alone is no place for pods whose rules reach beyond a node: no domain may be open to them.
         if count and not any(pod.keeps for pod in facts.pods[supply.workload]):
-            yield from _could_be_placed(plan, facts, supply, found.room)
+            yield from _could_be_placed(plan, facts, tally, supply, found.room)
 
 
-def _could_be_placed(plan: Plan, facts: Facts, supply: Supply, rooms: Mapping[str, Resources]) -> Iterator[str]:
+def _could_be_placed(
+    plan: Plan, facts: Facts, tally: Tally, supply: Supply, rooms: Mapping[str, Resources]
+) -> Iterator[str]:
     """Find a place that the plan itself leaves for a pod that it leaves out."""
-    sums, limits = _sums(plan, facts), limits_of(facts)
-
-    def allowed(label: str) -> bool:
-        """Say whether one more node of this kind is within every limit."""
-        added = ((key, limit.coefficients.get(label, 0)) for key, limit in limits.items())
-        return all(more >= 0 or sums[key] + more >= limits[key].rhs for key, more in added)
-
     for node in plan.nodes:
-        if node.frozen or (node.state == "remove" and not allowed(node_label(node.name))):
+        if node.frozen or (node.state == "remove" and not tally.allows(node_label(node.name))):
             continue
         spot = _spot(node, facts)
         if replace(spot, room=rooms.get(node.name, spot.room)).takes(supply.key):
             yield f"a pod of {supply.workload} is left out, but node {node.name} has room for it"
             return
     for offering, spot in facts.offers.values():
-        if spot.takes(supply.key) and allowed(offering_label(offering)):
+        if spot.takes(supply.key) and tally.allows(offering_label(offering)):
             yield (
                 f"a pod of {supply.workload} is left out, but a new {offering.machine_type} of pool "
                 f"{offering.pool} in {offering.zone} would hold it"
