@@ -187,7 +187,8 @@ class Search:
 
     def _list_all(self) -> None:
         """Add every content that is possible at all, where there are few."""
-        if (self._sacks.caps.astype(np.float64) + 1).prod(axis=1).sum() > _ALL_CONTENTS:
+        few = (self._sacks.caps.astype(np.float64) + 1).prod(axis=1).sum() <= _ALL_CONTENTS
+        if not few or not self.problem.groups:
             return
         for k, caps in zip(self._asked.tolist(), self._sacks.caps, strict=True):
             contents = np.indices(tuple((caps + 1).tolist())).reshape(caps.size, -1).T.astype(np.int64)
