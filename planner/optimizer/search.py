@@ -193,7 +193,8 @@ class Search:
         for k, caps in zip(self._asked.tolist(), self._sacks.caps, strict=True):
             contents = np.indices(tuple((caps + 1).tolist())).reshape(caps.size, -1).T.astype(np.int64)
             room = np.broadcast_to(self.problem.room[k], (contents.shape[0], self.problem.room.shape[1]))
-            contents = contents[constraints.within_capacity(self.problem.requests, room, contents)]
+            holds = constraints.within_capacity(self.problem.requests, room, contents)
+            contents = contents[holds & constraints.one_side_of_each(self.problem.sides, contents)]
             self.columns.add(np.full(contents.shape[0], k, dtype=np.int64), contents)
 
     def _repaired(self, packing: Packing) -> Packing:
