@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from planner.optimizer.constraints import IntArray
 from planner.optimizer.packing import Packing
 from planner.optimizer.problem import Problem
 
+FloatArray: TypeAlias = npt.NDArray[np.float64]
 Fit = Literal["first", "best"]
 # How many of the emptiest nodes are tried for removal; each trial looks at all the others.
 _TRIED = 100
@@ -100,49 +102,112 @@ def openings(problem: Problem) -> IntArray:
     return np.array([k for _, k in order[:_MOST_OPENINGS]], dtype=np.int64)
 
 
+def deal(problem: Problem, nodes: FloatArray, shares: FloatArray) -> Packing:
+    """Open the nodes of a relaxation, `nodes` (classes), and deal its pods, `shares` (classes, groups), evenly.
+
+    Of each class all nodes are open from the start. The largest pods go first, each to where most is left of what
+    it needs, weighted by how scarce that is; so nodes end alike, each about as full as the relaxation has them.
+    """
+    classes, contents = [np.zeros(0, dtype=np.int64)], [np.zeros((0, len(problem.groups)), dtype=np.int64)]
+    carried, left = np.zeros(len(problem.groups)), problem.counts.copy()
+    for k in np.flatnonzero(shares.sum(axis=1) > 0):
+        carried = carried + shares[k]
+        opened = min(int(nodes[k] + 1e-6), int(problem.limits[k]))
+        if not opened:
+            continue
+        pods = np.clip(np.floor(carried + 0.5).astype(np.int64), 0, left)
+        content = _dealt(problem, int(k), pods, opened)
+        carried -= content.sum(axis=0)
+        left -= content.sum(axis=0)
+        classes.append(np.full(opened, k, dtype=np.int64))
+        contents.append(content)
+    return Packing(np.concatenate(classes), np.vstack(contents))
+
+
+def _dealt(problem: Problem, k: int, pods: IntArray, nodes: int) -> IntArray:
+    room = np.maximum(problem.room[k], 1)
+    rem = np.repeat(problem.room[[k]], nodes, axis=0)
+    content = np.zeros((nodes, pods.size), dtype=np.int64)
+    scarce = (pods @ problem.requests / (room * nodes)) ** 4 / room
+    size = problem.requests @ scarce
+    for g in np.argsort(-size, kind="stable"):
+        left, asks = int(pods[g]), problem.requests[g]
+        while left > 0:
+            holds = np.flatnonzero(_fitting(rem, asks) > 0)
+            holds = holds[~_repelled(problem, content[holds], g)]
+            if not holds.size:
+                break
+            score = (rem[holds] / room) @ (scarce * asks)
+            chosen = holds[np.argsort(-score, kind="stable")[: min(left, -(-holds.size // 2))]]
+            content[chosen, g] += 1
+            rem[chosen] -= asks
+            left -= chosen.size
+    return content
+
+
 def cheapen(problem: Problem, packing: Packing) -> Packing:
     """Give every booted node the cheapest offering that holds its content, then drop nodes whose pods fit elsewhere."""
     packing = with_cheapest_offerings(problem, packing)
     classes, contents = packing.classes, packing.contents.copy()
     alive = np.ones(classes.size, dtype=np.bool_)
-    costs = problem.costs[classes]
-    for n in np.lexsort((np.arange(classes.size), -costs, contents.sum(axis=1)))[:_TRIED]:
-        if problem.classes[int(classes[n])].role == "kept":
+    rem = problem.room[classes] - contents @ problem.requests
+    typical = _typical_room(problem)
+    met: IntArray = np.array([int(row.coefficients[classes].sum()) for row in problem.rows], dtype=np.int64)
+    for n in np.lexsort((np.arange(classes.size), -problem.costs[classes], contents.sum(axis=1)))[:_TRIED]:
+        k = int(classes[n])
+        after: IntArray = met - np.array([int(row.coefficients[k]) for row in problem.rows], dtype=np.int64)
+        if problem.classes[k].role == "kept" or any(m < row.rhs for m, row in zip(after, problem.rows, strict=True)):
             continue
         others = np.flatnonzero(alive & (np.arange(classes.size) != n))
-        trial = Packing(classes[others], contents[others])
-        if any(int(row.coefficients[trial.classes].sum()) < row.rhs for row in problem.rows):
-            continue
-        moved = _absorb(problem, trial, contents[n])
+        moved = _absorb(
+            problem,
+            Packing(classes[others], contents[others]),
+            (rem[others, : problem.whole] / typical).sum(axis=1),
+            contents[n],
+        )
         if moved is None:
             continue
-        before = Packing(classes[alive], contents[alive]).displaced_value(problem)
-        if moved.displaced_value(problem) < before:
-            contents[others] = moved.contents
-            contents[n] = 0
+        where: IntArray = others[moved.nodes]
+        content = moved.contents
+        before = problem.column_costs(classes[where], contents[where]).sum()
+        before += problem.column_costs(classes[[n]], contents[[n]]).sum()
+        if problem.column_costs(classes[where], content).sum() < before:
+            contents[where] = content
+            rem[where] = problem.room[classes[where]] - content @ problem.requests
             alive[n] = False
+            met = after
     return with_cheapest_offerings(problem, Packing(classes[alive], contents[alive]))
 
 
-def _absorb(problem: Problem, packing: Packing, pods: IntArray) -> Packing | None:
-    """Put the pods into the rest of the nodes' room, the fullest nodes first; None where they do not fit."""
-    contents = packing.contents.copy()
-    rem = problem.room[packing.classes] - contents @ problem.requests
-    typical = _typical_room(problem)
-    size = (problem.requests[:, : problem.whole] / typical).max(axis=1, initial=0.0)
-    for g in np.argsort(-size, kind="stable"):
-        left = int(pods[g])
-        if not left:
-            continue
-        order = np.argsort((rem[:, : problem.whole] / typical).sum(axis=1), kind="stable")
-        open_ = problem.admissible[packing.classes, g] & ~_repelled(problem, contents, g)
-        holds = np.where(open_, _fitting(rem, problem.requests[g]), 0)[order]
-        taken = np.clip(left - (np.cumsum(holds) - holds), 0, holds)
-        if taken.sum() < left:
+@dataclass(frozen=True, slots=True)
+class _Absorbed:
+    """The nodes that took pods, and what they hold with them: `nodes` (taking), `contents` (taking, groups)."""
+
+    nodes: IntArray
+    contents: IntArray
+
+
+def _absorb(problem: Problem, packing: Packing, left_over: FloatArray, pods: IntArray) -> _Absorbed | None:
+    """Put the pods into the rest of the nodes' room, the fullest nodes first; None where they do not fit.
+
+    `left_over` (nodes,) is how much room each has left.
+    """
+    asked = np.flatnonzero(pods)
+    order = np.argsort(left_over, kind="stable")
+    order = order[problem.admissible[packing.classes[order]][:, asked].any(axis=1)]
+    contents = packing.contents[order].copy()
+    rem = problem.room[packing.classes[order]] - contents @ problem.requests
+    size = (problem.requests[asked, : problem.whole] / _typical_room(problem)).max(axis=1, initial=0.0)
+    for g in asked[np.argsort(-size, kind="stable")]:
+        open_ = problem.admissible[packing.classes[order], g] & ~_repelled(problem, contents, g)
+        holds = np.where(open_, _fitting(rem, problem.requests[g]), 0)
+        taken = np.clip(int(pods[g]) - (np.cumsum(holds) - holds), 0, holds)
+        if taken.sum() < pods[g]:
             return None
-        contents[order, g] += taken
-        rem[order] -= taken[:, None] * problem.requests[g]
-    return Packing(packing.classes, contents)
+        contents[:, g] += taken
+        rem -= taken[:, None] * problem.requests[g]
+    changed = (contents != packing.contents[order]).any(axis=1)
+    return _Absorbed(order[changed], contents[changed])
 
 
 def with_cheapest_offerings(problem: Problem, packing: Packing) -> Packing:
@@ -150,29 +215,31 @@ def with_cheapest_offerings(problem: Problem, packing: Packing) -> Packing:
 
     What that frees of a limit goes to pods that have no place yet.
     """
-    classes = packing.classes.copy()
-    offers = np.array([k for k, c in enumerate(problem.classes) if c.role == "offering"], dtype=np.int64)
-    if not offers.size:
+    offers = np.flatnonzero([c.role == "offering" for c in problem.classes])
+    offers = offers[np.argsort(problem.costs[offers], kind="stable")]
+    booted = np.flatnonzero(np.isin(packing.classes, offers))
+    if not booted.size:
         return packing
+    kinds, of = np.unique(packing.contents[booted], axis=0, return_inverse=True)
+    holds = np.zeros((kinds.shape[0], offers.size), dtype=np.bool_)
+    for i, k in enumerate(offers.tolist()):
+        fits = constraints.within_capacity(problem.requests, problem.room[[k]], kinds)
+        holds[:, i] = fits & ~(kinds[:, ~problem.admissible[k]] > 0).any(axis=1)
+    classes = packing.classes.copy()
     rows = [row for row in problem.rows if row.kind != "kept"]
     adds = np.array([row.coefficients for row in rows], dtype=np.int64).reshape(len(rows), len(problem.classes))
     spare = adds[:, classes].sum(axis=1) - np.array([row.rhs for row in rows], dtype=np.int64)
-    for n, k in enumerate(classes.tolist()):
-        if problem.classes[k].role != "offering":
-            continue
-        content = packing.contents[n]
-        repeated = np.broadcast_to(content, (offers.size, content.size))
-        holds = constraints.within_capacity(problem.requests, problem.room[offers], repeated)
-        holds &= (problem.admissible[offers] | (content == 0)).all(axis=1)
-        # A row that does not hold yet must not come to be further from it.
-        left = spare[:, None] + adds[:, offers] - adds[:, [k]]
-        holds &= (left >= np.minimum(spare, 0)[:, None]).all(axis=0)
-        able = offers[holds]
-        if able.size:
-            best = int(able[np.argmin(problem.costs[able])])
-            if problem.costs[best] < problem.costs[k]:
-                spare += adds[:, best] - adds[:, k]
-                classes[n] = best
+    cheapest = np.where(holds.any(axis=1), offers[holds.argmax(axis=1)], -1)
+    for n, kind in zip(booted.tolist(), of.ravel().tolist(), strict=True):
+        k, best = int(classes[n]), int(cheapest[kind])
+        if rows:
+            # A row that does not hold yet must not come to be further from it.
+            left = spare[:, None] + adds[:, offers] - adds[:, [k]]
+            able = np.flatnonzero(holds[kind] & (left >= np.minimum(spare, 0)[:, None]).all(axis=0))
+            best = int(offers[able[0]]) if able.size else -1
+        if best >= 0 and problem.costs[best] < problem.costs[k]:
+            spare += adds[:, best] - adds[:, k]
+            classes[n] = best
     cheaper = Packing(classes, packing.contents)
     return fill(problem, cheaper, "best") if cheaper.unplaced(problem).any() else cheaper
 
