@@ -65,19 +65,17 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
     if inputs.start is not None:
         known.append(heuristics.fill(problem, packing_as(inputs.start, problem), "best"))
         race.enter(known[-1])
-    # An earlier plan knows better which machines to take.
-    for opening in heuristics.openings(problem).tolist() if inputs.start is None else ():
-        if race.left(_OPENINGS_SHARE) <= 0:
-            break
-        packed = heuristics.fill(problem, heuristics.empty_cluster(problem), "best", opening)
-        known.append(heuristics.with_cheapest_offerings(problem, packed))
-        race.enter(known[-1])
     solved, became = _at_size(problem)
     search = Search(solved, solver, race.left)
-    search.start_by_volume()
+    dealt = search.start_by_volume()
+    if dealt is not None:
+        race.enter(dealt)
+        search.start_from(dealt)
     if inputs.start is not None:
         search.propose(prices_as(inputs.start, solved, search.proof.pod_prices))
     race.bound(search.proof)
+    if dealt is None and inputs.start is None:
+        known += _opened(problem, race)
     for packing in known:
         search.start_from(Packing(became[packing.classes], packing.contents))
     prepared = watch.now() - start
@@ -88,6 +86,8 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
             break
         race.enter(given_out(problem, became, search.dive(turn)))
         if turn == 0:
+            if dealt is not None and not race.won():
+                _opened(problem, race)
             # Now that a good plan is known, the bound is worth more exactness.
             _prove(search, race, _BOUND_SHARE)
     if not race.won() and race.best is not None and race.left() > 0:
@@ -121,6 +121,18 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
     plan = finish(movement, race.best, search.proof.value, certificate(search.problem, search.proof))
     elapsed = watch.now() - start
     return replace(plan, timings_seconds={"prepare": prepared, "prove": proven - prepared, "search": elapsed - proven})
+
+
+def _opened(problem: Problem, race: _Race) -> list[Packing]:
+    """Enter and return best fit with each good offering as the one that is opened."""
+    found: list[Packing] = []
+    for opening in heuristics.openings(problem).tolist():
+        if race.left(_OPENINGS_SHARE) <= 0:
+            break
+        packed = heuristics.fill(problem, heuristics.empty_cluster(problem), "best", opening)
+        found.append(heuristics.with_cheapest_offerings(problem, packed))
+        race.enter(found[-1])
+    return found
 
 
 def _at_size(problem: Problem) -> tuple[Problem, IntArray]:

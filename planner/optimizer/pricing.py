@@ -46,7 +46,7 @@ _FEWEST_BUCKETS = 100
 # So many times as many partial contents as are kept are thinned before equal ones are looked for among them.
 _CROWD = 4
 # More than one content of a class at once saves rounds of the master program.
-_CONTENTS_EACH = 3
+_CONTENTS_EACH = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +97,15 @@ class Knapsacks:
 class Priced:
     """What was found: `upper` >= V of each class, and contents better than the floor, with their classes.
 
-    Shapes: `upper` (classes), `classes` (found), `contents` (found, groups).
+    `multipliers` are what resources are worth here, the next pricing's guess.
+
+    Shapes: `upper` (classes), `classes` (found), `contents` (found, groups), `multipliers` (classes, whole resources).
     """
 
     upper: IntArray
     classes: IntArray
     contents: IntArray
+    multipliers: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,17 +150,26 @@ class _Roots:
     root: FloatArray
 
 
-def price_contents(sacks: Knapsacks, prices: IntArray, floor: IntArray, depth: Depth) -> Priced:
+def price_contents(
+    sacks: Knapsacks, prices: IntArray, floor: IntArray, depth: Depth, guess: FloatArray | None = None
+) -> Priced:
     """Look for a content of each class worth more than its floor.
 
     `prices` (groups) and `floor` (classes) in nanodollars per hour. Where nothing better exists and nothing had to
-    be dropped, `upper` is the floor; where the best content was found and nothing dropped, its value.
+    be dropped, `upper` is the floor; where the best content was found and nothing dropped, its value. Classes that
+    the multipliers `guess` show to be out of reach (most, from one pricing to the next) cost next to nothing.
     """
     count, groups = sacks.caps.shape
-    nothing = Priced(floor, np.zeros(0, dtype=np.int64), np.zeros((0, groups), dtype=np.int64))
+    multipliers = np.zeros((count, sacks.whole)) if guess is None else guess.copy()
+    none = np.zeros(0, dtype=np.int64)
+    nothing = Priced(floor, none, np.zeros((0, groups), dtype=np.int64), multipliers)
     if groups == 0 or count == 0:
         return nothing
-    _, roots = outbid(sacks, prices, floor, _multipliers(sacks, prices))
+    doubtful = np.arange(count)
+    if guess is not None:
+        doubtful = np.flatnonzero(outbid(sacks, prices, floor, guess)[1].root > floor + _MARGIN)
+    multipliers[doubtful] = _multipliers(sacks.only(doubtful), prices)
+    _, roots = outbid(sacks, prices, floor, multipliers)
     active = np.flatnonzero(roots.root > floor + _MARGIN)
     if not active.size:
         return nothing
@@ -170,20 +182,24 @@ def price_contents(sacks: Knapsacks, prices: IntArray, floor: IntArray, depth: D
         found = tree.search(roots.root[some], floor[some], depth)
         upper[some] = found.upper
         parts.append((some[found.classes], found.contents))
-    return Priced(upper, np.concatenate([k for k, _ in parts]), np.vstack([contents for _, contents in parts]))
+    classes, contents = np.concatenate([k for k, _ in parts]), np.vstack([found for _, found in parts])
+    return Priced(upper, classes, contents, multipliers)
 
 
 def _multipliers(sacks: Knapsacks, prices: IntArray) -> FloatArray:
     """Approximate the optimal dual of each fractional knapsack, (classes, whole resources), in price per unit.
 
-    Primal: max p.x, A x + w = 1, x + t = u. A group is two items: pods that are there now, and arriving ones.
+    Primal: max p.x, A x + w = 1, x + t = u. Where pods are there now, a group is two items: those and arriving ones.
     """
     room = np.maximum(sacks.room[:, : sacks.whole], 1).astype(np.float64)
     share = sacks.requests[None, :, : sacks.whole] / room[:, None, :]
     share = np.where((sacks.caps > 0)[:, :, None], share, 0.0)
-    a = np.concatenate([share, share], axis=1)
-    u = np.concatenate([sacks.present, sacks.caps - sacks.present], axis=1).astype(np.float64)
-    p = np.concatenate([prices, prices - sacks.move_price]).astype(np.float64)
+    coming = (sacks.caps - sacks.present).astype(np.float64)
+    if sacks.present.any():
+        a, u = np.concatenate([share, share], axis=1), np.concatenate([sacks.present, coming], axis=1)
+        p = np.concatenate([prices, prices - sacks.move_price]).astype(np.float64)
+    else:
+        a, u, p = share, coming, (prices - sacks.move_price).astype(np.float64)
     scale = max(1.0, float(np.abs(p).max()))
     p = np.where(u > 0, p / scale, -1.0)
     u = np.where(u > 0, u, 1.0)
@@ -318,7 +334,7 @@ class _Tree:
             at = parents[at]
         upper = np.maximum(floor, np.where(np.isfinite(lost), np.floor(lost + _MARGIN), -1).astype(np.int64))
         np.maximum.at(upper, rows, worth[winners])
-        return Priced(upper, rows, found)
+        return Priced(upper, rows, found, self.multipliers)
 
     def _worth(self, contents: IntArray) -> IntArray:
         arriving = np.maximum(contents - self.sacks.present, 0).sum(axis=1)

@@ -11,6 +11,7 @@ import numpy as np
 from planner.optimizer import constraints, heuristics
 from planner.optimizer.certificate import Bound, bound
 from planner.optimizer.constraints import IntArray
+from planner.optimizer.fluid import fluid
 from planner.optimizer.master import Columns, Master, Relaxed, Remainder, Solver
 from planner.optimizer.packing import Packing, packing_of
 from planner.optimizer.pricing import Depth, FloatArray, Knapsacks, Priced, outbid, price_contents
@@ -27,6 +28,9 @@ _LARGE = 30_000
 # How far prices are drawn back to those of the best bound before pods are priced. Undamped they swing from one round to
 # the next: the 8,152 pods of a production trace then take several times as many rounds.
 _PULL = 0.8
+_IN_USE = 1e-6
+# So many exchanges of a pod for a smaller one after the other are made into contents.
+_LONGEST_CHAIN = 4
 _DIVE_ROUNDS = 2
 # A content must improve by this share of its node's price; what is left out is part of the proof.
 _TOLERANCE = 2e-7
@@ -35,6 +39,7 @@ _NEARLY_ONE = (0.8, 0.95, 0.6, 0.4)
 # many possible contents are simply all listed. Its limit is in nodes of the search, which every run repeats.
 _ALL_CONTENTS = 600
 _PICK_COLUMNS = 600
+_PICK_NODES_OF_PLAN = 60
 _PICK_NODES = 300
 
 
@@ -73,6 +78,9 @@ class Search:
         self._sacks = Knapsacks.of(problem).only(self._asked)
         self._master = Master(problem, self.columns, solver, left)
         self._solver, self._left = solver, left
+        self._guess = np.zeros((self._asked.size, problem.whole))
+        self._center: _Prices | None = None
+        self._reached = -math.inf
         self._far = _FAR if self._asked.size * len(problem.groups) <= _LARGE else _FAR_IF_LARGE
         self.proof = bound(
             problem,
@@ -83,12 +91,24 @@ class Search:
         every = np.arange(len(problem.classes))
         self.columns.add(every, np.zeros((every.size, len(problem.groups)), dtype=np.int64))
 
-    def start_by_volume(self) -> None:
-        """Start from what pods are worth by what they request."""
+    def start_by_volume(self) -> Packing | None:
+        """Start from what pods are worth where pods and nodes may be cut; return the plan near that, if all is new."""
         volume = volume_prices(self.problem, self._asked, self._solver, max(self._left(), 1.0))
         floor = self._floor(volume.rows, volume.limits)
         upper, _ = outbid(self._sacks, volume.pods, floor[self._asked], volume.multipliers)
         self._learn(bound(self.problem, volume.pods, volume.rows, upper[self._position]))
+        cut = fluid(self.problem, self._asked, self._solver, self._left()) if self._left() > 0 else None
+        if cut is None:
+            return None
+        pods, rows = np.floor(cut.pods).astype(np.int64), np.floor(cut.rows).astype(np.int64)
+        priced = self._price(pods, self._floor(rows, np.zeros(len(self.problem.classes))), (), enough=0)
+        proof = bound(self.problem, pods, rows, priced.upper)
+        self._learn(proof)
+        if any(c.role != "offering" for c in self.problem.classes):
+            return None
+        self._center = _Prices(cut.pods, cut.rows, np.zeros(len(self.problem.classes)))
+        self._reached = proof.value
+        return self._repaired(heuristics.deal(self.problem, cut.nodes, cut.shares))
 
     def start_from(self, packing: Packing) -> None:
         """Add a packing's contents as columns."""
@@ -105,10 +125,11 @@ class Search:
         remainder = Remainder.of(self.problem)
         # The center is the best of the prices met here, not those of the best bound: what a start proves (`Volume`)
         # may be far from the duals of any columns, and drawn toward it they would not move.
-        center: _Prices | None = None
-        reached, damped = -math.inf, False
+        center, reached = self._center, self._reached
+        damped = center is not None
+        exchanging = True
         while self._left() > 0:
-            relaxed = self._master.relax(remainder, np.arange(self.columns.classes.size))
+            relaxed = self._master.relax(remainder, np.arange(self.columns.classes.size), exchanging)
             if relaxed is None:
                 return
             self.relaxed = relaxed
@@ -130,12 +151,38 @@ class Search:
                     center = _Prices(proof.pod_prices.astype(float), proof.row_prices.astype(float), prices.limits)
                 self._learn(proof)
                 if enough(self.proof, value):
-                    return
+                    if not exchanging or not (relaxed.swapped > _IN_USE).any():
+                        return
+                    exchanging = False
+                    self._carry_out_exchanges(relaxed)
+                    break
                 added = self.columns.add(priced.classes, priced.contents)
                 if added and (pull == 0.0 or self._improves(priced, own)):
                     break
             else:
-                return
+                if not exchanging or not (relaxed.swapped > _IN_USE).any():
+                    return
+                exchanging = False
+                self._carry_out_exchanges(relaxed)
+
+    def _carry_out_exchanges(self, relaxed: Relaxed) -> None:
+        """Add the contents that come of the exchanges in use, so that the master can do without."""
+        groups = len(self.problem.groups)
+        follows = np.zeros((groups, groups), dtype=np.float32)
+        follows[tuple(self._master.swaps[relaxed.swapped > _IN_USE].T)] = 1.0
+        reach = follows
+        for _ in range(_LONGEST_CHAIN):
+            reach = np.minimum(reach + reach @ follows, 1.0)
+        used = np.flatnonzero(relaxed.amounts > _IN_USE)
+        for before, after in np.argwhere(reach > 0):
+            some = used[self.columns.contents[used, before] > 0]
+            contents = self.columns.contents[some]
+            for pods in (np.ones(some.size, dtype=np.int64), contents[:, before].copy()):
+                changed = contents.copy()
+                changed[:, before] -= pods
+                changed[:, after] += pods
+                fits = changed[:, after] <= self.problem.counts[after]
+                self.columns.add(self.columns.classes[some][fits], changed[fits])
 
     def propose(self, pods: IntArray) -> None:
         """Prove what these prices of pods prove, beside the row prices so far, and add the best contents at them."""
@@ -178,8 +225,9 @@ class Search:
         for row, price in zip(problem.rows, relaxed.row_prices, strict=True):
             reduced = reduced - row.coefficients[self.columns.classes] * price
         usable = np.flatnonzero(reduced <= value - (self._offset() + relaxed.value) + 1.0)
-        if usable.size > _PICK_COLUMNS:
+        if usable.size > _PICK_COLUMNS and relaxed.amounts.sum() > _PICK_NODES_OF_PLAN:
             return None
+        usable = np.sort(usable[np.argsort(reduced[usable], kind="stable")[:_PICK_COLUMNS]])
         amounts = self._master.pick(Remainder.of(problem), usable, seconds, _PICK_NODES)
         if amounts is None:
             return None
@@ -235,7 +283,10 @@ class Search:
             if not open_.size or (turn and over):
                 break
             sacks = self._sacks.only(open_)
-            priced = price_contents(sacks, pods, floor[self._asked[open_]], depth.within(open_.size * pods.size))
+            priced = price_contents(
+                sacks, pods, floor[self._asked[open_]], depth.within(open_.size * pods.size), self._guess[open_]
+            )
+            self._guess[open_] = priced.multipliers
             upper[open_] = priced.upper
             found.append(self._asked[open_[priced.classes]])
             contents.append(priced.contents)
@@ -244,7 +295,7 @@ class Search:
             np.maximum.at(best, priced.classes, priced.contents @ pods - sacks.move_price * arriving)
             open_ = open_[priced.upper > best]
         upper = upper[self._position]
-        return Priced(upper, np.concatenate(found), np.vstack(contents))
+        return Priced(upper, np.concatenate(found), np.vstack(contents), self._guess)
 
     def _usable(self, remainder: Remainder) -> IntArray:
         """Return the columns that still fit what remains."""
