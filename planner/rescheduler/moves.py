@@ -94,6 +94,11 @@ class Room:
         home, labels = self._labels.get(pod.node or "", {}), self._labels.get(node, {})
         return all(labels.get(key) == home.get(key) for key in pod.keeps) and pod.constraints.select(labels, node)
 
+    def kind_of(self, pod: Pod) -> tuple[object, ...]:
+        """Return what decides which nodes suit the pod; pods of one reading share equal constraints."""
+        home = self._labels.get(pod.node or "", {})
+        return (id(pod.constraints), *(home.get(key) for key in pod.keeps))
+
     def would_hold(self, node: str, requests: Resources) -> bool:
         """Say whether the node had room if nobody before had claimed any."""
         return node in self.free and requests.fits_in(self.free[node])
@@ -336,9 +341,13 @@ def _choose_evictions(mover: Mover, evictable: int, room: Room, found: _Found) -
     unavailable = mover.workload.replicas - sum(pod.ready for pod in mover.pods)
     quota = max(0, evictable - max(0, unavailable))
     begun = 0
+    # Pods of one kind find room or none: room only becomes less here.
+    vain: set[object] = set()
     for pod in misplaced:
         if begun == quota:
             break
+        if (kind := room.kind_of(pod)) in vain:
+            continue
         suits = _suiting(mover, pod, room)
         if (target := next((n for n in open_ if suits(n)), None)) is not None:
             open_.remove(target)
@@ -348,6 +357,7 @@ def _choose_evictions(mover: Mover, evictable: int, room: Room, found: _Found) -
         free_for_it = (n for n, count in mover.wanted.items() if here[n] < count and suits(n))
         target = next((n for n in free_for_it if room.holds(n, requests)), None)
         if target is None:
+            vain.add(kind)
             continue
         room.promise(target, requests)
         here[target] += 1

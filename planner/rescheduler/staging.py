@@ -18,6 +18,9 @@ from planner.rescheduler.rehearsal import Rehearsal
 MOST_ORDERS = 40
 """How many orders are rehearsed at the most; on the demo's clusters (60 nodes) up to 11 led to one that fits."""
 
+MOST_MOVES = 40_000
+"""How many moves are rehearsed at the most in all orders together; one order of 10,000 takes some ten seconds."""
+
 VAIN_ORDERS = 10
 """After how many orders without an improvement the search ends: on the demo's clusters 40 found no more than 10."""
 
@@ -37,7 +40,7 @@ def staged(plan: Plan, inputs: PlanningInputs) -> tuple[Plan, dict[str, str]]:
     order = sorted(plan.workloads, key=lambda key: (turns[key], -plan.workloads[key].moves, key))
     tries: Counter[str] = Counter()
     best, least, vain = (plan, dict[str, str]()), -1, 0
-    for _ in range(MOST_ORDERS):
+    for _ in range(max(1, min(MOST_ORDERS, MOST_MOVES // max(1, plan.moves)))):
         trial = _in_order(plan, order)
         stuck = rehearsal.stuck(trial)
         pods = sum(trial.workloads[key].moves for key in stuck)
