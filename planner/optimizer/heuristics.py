@@ -19,6 +19,9 @@ Fit = Literal["first", "best"]
 _TRIED = 100
 # So many offerings are tried as the one that is opened for everything.
 _MOST_OPENINGS = 30
+# The shares of the removable nodes that are tried as those that stay, and how many of these plans are cheapened.
+_STAYING = (0.0, 0.1, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
+_MOST_CHEAPENED = 3
 
 
 def present_state(problem: Problem) -> Packing:
@@ -33,6 +36,28 @@ def empty_cluster(problem: Problem) -> Packing:
     kept = [k for k, c in enumerate(problem.classes) if c.role == "kept"]
     classes = np.repeat(np.array(kept, dtype=np.int64), problem.limits[kept])
     return Packing(classes, np.zeros((classes.size, len(problem.groups)), dtype=np.int64))
+
+
+def topped_up(problem: Problem) -> list[Packing]:
+    """Let nodes stay as they are and fill them up with the pods of the others, which go; the best of several shares.
+
+    The fullest nodes stay. What they hold need not move, so these plans move few pods; and nodes that a scheduler
+    filled over time are packed as well as any that are filled anew.
+    """
+    now = present_state(problem)
+    room = np.maximum(problem.room[now.classes, : problem.whole], 1)
+    fullness = ((now.contents @ problem.requests)[:, : problem.whole] / room).max(axis=1, initial=0.0)
+    kept = np.array([problem.classes[k].role == "kept" for k in now.classes], dtype=np.bool_)
+    others = np.flatnonzero(~kept)
+    others = others[np.argsort(-fullness[others], kind="stable")]
+    if not others.size:
+        return []
+    found = []
+    for many in sorted({int(share * others.size) for share in _STAYING}):
+        stay = np.sort(np.append(np.flatnonzero(kept), others[:many]))
+        found.append(fill(problem, Packing(now.classes[stay], now.contents[stay]), "best"))
+    found.sort(key=lambda packing: (int(packing.unplaced(problem).sum()), packing.displaced_value(problem)))
+    return [cheapen(problem, packing) for packing in found[:_MOST_CHEAPENED]]
 
 
 def fill(problem: Problem, start: Packing, fit: Fit, opening: int | None = None) -> Packing:

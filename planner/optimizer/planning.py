@@ -168,6 +168,7 @@ def _known_plans(problem: Problem) -> Iterator[Packing]:
     fits: tuple[heuristics.Fit, ...] = ("first", "best")
     for fit in fits:
         yield heuristics.fill(problem, heuristics.present_state(problem), fit)
+    yield from heuristics.topped_up(problem)
     for fit in fits:
         packed = heuristics.fill(problem, heuristics.empty_cluster(problem), fit)
         yield packed
