@@ -136,7 +136,7 @@ def _dealt(problem: Problem, solver: Solver, race: _Race) -> list[Packing]:
     found: list[Packing] = []
     leaders = np.unique(problem.dominators())
     for filled in _FILLED:
-        if race.won() or race.left(_DEALING_SHARE) <= 0:
+        if race.won() or race.left(_DEALING_SHARE if found else 1.0) <= 0:
             break
         cut = fluid(problem, leaders, solver, race.left(), filled)
         if cut is None:
