@@ -58,15 +58,15 @@ def _for_evictions(mover: Mover, room: Room) -> Wanted:
     wanted, here = dict(mover.wanted), mover.here
     for pod in mover.misplaced:
         missing = [node for node, count in wanted.items() if here[node] < count]
-        given_up = next((node for node in missing if room.suits(pod, node)), missing[0] if missing else None)
+        # What keeps to a domain gives up a place there, so that each has as many as planned.
+        given_up = next((node for node in missing if room.suits(pod, node)), None)
         if given_up is None:
-            break
-        if pod.node in room.free:
-            target = pod.node
-        elif (target := _elsewhere(pod, room)) is not None:
+            continue
+        target = pod.node if pod.node in room.free else _elsewhere(pod, room)
+        if target is not None and target != pod.node:
             room.promise(target, mover.planned.requests)
             here[target] += 1
-            here[pod.node] -= 1
+            here[pod.node or ""] -= 1
         if target is not None:
             wanted[given_up] -= 1
             wanted[target] = wanted.get(target, 0) + 1

@@ -10,7 +10,16 @@ from planner.model.disruption import Mobility, mobilities
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Catalogue, Offering
 from planner.model.plan import Plan, PlanRecord
-from planner.rescheduler.moves import MisplacedPods, Mover, Moves, Room, by_stage, choose_moves, movers_of, promise_what_comes
+from planner.rescheduler.moves import (
+    MisplacedPods,
+    Mover,
+    Moves,
+    Room,
+    by_stage,
+    choose_moves,
+    movers_of,
+    promise_what_comes,
+)
 
 
 @dataclass(frozen=True, slots=True)
