@@ -13,7 +13,7 @@ from planner.kube.reader import read_snapshot
 from planner.leadership import Leadership
 from planner.metrics import Metrics
 from planner.model.cluster import Snapshot
-from planner.model.effort import Progress
+from planner.model.effort import Progress, never
 from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.machines import Catalogue
 from planner.model.plan import Decision, Plan, PlanRecord, SavePlan, Step, Wait
@@ -82,7 +82,7 @@ class Edges:
     metrics: Metrics
     report: Callable[[Report], None]
     steering_problem: Callable[[], str] = lambda: ""
-    stopping: Callable[[], bool] = lambda: False
+    stopping: Callable[[], bool] = never
 
     def snapshot(self) -> Snapshot:
         """Read the whole cluster and the cloud's machines, or raise."""
@@ -118,7 +118,10 @@ def iterate(edges: Edges, settings: Settings) -> Outcome:
         start=record.plan if record is not None else None,
     )
     with edges.metrics.stage_seconds.labels("optimize").time():
-        plan = make_plan(inputs, settings, edges.report)
+        plan = make_plan(inputs, settings, edges.report, edges.stopping)
+    if edges.stopping():
+        # The plan was made in a hurry, and nobody is left to carry it out.
+        return "interrupted"
     _measure_plan(edges.metrics, plan)
     edges.report(plan)
     current = edges.snapshot()
@@ -169,8 +172,13 @@ def carry_on(edges: Edges, record: PlanRecord, settings: Settings) -> Outcome:
             edges.clock.sleep(settings.move.poll_seconds)
 
 
-def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Report], None]) -> Plan:
-    """Return the cheapest plan that can be carried out stage by stage.
+def make_plan(
+    inputs: PlanningInputs,
+    settings: Settings,
+    report: Callable[[Report], None],
+    hurried: Callable[[], bool] = never,
+) -> Plan:
+    """Return the cheapest plan that can be carried out stage by stage; the best so far once `hurried` says so.
 
     A workload that no order of stages can move may stand on new nodes only, and the plan is made again; one that is
     stuck even so is held where it is, at last every one that still moves. The bound of the first solve stays: what we
@@ -184,7 +192,7 @@ def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Repo
     spent = 0.0
     for attempt in range(MOST_REHEARSALS):
         try:
-            plan = solve(narrowed, effort, report)
+            plan = solve(narrowed, effort, report, hurried)
         except SolverError:
             # New nodes for what was stuck may not be had, or cost more than standing still.
             if not narrowed.fresh:
@@ -199,7 +207,10 @@ def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Repo
             if problems := check_placement(plan, narrowed):
                 raise SolverError(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
             return plan
-        if attempt < MOST_REHEARSALS - 2:
+        if hurried() and attempt < MOST_REHEARSALS - 2:
+            # There is no time to look for better: what is stuck stays, and the rest is as it was.
+            narrowed = replace(_holding(narrowed, stuck), start=plan)
+        elif attempt < MOST_REHEARSALS - 2:
             narrowed = _with_fresh(narrowed, stuck)
         else:
             moving = (key for key, workload in plan.workloads.items() if workload.moves)

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from planner.model.effort import Progress
 from planner.model.inputs import PlanningInputs
 from planner.settings import OptimizerSettings
 from planner.solving import Worker, solve
+from planner.verifier import verify
 from tests.building import catalogue, deployment, inputs, node, offering, pods_of, snapshot
 
 FAULTY = Worker("tests.faultyworker", grace_seconds=1.0)
@@ -43,7 +45,7 @@ def solved_by(fault: str, time_limit_seconds: float = 30.0) -> tuple[str, list[P
     told: list[Progress] = []
     settings = OptimizerSettings(solver=fault, time_limit_seconds=time_limit_seconds)
     try:
-        solve(badly_packed(), settings, told.append, FAULTY)
+        solve(badly_packed(), settings, told.append, worker=FAULTY)
     except SolverError as error:
         outcome = str(error)
     else:
@@ -91,6 +93,27 @@ def test_hang_ends_at_the_deadline() -> None:
     assert outcome == "the solver gave no answer within its time limit and was ended"
 
 
+def test_a_plan_that_is_wanted_at_once_is_the_best_so_far() -> None:
+    told: list[Progress] = []
+    patient = OptimizerSettings(solver="PATIENT", time_limit_seconds=60.0)
+    # The child goes on until it hears of the hurry, which begins with its first word; then nothing but plans that
+    # need no solver are left to it: all four pods on one of the nodes.
+    plan = solve(badly_packed(), patient, told.append, lambda: bool(told), FAULTY)
+    assert sorted(sum(n.pods.values()) for n in plan.nodes if n.state != "remove") == [4]
+    objective = plan.objective
+    assert 0 < objective.lower_bound_nanousd_per_hour < objective.value_nanousd_per_hour
+    assert verify(plan, badly_packed(), 10.0, time.monotonic).right
+
+
+def test_a_child_that_does_not_hear_of_the_hurry_is_ended_after_the_grace() -> None:
+    told: list[Progress] = []
+    began = time.monotonic()
+    with pytest.raises(SolverError, match="gave no answer"):
+        solve(badly_packed(), OptimizerSettings(solver="HANG"), told.append, lambda: bool(told), FAULTY)
+    # Far from the time limit of 60 s: a second of grace, and the start of a Python.
+    assert time.monotonic() - began < 20
+
+
 def test_chatter_of_a_solver_does_not_disturb_the_answer() -> None:
     outcome, _ = solved_by("CHATTER")
     assert outcome == "plan"
@@ -102,7 +125,7 @@ def start_hanging() -> tuple[subprocess.Popen[str], int]:
         # A shell's background job, as this test may be one, ignores interrupts, and its children inherit that.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from tests.test_solving import *;"
-        "solve(badly_packed(), OptimizerSettings(solver='HANG'), lambda p: print(p.stage, flush=True), FAULTY)"
+        "solve(badly_packed(), OptimizerSettings(solver='HANG'), lambda p: print(p.stage, flush=True), worker=FAULTY)"
     )
     planner = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
