@@ -113,7 +113,8 @@ def solve(
                 if pipe is not None:
                     _close(pipe)
     value, bound = plan.objective.value_nanousd_per_hour, plan.objective.lower_bound_nanousd_per_hour
-    if bound > value:
+    # A NaN or an infinity is no whole number.
+    if not (isinstance(bound, int) and bound <= value):
         raise SolverError(f"the optimizer claims a lower bound of {bound} nanodollars per hour for a plan of {value}")
     if problems := check_placement(plan, inputs):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

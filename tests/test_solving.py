@@ -80,6 +80,15 @@ def test_solver_that_is_not_installed_is_a_matter_of_settings() -> None:
         ("NAN", "answered with NaN"),
         ("NAN_DUALS", "answered with NaN"),
         ("LIAR", "called an answer optimal that breaks the constraints"),
+        ("GARBAGE", "gave an answer that is none"),
+        ("STRANGER", "gave an answer that is none"),
+        ("CUT", "ended with exit code 0 without a plan"),
+        ("ELSEWHERE", "fails the independent check: .*web"),
+        # One node of 0.2 $/h, four moves at a thousandth over 24 h, one overlap of a quarter of an hour over 24 h.
+        ("BOASTER", "claims a lower bound of 202250000 nanodollars per hour for a plan of 202249999"),
+        ("NAN_BOUND", "claims a lower bound of nan"),
+        ("INFINITE_BOUND", "claims a lower bound of -inf"),
+        ("NAN_COST", "nan"),
         ("FORGETFUL", "fails the independent check: the plan misses 4 pods"),
     ],
 )

@@ -20,7 +20,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from planner.optimizer.constraints import IntArray
-from planner.optimizer.master import Limits, Program, Solver
+from planner.optimizer.master import Limits, Program, Solver, highest_row_prices
 from planner.optimizer.pricing import FloatArray
 from planner.optimizer.problem import Problem
 
@@ -134,14 +134,19 @@ def fluid(problem: Problem, classes: IntArray, solver: Solver, seconds: float) -
         ]
     )
     answer = solver.solve(Program(costs / unit, sparse.vstack(blocks).tocsr(), rhs, integer=False), Limits(seconds))
-    if answer.status == "none" or answer.duals.size != rhs.size or not np.isfinite(answer.duals).all():
+    if answer.status == "none" or answer.duals.size != rhs.size or answer.values.size != costs.size:
         return None
-    duals = np.maximum(answer.duals, 0.0) * unit
+    if not (np.isfinite(answer.duals).all() and np.isfinite(answer.values).all()):
+        return None
+    # What a solver says is cut to what it can be: a pod is worth no more than what it costs to leave it out.
+    pods_worth = np.clip(answer.duals[:groups], 0.0, _UNPLACED * dearest / unit) * unit
     rows = np.zeros(len(problem.rows))
-    rows[pools] = duals[duals.size - len(pools) :]
+    worth = answer.duals[rhs.size - len(pools) :]
+    rows[pools] = np.clip(worth, 0.0, highest_row_prices(problem)[pools] / unit) * unit
     offers = np.flatnonzero(role == "offering")
     amounts, shares = np.zeros(len(problem.classes)), np.zeros((len(problem.classes), groups))
-    amounts[kinds.of[offers]] = np.maximum(answer.values[offers], 0.0)
+    amounts[kinds.of[offers]] = np.clip(answer.values[offers], 0.0, kinds.limit[offers])
     new = np.flatnonzero(role[k_of] == "offering")
-    np.add.at(shares, (kinds.of[k_of[new]], g_of[new]), np.maximum(answer.values[pods[new]], 0.0))
-    return Fluid(duals[:groups], rows, amounts, shares)
+    coming = np.clip(answer.values[pods[new]], 0.0, problem.counts[g_of[new]])
+    np.add.at(shares, (kinds.of[k_of[new]], g_of[new]), coming)
+    return Fluid(pods_worth, rows, amounts, shares)

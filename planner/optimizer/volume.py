@@ -100,9 +100,11 @@ def volume_prices(problem: Problem, classes: IntArray, solver: Solver, seconds: 
     rhs = np.concatenate([np.zeros(above.size), -costs, np.full(lambdas, -_HIGHEST)])
     program = Program(objective, sparse.vstack([envelope, priced, ceiling]).tocsr(), rhs, integer=False)
     answer = solver.solve(program, Limits(seconds))
-    if answer.status != "optimal" or not np.isfinite(answer.values).all():
+    if answer.status != "optimal" or answer.values.size != objective.size or not np.isfinite(answer.values).all():
         return nothing
-    values = np.maximum(answer.values, 0.0)
+    # No best answer is beyond these, whatever a solver says.
+    highest = np.append(np.full(lambdas + rhos, _HIGHEST), np.full(limits.size, own * _HIGHEST))
+    values = np.clip(answer.values, 0.0, highest)
     by_signature = values[:lambdas].reshape(-1, own) * money / unit
     by_pattern = values[lambdas : lambdas + rhos].reshape(-1, own) * money / unit
     pods = np.floor((problem.requests[:, useful] * by_signature[signature_of]).sum(axis=1)).astype(np.int64)
