@@ -73,8 +73,10 @@ def _best_entry(
 ) -> int | None:
     """Return the column outside the basis of which a change by one is worth most; None where no change is worth any."""
     best, entering = _GAIN, None
-    for j, column in enumerate(columns):
-        gain = gains[j] - _product(duals, column)
+    for j, (worth, column) in enumerate(zip(gains, columns, strict=True)):
+        gain = worth
+        for dual, share in zip(duals, column, strict=True):
+            gain -= dual * share
         if at_most[j]:
             gain = -gain
         if gain > best and j not in basis:

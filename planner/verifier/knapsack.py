@@ -64,10 +64,10 @@ def greatest_value(items: Sequence[Item], capacity: Sequence[int], floor: int, e
     small, room = _scaled(useful, capacity, limiting)
     if _root_bound(small, room, [1] * len(room)) <= least:
         return Range(least, least)
-    small = _without_dominated(small, room)
     shares = _best_shares(small, room)
     if _root_bound(small, room, shares) <= least:
         return Range(least, least)
+    small = _without_dominated(small, room)
     ordered = _Ordered(small, room, _multipliers(shares, room))
     known = _search(ordered, max(least, _greedy(small, room)), _NARROW, expired).lower
     return _search(ordered, known, _STATES_LIMIT, expired)
