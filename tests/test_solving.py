@@ -98,7 +98,7 @@ def test_fault_ends_without_a_plan_and_with_a_reason(fault: str, reason: str) ->
 
 
 def test_hang_ends_at_the_deadline() -> None:
-    outcome, _ = solved_by("HANG", time_limit_seconds=3.0)
+    outcome, _ = solved_by("HANG", time_limit_seconds=6.0)
     assert outcome == "the solver gave no answer within its time limit and was ended"
 
 

@@ -26,9 +26,10 @@ from planner.optimizer.problem import BoolArray, Problem
 _FEASIBILITY = 1e-5
 # HiGHS works to 1e-7: with a typical node at 1,000 units that is 1e-10 of a node's price.
 _TYPICAL_COST = 1000.0
-# No true dual comes near it, and sums of products of this with pods or nodes stay far within 64 bits.
-_HIGHEST_PRICE = 2.0**56
 _MOST_NODES = 2.0**31
+
+HIGHEST_PRICE = 2.0**56
+"""In nanodollars per hour: no true dual comes near it, and sums of a few such prices stay within 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +211,7 @@ class Master:
         self._limited = np.flatnonzero([c.role != "offering" for c in problem.classes])
         # In an optimal dual no pod is worth more than what it costs to leave it out. Lower prices prove a bound as
         # well, so that whatever a solver says for a dual is cut to what the arithmetic of whole numbers can hold.
-        limits = np.full(self._limited.size, _HIGHEST_PRICE)
+        limits = np.full(self._limited.size, HIGHEST_PRICE)
         self._highest = np.append(self._penalty, np.append(limits, highest_row_prices(problem)) / self._unit)
 
     def relax(self, remainder: Remainder, usable: IntArray, exchanging: bool = False) -> Relaxed | None:
@@ -299,7 +300,7 @@ class Master:
 def highest_row_prices(problem: Problem) -> FloatArray:
     """Return beyond which price of each row sums over rows of price x coefficient might overflow, (rows)."""
     steepest = [max(1.0, float(np.abs(row.coefficients).max())) * len(problem.rows) for row in problem.rows]
-    highest: FloatArray = _HIGHEST_PRICE / np.array(steepest, dtype=np.float64)
+    highest: FloatArray = HIGHEST_PRICE / np.array(steepest, dtype=np.float64)
     return highest
 
 

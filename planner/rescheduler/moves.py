@@ -147,6 +147,11 @@ class Mover:
         return Counter(pod.node for pod in self.pods if pod.node is not None)
 
     @property
+    def unavailable(self) -> int:
+        """How many of its pods are missing or not ready."""
+        return max(0, self.workload.replicas - sum(pod.ready for pod in self.pods))
+
+    @property
     def coming(self) -> int:
         """How many of its pods are on no node yet."""
         return max(0, self.workload.replicas - self.here.total())
@@ -338,8 +343,7 @@ def _choose_evictions(mover: Mover, evictable: int, room: Room, found: _Found) -
     open_ = _open_targets(mover, taken, room)
     for node, count in taken.items():
         here[node] += count
-    unavailable = mover.workload.replicas - sum(pod.ready for pod in mover.pods)
-    quota = max(0, evictable - max(0, unavailable))
+    quota = max(0, evictable - mover.unavailable)
     begun = 0
     # Pods of one kind find room or none: room only becomes less here.
     vain: set[object] = set()
@@ -369,8 +373,9 @@ def _choose_evictions(mover: Mover, evictable: int, room: Room, found: _Found) -
     if begun == len(misplaced):
         return
     for node, count in mover.wanted.items():
-        room.claim(node, requests * max(0, count - here[node]))
-    if not quota and unavailable <= 0:
+        if count > here[node]:
+            room.claim(node, requests * (count - here[node]))
+    if not quota and not mover.unavailable:
         found.stuck.append((mover.key, "its disruption budgets allow no eviction now"))
     elif quota and not begun:
         free = any(here[n] < count and room.would_hold(n, requests) for n, count in mover.wanted.items())

@@ -25,7 +25,7 @@ from tests.optimizer.test_planning import mixed_cluster
 Lie = Callable[[cvxpy.Problem], None]
 
 PLAIN = mixed_cluster(1)
-"""About twenty continuous programs, of which the first two are prices by volume, and one integer program."""
+"""About twenty continuous programs, of which the first ones are about cut pods, and one integer program."""
 
 LIMITED = limited_cluster(26)
 """Minimums and maximums of pools, limits on the total, the share of spot and changed nodes: rows of every kind."""
