@@ -20,12 +20,6 @@ SOAKED_SEEDS = 10_000
 BLOCK = 100
 
 
-OPEN = {
-    24: "no plan at all: the maximum of a pool is exceeded from the start",
-}
-"""Seeds of the suite for which there is not always a plan to offer."""
-
-
 @pytest.fixture(scope="module")
 def filters() -> Iterator[Filters]:
     """The running checker; where it can be neither found nor built the test fails."""
@@ -34,15 +28,7 @@ def filters() -> Iterator[Filters]:
 
 
 @pytest.mark.controlplane
-@pytest.mark.parametrize(
-    "seed",
-    [
-        pytest.param(seed, marks=pytest.mark.xfail(reason=OPEN[seed], raises=SolverError, strict=False))
-        if seed in OPEN
-        else seed
-        for seed in range(SEEDS)
-    ],
-)
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_the_real_filters_admit_every_pod_where_the_plan_puts_it(seed: int, filters: Filters) -> None:
     assert [str(refusal) for refusal in judge(generate(seed, filters), filters).refusals] == []
 
