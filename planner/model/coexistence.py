@@ -92,6 +92,9 @@ class Kind:
     def matched_by(self, term: PodTerm) -> bool:
         return term.matches(self.namespace, self.labels)
 
+    def sought_by(self, rules: PodRules) -> bool:
+        return rules.seeks(self.namespace, self.labels)
+
     def counts_for(self, spread: Spread, namespace: str) -> bool:
         return self.namespace == namespace and spread.selector.matches(self.labels)
 
@@ -188,11 +191,10 @@ def _add_shares(
         kind.shares[rule.name] = weight
         for node, count in kind.on.items():
             load[node] += weight * count
-    left = {node: WHOLE_NODE for node in nodes if load[node] > WHOLE_NODE}
     if (other := other_side(rule.name)) is not None:
-        # What stands on a node beside the other side, which came first, stays there without a mark.
-        sides = {node for kind in kinds if other in kind.shares for node in kind.on}
-        left = dict.fromkeys(sides & load.keys(), 0)
+        _hold_beside(rule, [kind for kind in kinds if other in kind.shares])
+        return
+    left = {node: WHOLE_NODE for node in nodes if load[node] > WHOLE_NODE}
     if not left:
         return
     for kind, weight in rule.weights:
@@ -204,13 +206,23 @@ def _add_shares(
                 left[pod.node] -= min(weight, left[pod.node])
 
 
+def _hold_beside(rule: _Exclusion, others: Sequence[Kind]) -> None:
+    """Hold the pods of both sides on each node that has both; their marks keep further ones of either away."""
+    own = [kind for kind, _ in rule.weights]
+    both = {node for kind in own for node in kind.on} & {node for kind in others for node in kind.on}
+    for kind in (*own, *others):
+        for node in both & kind.on.keys():
+            kind.hold(node, f"{rule.name}, which does not hold on its node")
+
+
 def _keep_domains(kind: Kind, kinds: Sequence[Kind]) -> None:
     """Let the pods of a kind, and those that its rules are about, keep their domains."""
-    for term in (*kind.rules.affinity, *kind.rules.anti_affinity):
-        if term.topology_key != HOSTNAME:
-            for other in kinds:
-                if other is kind or other.matched_by(term):
-                    other.keeps.add(term.topology_key)
+    for terms, sought in ((kind.rules.affinity, True), (kind.rules.anti_affinity, False)):
+        for term in terms:
+            if term.topology_key != HOSTNAME:
+                for other in kinds:
+                    if other is kind or (other.sought_by(kind.rules) if sought else other.matched_by(term)):
+                        other.keeps.add(term.topology_key)
     for spread in kind.rules.spreads:
         if spread.topology_key != HOSTNAME:
             for other in kinds:
@@ -225,7 +237,7 @@ def _hold_companions(kind: Kind, kinds: Sequence[Kind]) -> None:
             continue
         kind.reasons.append(f"required podAffinity to {text_of(term.selector)} by host name")
         for other in kinds:
-            if other is not kind and other.matched_by(term):
+            if other is not kind and other.sought_by(kind.rules):
                 for node in kind.on:
                     other.hold(node, f"required podAffinity of {kind.pods[0].workload}, which needs it on its node")
 
@@ -244,21 +256,29 @@ def _hold_where_skewed(kind: Kind, kinds: Sequence[Kind], nodes: Sequence[Node])
 
 def _hold_where_broken(kind: Kind, kinds: Sequence[Kind], nodes: Mapping[str, Node]) -> None:
     """Hold the pods whose affinity or anti-affinity over domains would not admit them where they are, made anew."""
-    for term in dict.fromkeys((*kind.rules.affinity, *kind.rules.anti_affinity)):
-        if term.topology_key == HOSTNAME or not kind.on:
+    if not kind.on:
+        return
+    sought = [other for other in kinds if other.sought_by(kind.rules)]
+    alone = kind in sought and sum(other.on.total() for other in sought) == 1
+    for term in dict.fromkeys(kind.rules.affinity if not alone else ()):
+        if term.topology_key != HOSTNAME:
+            _hold_where(kind, term, sought, nodes, near=True)
+    for term in dict.fromkeys(kind.rules.anti_affinity):
+        if term.topology_key != HOSTNAME:
+            _hold_where(kind, term, [other for other in kinds if other.matched_by(term)], nodes, near=False)
+
+
+def _hold_where(kind: Kind, term: PodTerm, matched: Sequence[Kind], nodes: Mapping[str, Node], near: bool) -> None:
+    """Hold all that the term is about in the domains where it does not hold: others must be there, or not (`near`)."""
+    counts = sum((_by_domain(other, term.topology_key, nodes) for other in matched), Counter[str]())
+    for domain in _by_domain(kind, term.topology_key, nodes):
+        if (counts[domain] - (kind in matched) > 0) == near:
             continue
-        matched = [other for other in kinds if other.matched_by(term)]
-        itself = int(kind in matched)
-        counts = sum((_by_domain(other, term.topology_key, nodes) for other in matched), Counter[str]())
-        for domain in _by_domain(kind, term.topology_key, nodes):
-            others = counts[domain] - itself
-            near = term in kind.rules.affinity and not others and not (itself and counts.total() == 1)
-            apart = term in kind.rules.anti_affinity and others > 0
-            words = f"to {text_of(term.selector)} in {domain}, which does not hold"
-            for other in (kind, *matched) if near or apart else ():
-                for name in other.on.keys() & nodes.keys():
-                    if nodes[name].labels.get(term.topology_key) == domain:
-                        other.hold(name, f"a required pod{'Affinity' if near else 'AntiAffinity'} {words}")
+        rule = "podAffinity" if near else "podAntiAffinity"
+        for other in (kind, *matched):
+            for name in other.on.keys() & nodes.keys():
+                if nodes[name].labels.get(term.topology_key) == domain:
+                    other.hold(name, f"a required {rule} to {text_of(term.selector)} in {domain}, which does not hold")
 
 
 def _by_domain(kind: Kind, key: str, nodes: Mapping[str, Node]) -> Counter[str]:

@@ -147,12 +147,12 @@ class _Board:
         for key, other in self._others_against(kind):
             if key in at and self._counts[id(other)][(key, at[key])]:
                 return f"the required podAntiAffinity of {other.pods[0].workload} by {key}"
-        for term in kind.rules.affinity:
-            if term.topology_key not in at or self._any(term, at):
-                continue
-            alone = not any(self._counts[id(other)] or other.on for other in self._matching(term))
-            # The first of a group that asks for its own kind may go anywhere.
-            if not (alone and kind.matched_by(term)):
+        sought = [other for other in self.kinds if other.sought_by(kind.rules)] if kind.rules.affinity else []
+        # The first of a group that asks for its own kind may go anywhere.
+        first = kind in sought and not any(self._counts[id(other)] or other.on for other in sought)
+        for term in kind.rules.affinity if not first else ():
+            here = (term.topology_key, at.get(term.topology_key, ""))
+            if term.topology_key in at and not any(self._counts[id(other)][here] for other in sought):
                 return f"its required podAffinity to {text_of(term.selector)} by {term.topology_key}"
         return ""
 

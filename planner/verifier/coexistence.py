@@ -25,6 +25,19 @@ class _Stand:
         return self.labels.get(key, self.name if key == HOSTNAME else None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """The present state, as far as its pods stay where they are: all but those of the workloads that are `rolled`."""
+
+    stands: tuple[_Stand, ...] = ()
+    rolled: frozenset[str] = frozenset()
+
+    def receiving(self, key: str, workload: str, stands: Iterable[_Stand]) -> set[str | None]:
+        """Return the domains in which a node gets pods of the workload that it does not have now."""
+        here = {} if workload in self.rolled else {s.name: s.pods.get(workload, 0) for s in self.stands}
+        return {s.domain(key) for s in stands if s.pods.get(workload, 0) > here.get(s.name, 0)}
+
+
 def broken_rules(plan: Plan, facts: Facts) -> Iterator[str]:
     """Name the rules between pods that the plan breaks and the present state does not.
 
@@ -55,14 +68,13 @@ def broken_rules(plan: Plan, facts: Facts) -> Iterator[str]:
             node = facts.nodes[planned.name]
             pods = Counter(planned.pods) + bound[planned.name]
             then.append(_Stand(node.name, node.labels, node.taints, pods))
-    before = set(_violations(now, samples, {}))
-    yield from sorted(set(_violations(then, samples, present)) - before)
+    before = set(_violations(now, samples, _Settled()))
+    rolled = frozenset(key for key, workload in plan.workloads.items() if workload.strategy == "rollout")
+    yield from sorted(set(_violations(then, samples, _Settled(tuple(now), rolled))) - before)
 
 
-def _violations(
-    stands: list[_Stand], samples: Mapping[str, Pod], settled: Mapping[str, Mapping[str, int]]
-) -> Iterator[str]:
-    """Name what does not hold; no spread by host name sends pods away that are `settled` (by node and workload)."""
+def _violations(stands: list[_Stand], samples: Mapping[str, Pod], settled: _Settled) -> Iterator[str]:
+    """Name what does not hold; no spread by host name sends pods away that are settled."""
     for stand in stands:
         ports = Counter(
             port for workload, count in stand.pods.items() for port in samples[workload].rules.host_ports * count
@@ -71,12 +83,9 @@ def _violations(
     for workload, pod in samples.items():
         for term in pod.rules.anti_affinity:
             yield from _apart(workload, term, stands, samples)
-        for term in pod.rules.affinity:
-            yield from _near(workload, term, stands, samples)
+        yield from _near(workload, pod.rules, stands, samples, settled)
         for spread in pod.rules.spreads:
-            receiving = {
-                s.domain(HOSTNAME) for s in stands if s.pods.get(workload, 0) > settled.get(s.name, {}).get(workload, 0)
-            }
+            receiving = settled.receiving(HOSTNAME, workload, stands)
             for domain in _skewed(workload, pod, spread, stands, samples):
                 if spread.topology_key != HOSTNAME or domain in receiving:
                     yield f"{workload}: its spread over {spread.topology_key} does not hold in {domain}"
@@ -104,13 +113,22 @@ def _apart(workload: str, term: PodTerm, stands: list[_Stand], samples: Mapping[
             yield f"{workload}: its required podAntiAffinity does not hold in {term.topology_key} {domain}"
 
 
-def _near(workload: str, term: PodTerm, stands: list[_Stand], samples: Mapping[str, Pod]) -> Iterator[str]:
-    matched = _matching(term, samples)
-    others = _counted(term.topology_key, stands, matched)
-    alone = workload in matched and others.total() <= 1
-    for domain, count in _counted(term.topology_key, stands, [workload]).items():
-        if count and not alone and others[domain] - (workload in matched) <= 0:
-            yield f"{workload}: its required podAffinity does not hold in {term.topology_key} {domain}"
+def _near(
+    workload: str, rules: PodRules, stands: list[_Stand], samples: Mapping[str, Pod], settled: _Settled
+) -> Iterator[str]:
+    """Name where the affinity does not hold; one that stands without company, as the first of its kind, needs none."""
+    sought = {other for other, pod in samples.items() if rules.seeks(pod.namespace, pod.labels)}
+    itself = workload in sought
+    if itself and sum(stand.pods.get(other, 0) for stand in stands for other in sought) <= 1:
+        return
+    for term in rules.affinity:
+        others = _counted(term.topology_key, stands, sought)
+        before = _counted(term.topology_key, settled.stands, sought)
+        receiving = settled.receiving(term.topology_key, workload, stands)
+        for domain, count in _counted(term.topology_key, stands, [workload]).items():
+            needy = domain in receiving or before[domain] - itself > 0
+            if count and needy and others[domain] - itself <= 0:
+                yield f"{workload}: its required podAffinity does not hold in {term.topology_key} {domain}"
 
 
 def _skewed(workload: str, pod: Pod, spread: Spread, stands: list[_Stand], samples: Mapping[str, Pod]) -> Iterator[str]:

@@ -82,10 +82,15 @@ class TestShares:
         assert not web.fits_in(room - batch)
         assert not (web + batch).fits_in(room)
 
-    def test_two_sides_that_share_a_node_already_stay_there(self) -> None:
-        found = told(*app("web", apart("batch"), {"a1": 1}), *app("batch", on={"a1": 1, "b1": 1}))
-        assert [bool(found[n].unmodelled) for n in ("web-0", "batch-0", "batch-1")] == [False, True, False]
-        assert (found["web-0"].requests + found["batch-0"].requests).fits_in(NODES[0].allocatable)
+    def test_two_sides_that_share_a_node_already_stay_there_and_others_of_both_keep_away(self) -> None:
+        found = told(*app("web", apart("batch"), {"a1": 1, "a2": 1}), *app("batch", on={"a1": 1, "b1": 1}))
+        held = [bool(found[n].unmodelled) for n in ("web-0", "web-1", "batch-0", "batch-1")]
+        assert held == [True, False, True, False]
+        there = found["web-0"].requests + found["batch-0"].requests
+        assert there.as_it_stands.fits_in(NODES[0].allocatable)
+        room = NODES[0].allocatable - there
+        assert not found["web-1"].requests.fits_in(room)
+        assert not found["batch-1"].requests.fits_in(room)
 
     @pytest.mark.parametrize("skew", [1, 2, 3, 7, 848])
     def test_a_spread_by_host_name_lets_max_skew_pods_on_a_node(self, skew: int) -> None:
@@ -167,6 +172,28 @@ class TestDomains:
         homes = find_homes(NODES, (), list(pods.values())).homes
         assert homes["default/web-0"] == ((ZONE, "b"),)
         assert homes["default/self-0"] == homes["default/self-1"]
+
+    def test_who_has_several_affinities_asks_for_one_pod_that_matches_them_all(self) -> None:
+        # Of db in a and cache in b neither is both, so the first pod that is both may go anywhere, and no other.
+        both = PodRules(affinity=(*near("db").affinity, *near("cache").affinity))
+        either = PodRules(affinity=(*near("db").affinity, PodTerm(ZONE, None, of_any("db", "cache"))))
+        apps = [*app("db", on={"a1": 1}), *app("cache", on={"b1": 1})]
+        pods = told(*apps, *app("web", both, pending=1), *app("late", either, pending=1))
+        found = find_homes(NODES, (), list(pods.values()))
+        assert found.refused == {"default/web-0": f"its required podAffinity to app In (db) by {ZONE}"}
+        assert found.homes["default/late-0"] == ((ZONE, "a"),)
+        own = PodRules(affinity=(PodTerm(ZONE, None, of_any("web", "db")), PodTerm(ZONE, None, of_any("web", "cache"))))
+        assert told(*apps, *app("web", own, {"a1": 1}))["web-0"].unmodelled == ()
+
+    def test_a_node_that_lacks_a_label_of_one_spread_counts_for_none(self) -> None:
+        # Two of web stand in a, one of them on a node without a rack: counted are one in a and one in b.
+        racked = [replace(n, labels={**n.labels, "rack": n.name}) for n in (NODES[0], NODES[2])]
+        nodes = [*racked, NODES[1]]
+        rules = PodRules(spreads=(Spread(ZONE, 1, of("web"), beside=("rack",)), Spread("rack", 2, of("web"))))
+        pods = told(*app("web", rules, {"a1": 1, "a2": 1, "b1": 1}, pending=2), nodes=nodes)
+        assert pods["web-0"].unmodelled == ()
+        homes = find_homes(nodes, (), list(pods.values())).homes
+        assert sorted(dict(homes[f"default/web-{i}"])[ZONE] for i in (3, 4)) == ["a", "b"]
 
     def test_no_first_node_may_come_in_a_zone_that_a_spread_does_not_count_yet(self) -> None:
         # 2 in a and 2 in b hold a maxSkew of 1 only as long as there is no empty zone c.
