@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from planner.model.cluster import HOSTNAME, Pod
+from planner.model.machines import Offering
 from planner.model.plan import Plan
 from planner.model.scheduling import PodRules, PodTerm, Spread, Taint
-from planner.verifier.facts import Facts, offering_key
+from planner.verifier.facts import Facts, OfferingKey, offering_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,42 +39,62 @@ class _Settled:
         return {s.domain(key) for s in stands if s.pods.get(workload, 0) > here.get(s.name, 0)}
 
 
-def broken_rules(plan: Plan, facts: Facts) -> Iterator[str]:
-    """Name the rules between pods that the plan breaks and the present state does not.
+class Coexistence:
+    """The rules between pods on the nodes of a plan, and in the present state.
 
     A workload's pods are taken to be alike: where they differ (a roll-out half done) the first one speaks for them.
     """
-    samples: dict[str, Pod] = {}
-    present: dict[str, Counter[str]] = {name: Counter() for name in facts.nodes}
-    bound: dict[str, Counter[str]] = {name: Counter() for name in facts.nodes}
-    for pod in sorted(facts.inputs.snapshot.pods, key=lambda p: p.name):
-        if not pod.live:
-            continue
-        samples.setdefault(pod.workload, pod)
-        if pod.node in present:
-            present[pod.node][pod.workload] += 1
-            if pod.stays_with_node:
-                bound[pod.node][pod.workload] += 1
-    if all(pod.rules == PodRules() for pod in samples.values()):
-        return
-    now = [_Stand(n.name, n.labels, n.taints, present[n.name]) for n in facts.nodes.values()]
-    then = []
-    for planned in plan.nodes:
-        if planned.state == "remove":
-            continue
-        if planned.state == "boot":
-            offering, _ = facts.offers[offering_key(planned)]
-            then.append(_Stand(planned.name, offering.labels, offering.taints, planned.pods))
-        else:
-            node = facts.nodes[planned.name]
-            pods = Counter(planned.pods) + bound[planned.name]
-            then.append(_Stand(node.name, node.labels, node.taints, pods))
-    before = set(_violations(now, samples, _Settled()))
-    rolled = frozenset(key for key, workload in plan.workloads.items() if workload.strategy == "rollout")
-    yield from sorted(set(_violations(then, samples, _Settled(tuple(now), rolled))) - before)
+
+    def __init__(self, plan: Plan, facts: Facts) -> None:
+        self._samples: dict[str, Pod] = {}
+        present: dict[str, Counter[str]] = {name: Counter() for name in facts.nodes}
+        bound: dict[str, Counter[str]] = {name: Counter() for name in facts.nodes}
+        for pod in sorted(facts.inputs.snapshot.pods, key=lambda p: p.name):
+            if not pod.live:
+                continue
+            self._samples.setdefault(pod.workload, pod)
+            if pod.node in present:
+                present[pod.node][pod.workload] += 1
+                if pod.stays_with_node:
+                    bound[pod.node][pod.workload] += 1
+        self._ruled = any(pod.rules != PodRules() for pod in self._samples.values())
+        now = tuple(_Stand(n.name, n.labels, n.taints, present[n.name]) for n in facts.nodes.values())
+        self._then = []
+        for planned in plan.nodes:
+            if planned.state == "remove":
+                continue
+            if planned.state == "boot":
+                offering, _ = facts.offers[offering_key(planned)]
+                self._then.append(_Stand(planned.name, offering.labels, offering.taints, planned.pods))
+            else:
+                node = facts.nodes[planned.name]
+                pods = Counter(planned.pods) + bound[planned.name]
+                self._then.append(_Stand(node.name, node.labels, node.taints, pods))
+        self._rolled = frozenset(key for key, workload in plan.workloads.items() if workload.strategy == "rollout")
+        self._now = now
+        self._barring: dict[OfferingKey, bool] = {}
+
+    def broken(self) -> Iterator[str]:
+        """Name the rules that the plan breaks and the present state does not."""
+        if self._ruled:
+            before = set(_violations(self._now, self._samples, _Settled()))
+            yield from sorted(self._violated(self._then) - before)
+
+    def bars(self, offering: Offering) -> bool:
+        """Say whether one more node of the offering, be it empty, would break a spread: it opens a domain."""
+        if not self._ruled:
+            return False
+        kind = offering_key(offering)
+        if kind not in self._barring:
+            more = [*self._then, _Stand("", offering.labels, offering.taints, {})]
+            self._barring[kind] = bool(self._violated(more) - self._violated(self._then))
+        return self._barring[kind]
+
+    def _violated(self, stands: Sequence[_Stand]) -> set[str]:
+        return set(_violations(stands, self._samples, _Settled(self._now, self._rolled)))
 
 
-def _violations(stands: list[_Stand], samples: Mapping[str, Pod], settled: _Settled) -> Iterator[str]:
+def _violations(stands: Sequence[_Stand], samples: Mapping[str, Pod], settled: _Settled) -> Iterator[str]:
     """Name what does not hold; no spread by host name sends pods away that are settled."""
     for stand in stands:
         ports = Counter(
@@ -105,7 +126,7 @@ def _matching(term: PodTerm, samples: Mapping[str, Pod]) -> set[str]:
     return {workload for workload, pod in samples.items() if term.matches(pod.namespace, pod.labels)}
 
 
-def _apart(workload: str, term: PodTerm, stands: list[_Stand], samples: Mapping[str, Pod]) -> Iterator[str]:
+def _apart(workload: str, term: PodTerm, stands: Sequence[_Stand], samples: Mapping[str, Pod]) -> Iterator[str]:
     matched = _matching(term, samples)
     others = _counted(term.topology_key, stands, matched)
     for domain, count in _counted(term.topology_key, stands, [workload]).items():
@@ -114,7 +135,7 @@ def _apart(workload: str, term: PodTerm, stands: list[_Stand], samples: Mapping[
 
 
 def _near(
-    workload: str, rules: PodRules, stands: list[_Stand], samples: Mapping[str, Pod], settled: _Settled
+    workload: str, rules: PodRules, stands: Sequence[_Stand], samples: Mapping[str, Pod], settled: _Settled
 ) -> Iterator[str]:
     """Name where the affinity does not hold; one that stands without company, as the first of its kind, needs none."""
     sought = {other for other, pod in samples.items() if rules.seeks(pod.namespace, pod.labels)}
@@ -131,7 +152,9 @@ def _near(
                 yield f"{workload}: its required podAffinity does not hold in {term.topology_key} {domain}"
 
 
-def _skewed(workload: str, pod: Pod, spread: Spread, stands: list[_Stand], samples: Mapping[str, Pod]) -> Iterator[str]:
+def _skewed(
+    workload: str, pod: Pod, spread: Spread, stands: Sequence[_Stand], samples: Mapping[str, Pod]
+) -> Iterator[str]:
     matched = [
         w for w, other in samples.items() if other.namespace == pod.namespace and spread.selector.matches(other.labels)
     ]

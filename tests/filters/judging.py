@@ -58,9 +58,16 @@ def judge(case: Case, filters: Filters, settings: Settings | None = None) -> Ver
     left = replace(present, pods=[pod for pod in present.pods if "deletionTimestamp" not in pod["metadata"]])
     # Only the first filter that refuses is named, so what a spread hid before is asked for too.
     settled = replace(left, pods=[_settled(pod) for pod in left.pods])
+    # A pending pod that gets a place has every right to it: that others would then not be let in again is its doing.
+    arrived = [pod for pod in final.pods if _key(pod) in {_key(other) for other in present.pods if not _placed(other)}]
+    joined = replace(
+        settled,
+        nodes=[*present.nodes, *(node for node in final.nodes if node not in present.nodes)],
+        pods=[*filter(_placed, settled.pods), *arrived],
+    )
     before = {
         (r.pod, r.node, r.plugin)
-        for state in (present, left, settled)
+        for state in (present, left, settled, joined)
         for r in filters.refusals(state, _asked(state.pods))
     }
     # What was refused where it stands, and still stands there, is no work of the plan.
@@ -247,10 +254,10 @@ def _settled(pod: Object) -> Object:
     return {**pod, "spec": {**pod["spec"], "topologySpreadConstraints": left}} if spreads else pod
 
 
+def _placed(pod: Object) -> bool:
+    return bool(pod["spec"].get("nodeName"))
+
+
 def _asked(pods: Sequence[Object]) -> list[int]:
     """Return the indices of the pods that the filters are asked about; one that is being deleted is not made anew."""
-    return [
-        index
-        for index, pod in enumerate(pods)
-        if pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]
-    ]
+    return [index for index, pod in enumerate(pods) if _placed(pod) and "deletionTimestamp" not in pod["metadata"]]
