@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from planner.errors import KinemaError, SolverError
+from planner.errors import KinemaError, SolverError, WrongPlan
 from planner.execution import Executor
 from planner.kube.reader import read_snapshot
 from planner.leadership import Leadership
@@ -36,7 +36,7 @@ from planner.verifier import check_placement
 
 _log = logging.getLogger(__name__)
 
-MOST_REHEARSALS = 8
+MOST_REHEARSALS = 9
 """How often a plan is made with new nodes for what was stuck, or with it held; at last with everything held."""
 
 LATER_SHARE = 0.5
@@ -173,33 +173,35 @@ def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Repo
     """Return the cheapest plan that can be carried out stage by stage.
 
     A workload that no order of stages can move may stand on new nodes only, and the plan is made again; one that is
-    stuck even so is held where it is, at last every one that still moves. The bound of the first solve stays: what we
-    choose to do without is no part of the problem.
+    stuck even so is held where it is, then every one that still moves, at last all. That is the answer to a plan that
+    fails its check, too: to stand still is better than nothing. The bound of the first solve stays: what we choose to
+    do without is no part of the problem.
 
     Raises:
-        SolverError: the solver failed, or no plan passed the rehearsal.
+        SolverError: the solver failed, or not even a plan without moves passed the check.
     """
     narrowed, effort = inputs, settings.optimizer
     first: Plan | None = None
     spent = 0.0
     for attempt in range(MOST_REHEARSALS):
+        if attempt == MOST_REHEARSALS - 1:
+            narrowed = _holding(narrowed, dict.fromkeys(_movable(narrowed), "others stood in its way"))
         try:
             plan = solve(narrowed, effort, report)
-        except SolverError:
-            # New nodes for what was stuck may not be had, or cost more than standing still.
-            if not narrowed.fresh:
-                raise
-            narrowed = _holding(narrowed, dict.fromkeys(narrowed.fresh, "new nodes for it do not pay"))
+        except SolverError as error:
+            narrowed = _narrower(narrowed, error)
             continue
         first = first or plan
         limit, spent = settings.optimizer.time_limit_seconds, spent + sum(plan.timings_seconds.values())
         effort = replace(effort, time_limit_seconds=max(limit * LATER_SHARE, limit - spent))
         plan, stuck = staged(_with_bound_of(plan, first), narrowed)
         if not stuck:
-            if problems := check_placement(plan, narrowed):
-                raise SolverError(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
-            return plan
-        if attempt < MOST_REHEARSALS - 2:
+            problems = check_placement(plan, narrowed)
+            if not problems:
+                return plan
+            wrong = f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}"
+            narrowed = _narrower(narrowed, WrongPlan(wrong))
+        elif attempt < MOST_REHEARSALS - 3:
             narrowed = _with_fresh(narrowed, stuck)
         else:
             moving = (key for key, workload in plan.workloads.items() if workload.moves)
@@ -298,6 +300,24 @@ def _with_fresh(inputs: PlanningInputs, stuck: Mapping[str, str]) -> PlanningInp
     fresh = stuck.keys() - inputs.fresh
     held = {key: why for key, why in stuck.items() if key not in fresh}
     return _holding(replace(inputs, fresh=inputs.fresh | fresh), held)
+
+
+def _narrower(inputs: PlanningInputs, error: SolverError) -> PlanningInputs:
+    """Return the inputs without new nodes for what was stuck, else without moves; raises the error if there are none.
+
+    New nodes may not be had, or cost more than standing still.
+    """
+    if inputs.fresh:
+        return _holding(inputs, dict.fromkeys(inputs.fresh, "new nodes for it do not pay"))
+    movable = _movable(inputs)
+    if not isinstance(error, WrongPlan) or not movable:
+        raise error
+    _log.warning("the plan is made again without any move: %s", error)
+    return _holding(inputs, dict.fromkeys(movable, str(error)))
+
+
+def _movable(inputs: PlanningInputs) -> set[str]:
+    return {workload.key for workload in inputs.snapshot.workloads} - inputs.held.keys()
 
 
 def _holding(inputs: PlanningInputs, stuck: Mapping[str, str]) -> PlanningInputs:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from planner.errors import BadSettings, SolverError
+from planner.errors import BadSettings, SolverError, WrongPlan
 from planner.model.effort import Effort, Progress, Watch
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan
@@ -60,7 +60,8 @@ def solve(
 
     Raises:
         BadSettings: the solver is not installed.
-        SolverError: the child crashed, hung, ran out of memory or refused, or its plan does not check.
+        SolverError: the child crashed, hung, ran out of memory or refused.
+        WrongPlan: its plan does not check.
     """
     from planner.verifier import check_placement
 
@@ -90,7 +91,7 @@ def solve(
                     _close(pipe)
     if problems := check_placement(plan, inputs):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise SolverError(f"the plan fails the independent check: {problems[0]}{more}")
+        raise WrongPlan(f"the plan fails the independent check: {problems[0]}{more}")
     return plan
 
 

@@ -59,6 +59,18 @@ def test_a_roll_out_for_which_there_is_no_room_and_no_new_node_stays_where_it_is
     assert "no order of stages could move it" in plan.workloads[web.key].reason
 
 
+def test_a_roll_out_that_fits_on_new_nodes_alone_stays_where_it_is_if_those_cost_more() -> None:
+    # On paper both pods go to "a" (0.2), where the new ones have no room beside an old one. On a new node they cost
+    # 0.5 and standing still 2 x 0.2.
+    web = deployment("web", 2, cpu=2000)
+    cluster = snapshot([node("a"), node("b")], [web], pods_of(web, {"a": 1, "b": 1}))
+    dear = replace(catalogue(offering(), offering("m8", 0.5)), offerings=(offering("m8", 0.5),))
+    plan = make_plan(inputs(cluster, dear), Settings(), lambda report: None)
+    assert plan.objective.value_nanousd_per_hour == 2 * 200_000_000
+    assert plan.workloads[web.key].strategy == "pinned"
+    assert "new nodes for it do not pay" in plan.workloads[web.key].reason
+
+
 def test_a_held_workload_with_a_forecast_leaves_the_plan_a_proof_of_its_own() -> None:
     # web may only surge and cannot roll out: held, it also keeps its requests, which the first solve would change.
     web, api = deployment("web", 4, cpu=1000), deployment("api", 2, cpu=200, max_unavailable=1)

@@ -16,6 +16,7 @@ import yaml
 
 from planner import loop
 from planner.cloud.tables import catalogue, read_machines, read_pools
+from planner.errors import WrongPlan
 from planner.kube.reader import read_dump
 from planner.model.cluster import Pod
 from planner.model.disruption import pod_key
@@ -26,6 +27,7 @@ from planner.model.plan import Plan, PlannedNode
 from planner.model.resources import Resources
 from planner.rescheduler import rules_of
 from planner.settings import MoveSettings, OptimizerSettings, Settings
+from planner.verifier import check_placement
 from planner.verifier.facts import offering_key
 from tests.filters.clusters import HASH, HOSTNAME, Case, bind, daemon_pod, standing
 from tests.filters.scheduler import Filters, Object, Refusal, State
@@ -35,12 +37,21 @@ _FIELDS = {"memory_bytes": "memory", "ephemeral_storage_bytes": "ephemeral-stora
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A plan, and which refusals there are after it that there were not before."""
+    """A plan, and which refusals there are after it that there were not before.
+
+    `complaints` is what Kinema's own check says of the first plan, in whose place another one without moves was made.
+    """
 
     plan: Plan
     refusals: tuple[Refusal, ...]
+    complaints: tuple[str, ...]
     present: State
     final: State
+
+    @property
+    def faults(self) -> list[str]:
+        """Everything that is wrong with the plan, in words."""
+        return [*map(str, self.refusals), *(f"by Kinema's own check: {said}" for said in self.complaints)]
 
 
 def judge(case: Case, filters: Filters, settings: Settings | None = None) -> Verdict:
@@ -51,7 +62,8 @@ def judge(case: Case, filters: Filters, settings: Settings | None = None) -> Ver
     """
     inputs = inputs_of(case)
     chosen = settings or settings_of(case.seed)
-    with _planning_here():
+    complaints: list[str] = []
+    with _planning_here(complaints):
         plan = loop.make_plan(replace(inputs, rules=rules_of(chosen.move)), chosen, lambda _: None)
     present, final = case.state(), final_state(case, inputs, plan)
     # What is being deleted still stands in the way of others, and others still lean on it.
@@ -75,7 +87,7 @@ def judge(case: Case, filters: Filters, settings: Settings | None = None) -> Ver
     asked = replace(final, pods=[_settled(pod) if _key(pod) in untouched else pod for pod in final.pods])
     refused = filters.refusals(asked, _asked(asked.pods))
     new = [r for r in refused if r.pod not in untouched or (r.pod, r.node, r.plugin) not in before]
-    return Verdict(plan, tuple(new), present, final)
+    return Verdict(plan, tuple(new), tuple(complaints), present, final)
 
 
 def settings_of(seed: int) -> Settings:
@@ -102,7 +114,7 @@ def inputs_of(case: Case) -> PlanningInputs:
 
 
 @contextmanager
-def _planning_here() -> Iterator[None]:
+def _planning_here(complaints: list[str]) -> Iterator[None]:
     """Let the optimizer run in this process: thousands of children would mostly load libraries."""
 
     def solve(inputs: PlanningInputs, effort: OptimizerSettings, report: object) -> Plan:
@@ -112,9 +124,19 @@ def _planning_here() -> Iterator[None]:
             pass
 
         wanted = Effort(effort.solver, effort.time_limit_seconds, effort.target_gap)
-        return optimize(inputs, wanted, Watch(time.monotonic, ignore))
+        plan = optimize(inputs, wanted, Watch(time.monotonic, ignore))
+        if problems := check_placement(plan, inputs):
+            # With new nodes for what was stuck a plan may well be dearer than standing still.
+            complaints.extend(problems if not inputs.fresh else ())
+            raise WrongPlan(problems[0])
+        return plan
 
-    with mock.patch.object(loop, "solve", solve):
+    def check(plan: Plan, inputs: PlanningInputs) -> tuple[str, ...]:
+        problems = check_placement(plan, inputs)
+        complaints.extend(problems)
+        return problems
+
+    with mock.patch.object(loop, "solve", solve), mock.patch.object(loop, "check_placement", check):
         yield
 
 

@@ -30,7 +30,7 @@ def filters() -> Iterator[Filters]:
 @pytest.mark.controlplane
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_the_real_filters_admit_every_pod_where_the_plan_puts_it(seed: int, filters: Filters) -> None:
-    assert [str(refusal) for refusal in judge(generate(seed, filters), filters).refusals] == []
+    assert judge(generate(seed, filters), filters).faults == []
 
 
 @pytest.mark.soak
@@ -44,7 +44,7 @@ def test_the_real_filters_admit_every_pod_of_a_hundred_plans(first: int, filters
         except SolverError as error:
             found.append(f"seed {seed}: {error}")
         else:
-            found += [f"seed {seed}: {refusal}" for refusal in verdict.refusals]
+            found += [f"seed {seed}: {fault}" for fault in verdict.faults]
     assert found == []
 
 
