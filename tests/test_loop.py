@@ -6,19 +6,24 @@ The real control plane has its own in tests/controlplane.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from planner import labels as keys
 from planner.cloud.gcp.machines import builtin_machines
+from planner.errors import WrongPlan
 from planner.kube.reader import read_snapshot
 from planner.loop import Outcome, Report, iterate, make_plan
+from planner.model.effort import Progress
 from planner.model.forecast import Forecast
-from planner.model.plan import Wait
+from planner.model.inputs import PlanningInputs
+from planner.model.plan import Plan, Wait
 from planner.model.resources import Resources
 from planner.rescheduler import CARRIED_OUT, divergence
 from planner.settings import MoveSettings, OptimizerSettings, Settings
+from planner.solving import solve
 from planner.verifier import verify
 from simulator.cloud import CloudTimes
 from simulator.embedded import embedded_extender
@@ -69,6 +74,21 @@ def test_a_roll_out_that_fits_on_new_nodes_alone_stays_where_it_is_if_those_cost
     assert plan.objective.value_nanousd_per_hour == 2 * 200_000_000
     assert plan.workloads[web.key].strategy == "pinned"
     assert "new nodes for it do not pay" in plan.workloads[web.key].reason
+
+
+def test_a_plan_with_moves_that_fails_its_check_gives_way_to_one_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(given: PlanningInputs, settings: OptimizerSettings, report: Callable[[Progress], None]) -> Plan:
+        plan = solve(given, settings, report)
+        if plan.moves:
+            raise WrongPlan("a planted fault")
+        return plan
+
+    monkeypatch.setattr("planner.loop.solve", faulty)
+    web = deployment("web", 2, max_unavailable=1)
+    cluster = snapshot([node("a"), node("b")], [web], pods_of(web, {"a": 1, "b": 1}))
+    plan = make_plan(inputs(cluster, catalogue(offering())), Settings(), lambda report: None)
+    assert [(n.state, dict(n.pods)) for n in plan.nodes] == [("keep", {web.key: 1}), ("keep", {web.key: 1})]
+    assert "a planted fault" in plan.workloads[web.key].reason
 
 
 def test_a_held_workload_with_a_forecast_leaves_the_plan_a_proof_of_its_own() -> None:

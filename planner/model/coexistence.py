@@ -35,11 +35,14 @@ MOST_SIDED = 31
 gets a node without any that it matches or that carries it."""
 
 
-def interpreted(nodes: Sequence[Node], pods: Sequence[Pod]) -> tuple[Pod, ...]:
+def interpreted(
+    nodes: Sequence[Node], pods: Sequence[Pod], templates: Mapping[str, Mapping[str, str]] | None = None
+) -> tuple[Pod, ...]:
     """Return the pods with their shares of a node, the domains that they keep, and what of their rules is not modelled.
 
     Where the present state breaks a rule (a label was changed later, or even the emptiest node holds some), the pods
-    that break it stay where they are.
+    that break it stay where they are. So does a pod of which a rule would think otherwise once it is made anew, with
+    the labels of its workload's template; `templates` has those by workload.
     """
     if all(pod.rules == PodRules() for pod in pods if not pod.finished):
         return tuple(pods)
@@ -54,12 +57,19 @@ def interpreted(nodes: Sequence[Node], pods: Sequence[Pod]) -> tuple[Pod, ...]:
         _hold_where_skewed(kind, kinds, nodes)
         _hold_where_broken(kind, kinds, by_name)
     found: dict[int, Pod] = {}
+    asked = asked_keys(pods) - _GIVEN_BY_CONTROLLERS
     for kind in kinds:
         keeps = tuple(sorted(kind.keeps))
         for pod in kind.pods:
             shares = port_shares(pod.rules) | kind.shares | clipped.get(id(pod), {})
             reasons = [*kind.reasons, *kind.reasons_on.get(pod.node or "", ())]
             node = by_name.get(pod.node or "")
+            own = (templates or {}).get(pod.workload) if node else None
+            reasons += [
+                f"its label {key}, for which a rule asks, is not that of its workload's template"
+                for key in sorted(asked if own is not None else ())
+                if pod.labels.get(key) != (own or {}).get(key)
+            ]
             reasons += [
                 f"a rule over {key}, a label that its node lacks" for key in keeps if node and key not in node.labels
             ]
@@ -70,6 +80,17 @@ def interpreted(nodes: Sequence[Node], pods: Sequence[Pod]) -> tuple[Pod, ...]:
                 unmodelled=(*pod.unmodelled, *dict.fromkeys(reasons)),
             )
     return tuple(found.get(id(pod), pod) for pod in pods)
+
+
+_GIVEN_BY_CONTROLLERS = frozenset(
+    {
+        "pod-template-hash",
+        "controller-revision-hash",
+        "statefulset.kubernetes.io/pod-name",
+        "apps.kubernetes.io/pod-index",
+    }
+)
+"""Labels of pods that no template has."""
 
 
 @dataclass(slots=True, eq=False)
@@ -111,7 +132,7 @@ def kinds_of(pods: Iterable[Pod]) -> list[Kind]:
     """Sort the pods that are not finished into kinds."""
     standing = [pod for pod in pods if not pod.finished]
     # A StatefulSet's pods each have a label of their own, which hardly any rule asks for.
-    asked = {key for rules in {pod.rules for pod in standing} for key in _asked_keys(rules)}
+    asked = asked_keys(standing)
     found: dict[tuple[str, frozenset[tuple[str, str]], PodRules], Kind] = {}
     for pod in standing:
         labels = {key: value for key, value in pod.labels.items() if key in asked}
@@ -125,11 +146,14 @@ def kinds_of(pods: Iterable[Pod]) -> list[Kind]:
     return list(found.values())
 
 
-def _asked_keys(rules: PodRules) -> Iterator[str]:
-    selectors = [term.selector for term in (*rules.affinity, *rules.anti_affinity)]
-    for selector in (*selectors, *(spread.selector for spread in rules.spreads)):
-        for requirement in selector.requirements if selector is not None else ():
-            yield requirement.key
+def asked_keys(pods: Iterable[Pod]) -> set[str]:
+    """Name the labels for which any rule of these pods asks, finished ones left out."""
+    found: set[str] = set()
+    for rules in {pod.rules for pod in pods if not pod.finished}:
+        selectors = [term.selector for term in (*rules.affinity, *rules.anti_affinity)]
+        for selector in (*selectors, *(spread.selector for spread in rules.spreads)):
+            found.update(requirement.key for requirement in (selector.requirements if selector else ()))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

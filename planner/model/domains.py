@@ -160,10 +160,13 @@ class _Board:
         self._aside: dict[tuple[Spread, NodeConstraints, str], Counter[str]] = {}
         self._against: dict[int, list[tuple[str, Kind]]] = {}
         self._counting: dict[int, list[tuple[Spread, Kind]]] = {}
+        self._leaning: dict[int, list[Kind]] = {}
+        self._settled = Counter({id(kind): kind.on.total() for kind in kinds})
 
     def add(self, kind: Kind, home: Home) -> None:
         """Let one more pod of the kind stand at home."""
         self._counts[id(kind)].update(home)
+        self._settled[id(kind)] += 1
 
     def choose(
         self, kind: Kind, pod: Pod, options: Sequence[Home], crowded: Mapping[Home, str]
@@ -175,12 +178,11 @@ class _Board:
         if not options:
             return None, f"no node or offering that admits it has the labels {', '.join(pod.keeps)}"
         best: tuple[tuple[int, int], Home] | None = None
-        reasons = []
+        rules: list[str] = []
         spreads = [s for s in kind.rules.spreads if s.topology_key != HOSTNAME]
         counts = [self._spread_counts(s, kind, pod) for s in spreads]
         for home in options:
             if home in crowded:
-                reasons.append(crowded[home])
                 continue
             at = dict(home)
             why = self._refusal(kind, at)
@@ -189,7 +191,7 @@ class _Board:
                 if count[at[spread.topology_key]] + 1 - fewest > spread.max_skew:
                     why = why or f"its spread over {spread.topology_key} with maxSkew {spread.max_skew}"
             if why := why or self._upset(kind, at):
-                reasons.append(why)
+                rules.append(why)
                 continue
             there = (
                 sum(count[at[spread.topology_key]] for spread, count in zip(spreads, counts, strict=True)),
@@ -197,7 +199,7 @@ class _Board:
             )
             if best is None or there < best[0]:
                 best = (there, home)
-        return (best[1], "") if best else (None, next(filter(None, reasons), ""))
+        return (best[1], "") if best else (None, next(filter(None, (*crowded.values(), *rules)), ""))
 
     def _refusal(self, kind: Kind, at: Mapping[str, str]) -> str:
         for term in kind.rules.anti_affinity:
@@ -208,7 +210,7 @@ class _Board:
                 return f"the required podAntiAffinity of {other.pods[0].workload} by {key}"
         sought = [other for other in self.kinds if other.sought_by(kind.rules)] if kind.rules.affinity else []
         # The first of a group that asks for its own kind may go anywhere.
-        first = kind in sought and not any(self._counts[id(other)] or other.on for other in sought)
+        first = kind in sought and not any(self._settled[id(other)] for other in sought)
         for term in kind.rules.affinity if not first else ():
             here = (term.topology_key, at.get(term.topology_key, ""))
             if term.topology_key in at and not any(self._counts[id(other)][here] for other in sought):
@@ -216,7 +218,7 @@ class _Board:
         return ""
 
     def _upset(self, kind: Kind, at: Mapping[str, str]) -> str:
-        """Name a spread of other pods that would not hold any longer where they are; "" where all go on to hold."""
+        """Name a rule of other pods that would not hold any longer where they are; "" where all go on to hold."""
         if id(kind) not in self._counting:
             self._counting[id(kind)] = [
                 (spread, other)
@@ -231,7 +233,24 @@ class _Board:
                 more = {**counts, here[1]: counts[here[1]] + 1}
                 if excess(spread, counts, here[1]) <= 0 < excess(spread, more, here[1]):
                     return f"the spread of {other.pods[0].workload} over {here[0]}, which counts it"
+        for other in self._first_of_those_that_seek(kind):
+            for term in other.rules.affinity:
+                if term.topology_key in at and not self._counts[id(other)][term.topology_key, at[term.topology_key]]:
+                    return f"the required podAffinity of {other.pods[0].workload} by {term.topology_key}"
         return ""
+
+    def _first_of_those_that_seek(self, kind: Kind) -> Iterator[Kind]:
+        """Yield the kinds of one pod that asks for this kind and stands where it does only while there is no other."""
+        if id(kind) not in self._leaning:
+            self._leaning[id(kind)] = [
+                other
+                for other in self.kinds
+                if other is not kind and kind.sought_by(other.rules) and other.sought_by(other.rules)
+            ]
+        for other in self._leaning[id(kind)]:
+            settled = sum(self._settled[id(one)] for one in self.kinds if one.sought_by(other.rules))
+            if settled == 1 and self._settled[id(other)]:
+                yield other
 
     def _matching(self, term: PodTerm) -> list[Kind]:
         if term not in self._matched:

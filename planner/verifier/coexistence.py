@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from planner.model.cluster import HOSTNAME, Pod
+from planner.model.coexistence import asked_keys
+from planner.model.disruption import pod_key
 from planner.model.machines import Offering
 from planner.model.plan import Plan
 from planner.model.scheduling import PodRules, PodTerm, Spread, Taint
@@ -42,19 +44,28 @@ class _Settled:
 class Coexistence:
     """The rules between pods on the nodes of a plan, and in the present state.
 
-    A workload's pods are taken to be alike: where they differ (a roll-out half done) the first one speaks for them.
+    A workload's pods are taken to be alike: where they differ (a roll-out half done) the first one that may move speaks
+    for those that may. A pinned one of other rules, or of other labels that a rule asks for, stands for itself.
     """
 
     def __init__(self, plan: Plan, facts: Facts) -> None:
         self._samples: dict[str, Pod] = {}
         present: dict[str, Counter[str]] = {name: Counter() for name in facts.nodes}
         bound: dict[str, Counter[str]] = {name: Counter() for name in facts.nodes}
-        for pod in sorted(facts.inputs.snapshot.pods, key=lambda p: p.name):
-            if not pod.live:
-                continue
+        pins = facts.assessment.pins
+        live = [pod for pod in facts.inputs.snapshot.pods if pod.live]
+        for pod in sorted(live, key=lambda p: (pod_key(p) in pins, p.name)):
             self._samples.setdefault(pod.workload, pod)
+        asked = asked_keys(live)
+        apart = {
+            pod_key(pod): pod
+            for pod in live
+            if pod_key(pod) in pins and _seen(pod, asked) != _seen(self._samples[pod.workload], asked)
+        }
+        self._samples |= {f"pod {key}": pod for key, pod in apart.items()}
+        for pod in live:
             if pod.node in present:
-                present[pod.node][pod.workload] += 1
+                present[pod.node][f"pod {pod_key(pod)}" if pod_key(pod) in apart else pod.workload] += 1
                 if pod.stays_with_node:
                     bound[pod.node][pod.workload] += 1
         self._ruled = any(pod.rules != PodRules() for pod in self._samples.values())
@@ -69,6 +80,9 @@ class Coexistence:
             else:
                 node = facts.nodes[planned.name]
                 pods = Counter(planned.pods) + bound[planned.name]
+                for key in apart.keys() & set(planned.pod_names):
+                    pods[apart[key].workload] -= 1
+                    pods[f"pod {key}"] += 1
                 self._then.append(_Stand(node.name, node.labels, node.taints, pods))
         self._rolled = frozenset(key for key, workload in plan.workloads.items() if workload.strategy == "rollout")
         self._now = now
@@ -92,6 +106,10 @@ class Coexistence:
 
     def _violated(self, stands: Sequence[_Stand]) -> set[str]:
         return set(_violations(stands, self._samples, _Settled(self._now, self._rolled)))
+
+
+def _seen(pod: Pod, asked: Collection[str]) -> tuple[object, ...]:
+    return pod.rules, {key: value for key, value in pod.labels.items() if key in asked}
 
 
 def _violations(stands: Sequence[_Stand], samples: Mapping[str, Pod], settled: _Settled) -> Iterator[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from planner.model.cluster import HOSTNAME, ZONE, Node, Pod
 from planner.model.coexistence import excess, interpreted, surge_hindrances
-from planner.model.domains import find_homes
+from planner.model.domains import Crowding, find_homes
 from planner.model.resources import BEARER, TARGET, WHOLE_NODE
 from planner.model.scheduling import LabelSelector, NodeConstraints, PodRules, PodTerm, Requirement, Spread, Taint
 from tests.building import deployment, node, offering, pod, pods_of
@@ -117,6 +117,17 @@ class TestShares:
         )
         assert found["db-1"].unmodelled == ()
 
+    def test_a_pod_whose_labels_are_not_its_templates_stays_where_a_rule_asks_for_them(self) -> None:
+        labels = {"app": "db", "role": "primary", "note": "old"}
+        db = app("db", on={"a1": 1, "b1": 1})
+        primary = replace(db[0], labels=labels)
+        asks_for_role = PodTerm(HOSTNAME, None, LabelSelector((Requirement("role", "In", ("primary",)),)))
+        web = app("web", PodRules(anti_affinity=(asks_for_role,)), on={"a2": 1})
+        templates = {"default/Deployment/db": {"app": "db", "note": "new"}}
+        found = {p.name: p for p in interpreted(NODES, [primary, db[1], *web], templates)}
+        reason = "its label role, for which a rule asks, is not that of its workload's template"
+        assert [found[name].unmodelled for name in ("db-0", "db-1", "web-0")] == [(reason,), (), ()]
+
 
 class TestDomains:
     def test_pods_with_a_rule_over_zones_and_those_that_it_is_about_keep_their_zones(self) -> None:
@@ -194,6 +205,34 @@ class TestDomains:
         assert pods["web-0"].unmodelled == ()
         homes = find_homes(nodes, (), list(pods.values())).homes
         assert sorted(dict(homes[f"default/web-{i}"])[ZONE] for i in (3, 4)) == ["a", "b"]
+
+    def test_no_pending_pod_upsets_the_spread_of_others_that_counts_it(self) -> None:
+        # web counts db: 2 in a, 1 in b. Two more in b make 3 - 2 <= 1; a third one would keep a new web out of b.
+        rule = PodRules(spreads=(Spread(ZONE, 1, of_any("web", "db")),))
+        to_b = NodeConstraints((("topology.kubernetes.io/zone", "b"),))
+        late = [replace(one, constraints=to_b, name=f"late-{i}") for i, one in enumerate(app("db", pending=3))]
+        pods = [*app("web", rule, {"a1": 1, "b1": 1}), *app("db", on={"a1": 1}), *late]
+        found = find_homes(NODES, (), list(told(*pods).values()))
+        assert [found.homes[f"default/late-{i}"] for i in range(2)] == [((ZONE, "b"),)] * 2
+        assert found.refused == {
+            "default/late-2": f"the spread of default/Deployment/web over {ZONE}, which counts it",
+        }
+
+    def test_pods_come_to_where_the_first_one_is_that_asks_for_them(self) -> None:
+        # web runs alone in b, as the first that matches its own affinity; db matches it as well.
+        rule = PodRules(affinity=(PodTerm(ZONE, None, of_any("web", "db")),))
+        pods = told(*app("web", rule, {"b1": 1}), *app("db", pending=2))
+        homes = find_homes(NODES, (), list(pods.values())).homes
+        assert [dict(homes[f"default/db-{i}"])[ZONE] for i in range(2)] == ["b", "a"]
+
+    def test_a_home_without_a_place_is_left_for_the_next_and_without_any_the_reason_says_why(self) -> None:
+        pods = list(told(*app("web", spread("web", 2), pending=4)).values())
+        one_in_b = Crowding(lambda pod: pod.workload, {(pods[0].workload, ((ZONE, "b"),)): (1, "b is full")})
+        found = find_homes(NODES, (), pods, one_in_b)
+        # One in b, and 1 + 2 = 3 in a.
+        assert sorted(dict(home)[ZONE] for home in found.homes.values()) == list("aaab")
+        full = Crowding(lambda pod: pod.workload, {(pods[0].workload, ((ZONE, zone),)): (0, zone) for zone in "ab"})
+        assert find_homes(NODES, (), pods, full).refused["default/web-0"] == "a"
 
     def test_no_first_node_may_come_in_a_zone_that_a_spread_does_not_count_yet(self) -> None:
         # 2 in a and 2 in b hold a maxSkew of 1 only as long as there is no empty zone c.
