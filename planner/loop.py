@@ -36,8 +36,8 @@ from planner.verifier import check_placement
 
 _log = logging.getLogger(__name__)
 
-MOST_REHEARSALS = 9
-"""How often a plan is made with new nodes for what was stuck, or with it held; at last with everything held."""
+MOST_REHEARSALS = 8
+"""How often a plan is made with new nodes for what was stuck, or with it held; after that with everything held."""
 
 LATER_SHARE = 0.5
 """Least share of the time limit that each solve after the first gets; more where the ones before left more."""
@@ -173,18 +173,20 @@ def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Repo
     """Return the cheapest plan that can be carried out stage by stage.
 
     A workload that no order of stages can move may stand on new nodes only, and the plan is made again; one that is
-    stuck even so is held where it is, then every one that still moves, at last all. That is the answer to a plan that
-    fails its check, too: to stand still is better than nothing. The bound of the first solve stays: what we choose to
-    do without is no part of the problem.
+    stuck even so is held where it is, then every one that still moves, at last all. To stand still is also the answer
+    to a plan that fails its check, and the last one to leave pending pods where they are. The bound of the first solve
+    stays: what we choose to do without is no part of the problem.
 
     Raises:
-        SolverError: the solver failed, or not even a plan without moves passed the check.
+        SolverError: the solver failed, or not even the present state passed the check.
     """
     narrowed, effort = inputs, settings.optimizer
     first: Plan | None = None
     spent = 0.0
-    for attempt in range(MOST_REHEARSALS):
-        if attempt == MOST_REHEARSALS - 1:
+    attempts = 0
+    while True:
+        attempts += 1
+        if attempts > MOST_REHEARSALS:
             narrowed = _holding(narrowed, dict.fromkeys(_movable(narrowed), "others stood in its way"))
         try:
             plan = solve(narrowed, effort, report)
@@ -201,12 +203,13 @@ def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Repo
                 return plan
             wrong = f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}"
             narrowed = _narrower(narrowed, WrongPlan(wrong))
-        elif attempt < MOST_REHEARSALS - 3:
+        elif attempts < MOST_REHEARSALS - 1:
             narrowed = _with_fresh(narrowed, stuck)
-        else:
+        elif attempts <= MOST_REHEARSALS:
             moving = (key for key, workload in plan.workloads.items() if workload.moves)
             narrowed = _holding(narrowed, dict.fromkeys(moving, "others stood in its way") | stuck)
-    raise SolverError(f"no plan could be carried out in stages: {', '.join(sorted(narrowed.held))}")
+        else:
+            raise SolverError(f"no plan could be carried out in stages: {', '.join(sorted(narrowed.held))}")
 
 
 def run(edges: Edges, settings: Settings, *, once: bool) -> Outcome:
@@ -303,17 +306,28 @@ def _with_fresh(inputs: PlanningInputs, stuck: Mapping[str, str]) -> PlanningInp
 
 
 def _narrower(inputs: PlanningInputs, error: SolverError) -> PlanningInputs:
-    """Return the inputs without new nodes for what was stuck, else without moves; raises the error if there are none.
+    """Return the inputs with less to plan: no new nodes for what was stuck, else no moves, else no pending pods.
 
     New nodes may not be had, or cost more than standing still.
+
+    Raises:
+        SolverError: the error itself, where nothing is left to do without, or no plan was found wrong.
     """
     if inputs.fresh:
         return _holding(inputs, dict.fromkeys(inputs.fresh, "new nodes for it do not pay"))
-    movable = _movable(inputs)
-    if not isinstance(error, WrongPlan) or not movable:
+    if not isinstance(error, WrongPlan):
         raise error
-    _log.warning("the plan is made again without any move: %s", error)
-    return _holding(inputs, dict.fromkeys(movable, str(error)))
+    if movable := _movable(inputs):
+        _log.warning("the plan is made again without any move: %s", error)
+        return _holding(inputs, dict.fromkeys(movable, str(error)))
+    names = {node.name for node in inputs.snapshot.nodes}
+    arriving = {id(pod) for pod in inputs.snapshot.pods if pod.node not in names and not pod.unmodelled}
+    if not arriving:
+        raise error
+    _log.warning("the plan is made again without any pending pod: %s", error)
+    why = (f"the plan with all pending pods is wrong: {error}",)
+    pods = tuple(replace(p, unmodelled=why) if id(p) in arriving else p for p in inputs.snapshot.pods)
+    return replace(inputs, snapshot=replace(inputs.snapshot, pods=pods))
 
 
 def _movable(inputs: PlanningInputs) -> set[str]:

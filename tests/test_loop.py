@@ -91,6 +91,24 @@ def test_a_plan_with_moves_that_fails_its_check_gives_way_to_one_without(monkeyp
     assert "a planted fault" in plan.workloads[web.key].reason
 
 
+def test_pending_pods_of_whose_plan_the_check_fails_stay_pending_and_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def faulty(given: PlanningInputs, settings: OptimizerSettings, report: Callable[[Progress], None]) -> Plan:
+        plan = solve(given, settings, report)
+        if not plan.unplaced:
+            raise WrongPlan("a planted fault")
+        return plan
+
+    monkeypatch.setattr("planner.loop.solve", faulty)
+    web, api = deployment("web", 1), deployment("api", 1)
+    cluster = snapshot([node("a")], [web, api], [*pods_of(web, {"a": 1}), *pods_of(api, pending=1)])
+    plan = make_plan(inputs(cluster, catalogue(offering())), Settings(), lambda report: None)
+    assert [(n.state, dict(n.pods)) for n in plan.nodes] == [("keep", {web.key: 1})]
+    assert plan.unplaced[api.key].count == 1
+    assert "a planted fault" in plan.unplaced[api.key].reason
+
+
 def test_a_held_workload_with_a_forecast_leaves_the_plan_a_proof_of_its_own() -> None:
     # web may only surge and cannot roll out: held, it also keeps its requests, which the first solve would change.
     web, api = deployment("web", 4, cpu=1000), deployment("api", 2, cpu=200, max_unavailable=1)

@@ -22,9 +22,10 @@ from planner.model.cluster import Pod
 from planner.model.disruption import pod_key
 from planner.model.effort import Effort, Progress, Watch
 from planner.model.inputs import PlanningInputs
-from planner.model.machines import Offering
+from planner.model.machines import Offering, SpotRule
 from planner.model.plan import Plan, PlannedNode
 from planner.model.resources import Resources
+from planner.model.scheduling import LabelSelector, Requirement
 from planner.rescheduler import rules_of
 from planner.settings import MoveSettings, OptimizerSettings, Settings
 from planner.verifier import check_placement
@@ -110,7 +111,11 @@ def inputs_of(case: Case) -> PlanningInputs:
         if case.pools:
             listed.write_text(yaml.safe_dump(case.pools))
             pools = read_pools(str(listed), machines)
-    return PlanningInputs(snapshot, catalogue(machines, pools, snapshot), f"s{case.seed}")
+    bought = catalogue(machines, pools, snapshot)
+    if case.spot_tiers:
+        allowed = LabelSelector((Requirement("tier", "In", case.spot_tiers),))
+        bought = replace(bought, spot=SpotRule(allowed))
+    return PlanningInputs(snapshot, bought, f"s{case.seed}")
 
 
 @contextmanager
