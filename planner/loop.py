@@ -13,6 +13,7 @@ from planner.kube.reader import read_snapshot
 from planner.leadership import Leadership
 from planner.metrics import Metrics
 from planner.model.cluster import Snapshot
+from planner.model.domains import upset_by_minimums
 from planner.model.effort import Progress
 from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.machines import Catalogue
@@ -180,7 +181,7 @@ def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Repo
     Raises:
         SolverError: the solver failed, or not even the present state passed the check.
     """
-    narrowed, effort = inputs, settings.optimizer
+    narrowed, effort = _with_upset_held(inputs), settings.optimizer
     first: Plan | None = None
     spent = 0.0
     attempts = 0
@@ -303,6 +304,13 @@ def _with_fresh(inputs: PlanningInputs, stuck: Mapping[str, str]) -> PlanningInp
     fresh = stuck.keys() - inputs.fresh
     held = {key: why for key, why in stuck.items() if key not in fresh}
     return _holding(replace(inputs, fresh=inputs.fresh | fresh), held)
+
+
+def _with_upset_held(inputs: PlanningInputs) -> PlanningInputs:
+    """Hold the workloads whose pods would not be let in again beside the nodes that pools need for their minimums."""
+    snapshot = inputs.snapshot
+    upset = upset_by_minimums(snapshot.nodes, inputs.catalogue.due(snapshot.nodes), snapshot.pods)
+    return replace(inputs, held={**upset, **inputs.held}) if upset else inputs
 
 
 def _narrower(inputs: PlanningInputs, error: SolverError) -> PlanningInputs:

@@ -16,11 +16,14 @@ from planner.cloud.gcp.machines import builtin_machines
 from planner.errors import WrongPlan
 from planner.kube.reader import read_snapshot
 from planner.loop import Outcome, Report, iterate, make_plan
+from planner.model.cluster import ZONE as ZONE_KEY
+from planner.model.coexistence import interpreted
 from planner.model.effort import Progress
 from planner.model.forecast import Forecast
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan, Wait
 from planner.model.resources import Resources
+from planner.model.scheduling import LabelSelector, PodRules, Requirement, Spread
 from planner.rescheduler import CARRIED_OUT, divergence
 from planner.settings import MoveSettings, OptimizerSettings, Settings
 from planner.solving import solve
@@ -89,6 +92,19 @@ def test_a_plan_with_moves_that_fails_its_check_gives_way_to_one_without(monkeyp
     plan = make_plan(inputs(cluster, catalogue(offering())), Settings(), lambda report: None)
     assert [(n.state, dict(n.pods)) for n in plan.nodes] == [("keep", {web.key: 1}), ("keep", {web.key: 1})]
     assert "a planted fault" in plan.workloads[web.key].reason
+
+
+def test_pods_that_a_pools_minimum_leaves_in_an_uneven_spread_stay_where_they_are() -> None:
+    # Two in a and two in b, one to a node; the pool must have a node in c. Then a new pod would have to go to c.
+    web = deployment("web", 4, max_unavailable=1)
+    rules = PodRules(spreads=(Spread(ZONE_KEY, 1, LabelSelector((Requirement("app", "In", ("web",)),))),))
+    nodes = [node(name, zone=name[0]) for name in ("a1", "a2", "b1", "b2")]
+    pods = interpreted(nodes, pods_of(web, {n.name: 1 for n in nodes}, rules=rules))
+    offers = catalogue(offering(zone="a"), offering(zone="b"), offering(zone="c", minimum=1))
+    plan = make_plan(inputs(snapshot(nodes, [web], pods), offers), Settings(), lambda report: None)
+    assert [(n.zone, n.state) for n in plan.nodes if n.state != "keep"] == [("c", "boot")]
+    assert plan.moves == 0
+    assert "its spread over topology.kubernetes.io/zone does not hold beside a node" in plan.workloads[web.key].reason
 
 
 def test_pending_pods_of_whose_plan_the_check_fails_stay_pending_and_are_named(

@@ -81,6 +81,23 @@ def find_homes(
             return replace(found, closed=closed)
 
 
+def upset_by_minimums(nodes: Sequence[Node], offerings: Sequence[Offering], pods: Sequence[Pod]) -> dict[str, str]:
+    """Return the workloads whose spread will not hold any longer in a domain that a pool's minimum opens, and why.
+
+    There is no way round: the pool must have a node there. Their pods are not sent away, but would not be let in again.
+    """
+    certain = [_Place(dict(o.labels), "", o.taints, certain=True) for o in offerings if o.minimum]
+    kinds = kinds_of(pods) if certain else []
+    existing = [_Place(node.labels, node.name, node.taints, certain=True) for node in nodes]
+    before, after = _Board(kinds, nodes, existing), _Board(kinds, nodes, [*existing, *certain])
+    found = {}
+    for (kind, spread, counts), (_, _, then) in zip(before.spreads(), after.spreads(), strict=True):
+        if any(excess(spread, counts, d) <= 0 < excess(spread, then, d) for d in before.domains_of(kind, spread)):
+            why = f"its spread over {spread.topology_key} does not hold beside a node that a pool's minimum asks for"
+            found.update(dict.fromkeys((pod.workload for pod in kind.pods), why))
+    return found
+
+
 def _homes_at(
     places: Sequence[_Place], board: _Board, nodes: Sequence[Node], crowding: Crowding | None
 ) -> tuple[Homes, set[tuple[str, str]]]:
@@ -301,19 +318,26 @@ class _Board:
     def closed(self) -> Iterator[tuple[tuple[str, str], str]]:
         """Yield the domains without a node that counts, where a first one would break the spread of pods elsewhere."""
         certain = [place for place in self._places if place.certain]
+        for kind, spread, counts in self.spreads():
+            own = self.domains_of(kind, spread)
+            existing = set(_domains(spread, kind.pods[0], certain))
+            for domain in sorted(counts.keys() - existing):
+                before = {d: n for d, n in counts.items() if d != domain and (d in existing or n)}
+                after = {**before, domain: counts[domain]}
+                if any(excess(spread, before, d) <= 0 < excess(spread, after, d) for d in own & before.keys()):
+                    key = spread.topology_key
+                    yield (key, domain), f"the spread of {kind.pods[0].workload} over {key}"
+
+    def spreads(self) -> Iterator[tuple[Kind, Spread, dict[str, int]]]:
+        """Yield each kind that stands somewhere with each of its spreads over domains, and that one's counts."""
         for kind in self.kinds:
             for spread in kind.rules.spreads:
-                key = spread.topology_key
-                own = {domain for at, domain in +self._counts[id(kind)] if at == key}
-                if key == HOSTNAME or not own:
-                    continue
-                counts = self._spread_counts(spread, kind, kind.pods[0])
-                existing = set(_domains(spread, kind.pods[0], certain))
-                for domain in sorted(counts.keys() - existing):
-                    before = {d: n for d, n in counts.items() if d != domain and (d in existing or n)}
-                    after = {**before, domain: counts[domain]}
-                    if any(excess(spread, before, d) <= 0 < excess(spread, after, d) for d in own & before.keys()):
-                        yield (key, domain), f"the spread of {kind.pods[0].workload} over {key}"
+                if spread.topology_key != HOSTNAME and self.domains_of(kind, spread):
+                    yield kind, spread, self._spread_counts(spread, kind, kind.pods[0])
+
+    def domains_of(self, kind: Kind, spread: Spread) -> set[str]:
+        """Return the domains of the spread's topology in which pods of the kind stand."""
+        return {domain for key, domain in +self._counts[id(kind)] if key == spread.topology_key}
 
 
 def _domains(spread: Spread, pod: Pod, places: Iterable[_Place]) -> list[str]:

@@ -74,7 +74,9 @@ class Movement:
             (key._replace(home=()), key.home): limit for key, limit in most.items()
         }
         crowding = Crowding(self.alike, by_home)
-        return replace(self, homes=find_homes(snapshot.nodes, self.inputs.catalogue.offerings, snapshot.pods, crowding))
+        return replace(
+            self, homes=find_homes(snapshot.nodes, self.inputs.catalogue.due(snapshot.nodes), snapshot.pods, crowding)
+        )
 
     def anywhere(self) -> Movement:
         """Return the same without homes: what a lower bound is about, since other homes might do as well."""
@@ -103,5 +105,5 @@ def movement_of(inputs: PlanningInputs) -> Movement:
         assessment=assessment,
         rollable=frozenset(k for k, m in assessment.mobility.items() if m.rollout and k in running - pinned),
         workloads={w.key: w for w in inputs.snapshot.workloads},
-        homes=find_homes(inputs.snapshot.nodes, inputs.catalogue.offerings, inputs.snapshot.pods),
+        homes=find_homes(inputs.snapshot.nodes, inputs.catalogue.due(inputs.snapshot.nodes), inputs.snapshot.pods),
     )

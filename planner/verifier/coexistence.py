@@ -84,14 +84,23 @@ class Coexistence:
                     pods[apart[key].workload] -= 1
                     pods[f"pod {key}"] += 1
                 self._then.append(_Stand(node.name, node.labels, node.taints, pods))
+        # A pool's minimum opens a domain whatever the plan does.
+        self._due = [
+            _Stand("", offering.labels, offering.taints, {})
+            for offering, _ in facts.offers.values()
+            if offering.minimum
+            and len(facts.existing(offering.pool, offering.zone)) < facts.least(offering.pool, offering.zone)
+        ]
         self._rolled = frozenset(key for key, workload in plan.workloads.items() if workload.strategy == "rollout")
         self._now = now
         self._barring: dict[OfferingKey, bool] = {}
 
     def broken(self) -> Iterator[str]:
-        """Name the rules that the plan breaks and the present state does not."""
+        """Name the rules that the plan breaks and the present state does not, be it with the nodes that pools need."""
         if self._ruled:
             before = set(_violations(self._now, self._samples, _Settled()))
+            if self._due:
+                before |= set(_violations([*self._now, *self._due], self._samples, _Settled()))
             yield from sorted(self._violated(self._then) - before)
 
     def bars(self, offering: Offering) -> bool:

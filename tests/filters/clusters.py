@@ -214,12 +214,6 @@ class _Builder:
             spec = {"taints": taints} if taints else {}
             self._add("v1", "Node", name, meta={"labels": labels}, spec=spec, status=status)
 
-        # A minimum that opens a zone may break the spread of pods that stay elsewhere, and then there is no way round.
-        inhabited = {node["metadata"]["labels"].get(ZONE) for node in self._case.of("Node")}
-        for pool in self._case.pools:
-            if not inhabited.issuperset(pool["zones"]):
-                pool.pop("min", None)
-
     def _daemonset(self, number: int) -> None:
         name = f"agent-{number}"
         labels = {"app": name, "tier": self._random.choice(_TIERS)} if self._chance(0.2) else {"app": name}
