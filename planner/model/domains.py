@@ -319,12 +319,13 @@ class _Board:
         """Yield the domains without a node that counts, where a first one would break the spread of pods elsewhere."""
         certain = [place for place in self._places if place.certain]
         for kind, spread, counts in self.spreads():
-            own = self.domains_of(kind, spread)
             existing = set(_domains(spread, kind.pods[0], certain))
+            before = {domain: counts[domain] for domain in counts.keys() & existing}
+            right = [d for d in self.domains_of(kind, spread) & before.keys() if excess(spread, before, d) <= 0]
+            opened = {domain: count for domain, count in counts.items() if domain in existing or count}
             for domain in sorted(counts.keys() - existing):
-                before = {d: n for d, n in counts.items() if d != domain and (d in existing or n)}
-                after = {**before, domain: counts[domain]}
-                if any(excess(spread, before, d) <= 0 < excess(spread, after, d) for d in own & before.keys()):
+                after = {**opened, domain: counts[domain]}
+                if any(excess(spread, after, d) > 0 for d in right):
                     key = spread.topology_key
                     yield (key, domain), f"the spread of {kind.pods[0].workload} over {key}"
 

@@ -240,6 +240,17 @@ class TestDomains:
         offers = [offering(zone=zone) for zone in "abc"]
         assert find_homes(NODES, offers, pods).closed.keys() == {(ZONE, "c")}
 
+    def test_no_two_zones_are_opened_that_together_break_a_spread(self) -> None:
+        # Three in a hold a maxSkew of 1 while a is alone; one pending pod each in b and c would leave 3 - 1 > 1.
+        rule = PodRules(spreads=(Spread(ZONE, 1, of_any("web", "db")),))
+        nodes = [NODES[0]]
+        to_b = NodeConstraints((("topology.kubernetes.io/zone", "b"),))
+        late = [replace(one, constraints=to_b) for one in app("db", pending=1)]
+        pods = list(told(*app("web", rule, {"a1": 3}, pending=1), *late, nodes=nodes).values())
+        found = find_homes(nodes, [offering(zone=zone) for zone in "abc"], pods)
+        assert found.closed.keys() == {(ZONE, "b"), (ZONE, "c")}
+        assert found.homes["default/web-3"] == ((ZONE, "a"),)
+
     def test_pods_of_an_affinity_over_zones_that_does_not_hold_stay(self) -> None:
         # Its db went to another zone: a new pod of web would not be let into a.
         found = told(*app("web", near("db"), {"a1": 1, "b1": 1}), *app("db", on={"b1": 1}))
