@@ -23,16 +23,34 @@ Home: TypeAlias = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Closure:
+    """A domain in which no node may be booted that the spread counts: with a first one it would not hold elsewhere."""
+
+    domain: tuple[str, str]
+    workload: str
+    spread: Spread
+    constraints: NodeConstraints
+
+    def __str__(self) -> str:
+        key, domain = self.domain
+        return f"a first node in {domain} would break the spread of {self.workload} over {key}"
+
+    def bars(self, labels: Mapping[str, str], taints: tuple[Taint, ...]) -> bool:
+        """Say whether a node of these labels and taints would be such a first one."""
+        key, domain = self.domain
+        return labels.get(key) == domain and self.spread.regards(self.constraints, labels, "", taints)
+
+
+@dataclass(frozen=True, slots=True)
 class Homes:
     """The home of each pod that keeps any, by "namespace/name"; or why there is none for a pending one.
 
-    A reason is "" where every rule holds in some domain, and nothing there could hold such a pod. `closed` are domains
-    in which nothing may be booted, and why: the counts of a spread rest on there being no node in them.
+    A reason is "" where every rule holds in some domain, and nothing there could hold such a pod.
     """
 
     homes: Mapping[str, Home] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
-    closed: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    closed: tuple[Closure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +86,17 @@ def find_homes(
         return Homes()
     existing = [_Place(node.labels, node.name, node.taints, certain=True) for node in nodes]
     kinds = kinds_of(pods)
-    closed: dict[tuple[str, str], str] = {}
+    closed: dict[Closure, None] = {}
     while True:
-        open_ = (o for o in offerings if o.minimum or closed.keys().isdisjoint(o.labels.items()))
+        open_ = (o for o in offerings if o.minimum or not any(c.bars(o.labels, o.taints) for c in closed))
         seen = dict.fromkeys((tuple(sorted(o.labels.items())), o.taints, o.minimum > 0) for o in open_)
         places = existing + [_Place(dict(pairs), "", taints, certain) for pairs, taints, certain in seen]
         found, taken = _homes_at(places, _Board(kinds, nodes, places), nodes, crowding)
         # A home in a domain that should have stayed closed is none; without it others may have to be closed too.
-        in_vain = found.closed.keys() & taken - closed.keys()
-        closed = {**found.closed, **closed}
+        in_vain = any(closure.domain in taken for closure in found.closed if closure not in closed)
+        closed |= dict.fromkeys(found.closed)
         if not in_vain:
-            return replace(found, closed=closed)
+            return replace(found, closed=tuple(closed))
 
 
 def upset_by_minimums(nodes: Sequence[Node], offerings: Sequence[Offering], pods: Sequence[Pod]) -> dict[str, str]:
@@ -136,7 +154,7 @@ def _homes_at(
         settled[alike, chosen] += 1
         taken.update(chosen)
         board.add(kind, chosen)
-    return Homes(homes, refused, dict(board.closed())), taken
+    return Homes(homes, refused, tuple(board.closed())), taken
 
 
 def _turn(waiting: tuple[Kind, Pod]) -> tuple[bool, bool, str, str]:
@@ -315,7 +333,7 @@ class _Board:
             self._aside[about] = found
         return self._aside[about]
 
-    def closed(self) -> Iterator[tuple[tuple[str, str], str]]:
+    def closed(self) -> Iterator[Closure]:
         """Yield the domains without a node that counts, where a first one would break the spread of pods elsewhere."""
         certain = [place for place in self._places if place.certain]
         for kind, spread, counts in self.spreads():
@@ -326,8 +344,8 @@ class _Board:
             for domain in sorted(counts.keys() - existing):
                 after = {**opened, domain: counts[domain]}
                 if any(excess(spread, after, d) > 0 for d in right):
-                    key = spread.topology_key
-                    yield (key, domain), f"the spread of {kind.pods[0].workload} over {key}"
+                    sample = kind.pods[0]
+                    yield Closure((spread.topology_key, domain), sample.workload, spread, sample.constraints)
 
     def spreads(self) -> Iterator[tuple[Kind, Spread, dict[str, int]]]:
         """Yield each kind that stands somewhere with each of its spreads over domains, and that one's counts."""

@@ -90,8 +90,7 @@ class Movement:
 
     def shut(self, offering: Offering) -> str:
         """Say why nothing may be booted in a domain of the offering; "" where it may."""
-        found = ((pair, why) for pair, why in self.homes.closed.items() if pair in offering.labels.items())
-        return next((f"a first node in {domain} would break {why}" for (_, domain), why in found), "")
+        return next((str(c) for c in self.homes.closed if c.bars(offering.labels, offering.taints)), "")
 
 
 def movement_of(inputs: PlanningInputs) -> Movement:

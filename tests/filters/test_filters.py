@@ -31,7 +31,7 @@ def filters() -> Iterator[Filters]:
 
 
 @pytest.mark.controlplane
-@pytest.mark.parametrize("seed", (*range(SEEDS), *REFUSED_ONCE))
+@pytest.mark.parametrize("seed", [*range(SEEDS), *REFUSED_ONCE])
 def test_the_real_filters_admit_every_pod_where_the_plan_puts_it(seed: int, filters: Filters) -> None:
     assert judge(generate(seed, filters), filters).faults == []
 

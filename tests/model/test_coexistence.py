@@ -161,7 +161,8 @@ class TestDomains:
     def test_no_first_node_that_counts_may_come_beside_those_that_do_not(self) -> None:
         nodes = [NODES[0], replace(NODES[2], taints=(Taint("spoilt", "", "NoSchedule"),))]
         pods = list(told(*app("web", spread("web", honors_taints=True), {"a1": 2}), nodes=nodes).values())
-        assert find_homes(nodes, [offering(zone=zone) for zone in "ab"], pods).closed.keys() == {(ZONE, "b")}
+        found = find_homes(nodes, [offering(zone=zone) for zone in "ab"], pods)
+        assert [closure.domain for closure in found.closed] == [(ZONE, "b")]
 
     def test_a_spread_counts_the_zones_that_only_the_volume_of_its_pod_excludes(self) -> None:
         # Two stand in a, where the third one's volume is: 2 + 1 - 0 pods of b exceed a maxSkew of 2.
@@ -238,7 +239,12 @@ class TestDomains:
         # 2 in a and 2 in b hold a maxSkew of 1 only as long as there is no empty zone c.
         pods = list(told(*app("web", spread("web"), {"a1": 2, "b1": 2})).values())
         offers = [offering(zone=zone) for zone in "abc"]
-        assert find_homes(NODES, offers, pods).closed.keys() == {(ZONE, "c")}
+        (closure,) = find_homes(NODES, offers, pods).closed
+        assert closure.domain == (ZONE, "c")
+        assert closure.bars(offering(zone="c").labels, ())
+        # A node that the spread does not count opens no zone for it.
+        aside = NodeConstraints((("disk", "ssd"),))
+        assert not replace(closure, constraints=aside).bars(offering(zone="c").labels, ())
 
     def test_no_two_zones_are_opened_that_together_break_a_spread(self) -> None:
         # Three in a hold a maxSkew of 1 while a is alone; one pending pod each in b and c would leave 3 - 1 > 1.
@@ -248,7 +254,7 @@ class TestDomains:
         late = [replace(one, constraints=to_b) for one in app("db", pending=1)]
         pods = list(told(*app("web", rule, {"a1": 3}, pending=1), *late, nodes=nodes).values())
         found = find_homes(nodes, [offering(zone=zone) for zone in "abc"], pods)
-        assert found.closed.keys() == {(ZONE, "b"), (ZONE, "c")}
+        assert [closure.domain for closure in found.closed] == [(ZONE, "b"), (ZONE, "c")]
         assert found.homes["default/web-3"] == ((ZONE, "a"),)
 
     def test_pods_of_an_affinity_over_zones_that_does_not_hold_stay(self) -> None:
