@@ -15,7 +15,7 @@ from planner.kube.objects import (
     Selector,
 )
 from planner.kube.objects import PodTerm as ObjectTerm
-from planner.model.cluster import Container
+from planner.model.cluster import HOSTNAME, Container
 from planner.model.resources import Resources
 from planner.model.scheduling import (
     LabelSelector,
@@ -189,6 +189,8 @@ def rules(spec: PodSpec, namespace: str, labels: Mapping[str, str]) -> PodRules:
     near = affinity.pod_affinity.required or () if affinity and affinity.pod_affinity else ()
     apart = affinity.pod_anti_affinity.required or () if affinity and affinity.pod_anti_affinity else ()
     sidecars = (c for c in spec.init_containers or () if c.restart_policy == "Always")
+    spreads = [s for s in spec.topology_spread_constraints or () if s.when_unsatisfiable != "ScheduleAnyway"]
+    keys = dict.fromkeys(spread.topology_key for spread in spreads if spread.topology_key != HOSTNAME)
     # As kube-scheduler counts them. Source: pkg/scheduler/util/utils.go, GetHostPorts.
     ports = {
         (port.protocol or "TCP", taken)
@@ -207,9 +209,9 @@ def rules(spec: PodSpec, namespace: str, labels: Mapping[str, str]) -> PodRules:
                 min_domains=spread.min_domains or 1,
                 honors_affinity=spread.node_affinity_policy != "Ignore",
                 honors_taints=spread.node_taints_policy == "Honor",
+                beside=tuple(key for key in keys if key != spread.topology_key),
             )
-            for spread in spec.topology_spread_constraints or ()
-            if spread.when_unsatisfiable != "ScheduleAnyway"
+            for spread in spreads
         ),
         host_ports=tuple(sorted(ports)),
     )
