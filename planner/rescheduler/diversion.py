@@ -7,8 +7,9 @@ of them is where, and a pod that stays is no move at all.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from planner.model.cluster import Pod
 from planner.model.inputs import ChangePrices
@@ -19,15 +20,22 @@ Wanted = dict[str, int]
 """How many pods of a workload the plan wants on each node."""
 
 
-def diversions(stuck: Iterable[Mover], room: Room) -> dict[str, Wanted]:
+Admits = Callable[[Pod, str], bool]
+"""Whether a pod may come to a node of the plan as far as neither room nor its own constraints decide."""
+
+
+def diversions(stuck: Iterable[Mover], room: Room, admits: Admits) -> dict[str, Wanted]:
     """Return what to want of each of these workloads instead, for those that something else is possible for.
 
     `room` is what is free where nothing moves any more; it is set aside for what is diverted.
     """
     found = {}
     for mover in stuck:
+        if mover.coming:
+            # Where its pods without a node are expected was decided before.
+            continue
         find = _for_rollout if mover.planned.strategy == "rollout" else _for_evictions
-        wanted = find(mover, room)
+        wanted = find(mover, room, admits)
         if wanted != mover.wanted:
             found[mover.key] = wanted
     return found
@@ -53,7 +61,7 @@ def diverted(plan: Plan, wanted: Mapping[str, Wanted], here: Mapping[str, Counte
     return replace(plan, nodes=tuple(nodes), workloads=workloads, objective=objective)
 
 
-def _for_evictions(mover: Mover, room: Room) -> Wanted:
+def _for_evictions(mover: Mover, room: Room, admits: Admits) -> Wanted:
     """Let each pod that cannot go stay where its node stays, or go where there is room."""
     wanted, here = dict(mover.wanted), mover.here
     for pod in mover.misplaced:
@@ -62,7 +70,7 @@ def _for_evictions(mover: Mover, room: Room) -> Wanted:
         given_up = next((node for node in missing if room.suits(pod, node)), None)
         if given_up is None:
             continue
-        target = pod.node if pod.node in room.free else _elsewhere(pod, room)
+        target = pod.node if pod.node in room.free else _elsewhere(pod, room, admits)
         if target is not None and target != pod.node:
             room.promise(target, mover.planned.requests)
             here[target] += 1
@@ -73,7 +81,7 @@ def _for_evictions(mover: Mover, room: Room) -> Wanted:
     return {node: count for node, count in wanted.items() if count}
 
 
-def _for_rollout(mover: Mover, room: Room) -> Wanted:
+def _for_rollout(mover: Mover, room: Room, admits: Admits) -> Wanted:
     """Let the new pods that do not fit beside the old ones go where there is room."""
     wanted, requests = dict(mover.wanted), mover.planned.requests
     surplus: list[Pod] = []
@@ -85,7 +93,7 @@ def _for_rollout(mover: Mover, room: Room) -> Wanted:
         # What keeps to a domain keeps to that of the node for which it was meant.
         surplus += [replace(sample, node=node)] * (count - wanted[node])
     for pod in surplus:
-        target = _elsewhere(pod, room)
+        target = _elsewhere(pod, room, admits)
         if target is None:
             return dict(mover.wanted)
         room.promise(target, requests)
@@ -93,6 +101,7 @@ def _for_rollout(mover: Mover, room: Room) -> Wanted:
     return {node: count for node, count in wanted.items() if count}
 
 
-def _elsewhere(pod: Pod, room: Room) -> str | None:
+def _elsewhere(pod: Pod, room: Room, admits: Admits) -> str | None:
     """Return a node with room for the pod, if possible room that nobody waits for."""
-    return room.place(pod) or room.place(pod, claimed_too=True)
+    fits = partial(admits, pod)
+    return room.place(pod, fits) or room.place(pod, fits, claimed_too=True)

@@ -81,14 +81,14 @@ class Room:
     def holds(self, node: str, requests: Resources) -> bool:
         return node in self.free and requests.fits_in(self.free[node] - self.claimed[node])
 
-    def place(self, pod: Pod, *, claimed_too: bool = False) -> str | None:
+    def place(self, pod: Pod, admits: Callable[[str], bool] | None = None, *, claimed_too: bool = False) -> str | None:
         """Return a node with room for the pod that its constraints admit, in the domains that it keeps; or None.
 
-        Room that others have claimed counts only with `claimed_too`.
+        `admits` says what else must hold. Room that others have claimed counts only with `claimed_too`.
         """
         holds = self.would_hold if claimed_too else self.holds
         for name in self.free:
-            if not holds(name, pod.requests):
+            if not holds(name, pod.requests) or (admits is not None and not admits(name)):
                 continue
             if pod.constraints.tolerate(self._nodes[name].taints) and self.suits(pod, name):
                 return name

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from planner.model.cluster import Node, Snapshot
-from planner.model.disruption import Mobility, mobilities
+from planner.model.disruption import Mobility, mobilities, planned_pods
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Catalogue, Offering
 from planner.model.plan import Plan, PlanRecord
@@ -47,6 +48,7 @@ class Rehearsal:
             if (mobility := allowed.get(mover.key)) is not None and mobility.evictable > mover.unavailable:
                 # How many go at once decides how long it takes, and not whether there is room for each in its turn.
                 allowed[mover.key] = replace(mobility, evictable=mobility.evictable + len(mover.pods))
+        _promise_pending(plan, inputs.snapshot, {mover.key for mover in movers}, room)
         return cls(tuple(movers), room, allowed, MisplacedPods(record))
 
     def wanting(self, wanted: Mapping[str, dict[str, int]]) -> Rehearsal:
@@ -91,6 +93,17 @@ class Ending:
     stuck: dict[str, str]
     movers: tuple[Mover, ...]
     room: Room
+
+
+def _promise_pending(plan: Plan, snapshot: Snapshot, moving: set[str], room: Room) -> None:
+    """Set room aside for pods that the plan gives a first place, of workloads that it does not move."""
+    here = Counter((pod.workload, pod.node) for pod in planned_pods(snapshot))
+    shares = {pod.workload: pod.requests.shares for pod in snapshot.pods}
+    for node in plan.nodes:
+        for key, count in node.pods.items():
+            if key not in moving and count > here[key, node.name]:
+                requests = plan.workloads[key].requests.with_shares(shares.get(key, ()))
+                room.promise(node.name, requests * (count - here[key, node.name]))
 
 
 def _after(moves: Moves, movers: list[Mover], room: Room) -> list[Mover]:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
+from planner.model.cluster import Pod
 from planner.model.disruption import planned_pods
 from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.plan import Plan
@@ -66,7 +67,7 @@ def staged(plan: Plan, inputs: PlanningInputs, left: Callable[[], float]) -> tup
                 evicted = _evicting(plan, key, here[key], inputs.prices)
             order.insert(0 if evicted is plan else len(order), key)
             plan = evicted
-    return _with_diversions(*best, rehearsal, here, inputs.prices, left)
+    return _with_diversions(*best, rehearsal, here, inputs, left)
 
 
 def _with_diversions(
@@ -74,22 +75,27 @@ def _with_diversions(
     stuck: dict[str, str],
     rehearsal: Rehearsal,
     here: Mapping[str, Counter[str]],
-    prices: ChangePrices,
+    inputs: PlanningInputs,
     left: Callable[[], float],
 ) -> tuple[Plan, dict[str, str]]:
     """Let pods that are stuck stay, or go to other nodes of the plan, until all that still move can."""
     best, trial = (plan, stuck), plan
+    on_spot = {node.name for node in plan.nodes if node.capacity_type == "spot"}
+
+    def admits(pod: Pod, node: str) -> bool:
+        return node not in on_spot or not inputs.catalogue.spot.bars(pod)
+
     for _ in range(MOST_DIVERSIONS):
         if not best[1] or left() <= 0:
             break
         for key in stuck:
             if rehearsal.evictable(key):
-                trial = _evicting(trial, key, here[key], prices)
+                trial = _evicting(trial, key, here[key], inputs.prices)
         ending = rehearsal.play(trial)
-        wanted = diversions((mover for mover in ending.movers if mover.key in ending.stuck), ending.room)
+        wanted = diversions((mover for mover in ending.movers if mover.key in ending.stuck), ending.room, admits)
         if ending.stuck and not wanted:
             break
-        trial = diverted(trial, wanted, here, prices)
+        trial = diverted(trial, wanted, here, inputs.prices)
         rehearsal = rehearsal.wanting(wanted)
         stuck = rehearsal.stuck(trial)
         if _stuck_pods(trial, stuck) < _stuck_pods(*best):
