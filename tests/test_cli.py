@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from planner.model.plan_json import encode_plan
 from planner.model.resources import Resources
 from planner.settings import Settings
 from tests.kube.server import Answer, Server, kubeconfig
+from tests.test_usage import FakePrometheus, matrix, measured, serving
 
 DATA = Path(__file__).parent / "data"
 ROOT = Path(__file__).parent.parent
@@ -455,9 +457,8 @@ class TestLiveClusters:
         assert json.loads(capsysbinary.readouterr().out)["cost_usd_per_hour"] == 0.134
         assert {method for method, *_ in server.requests} == {"GET"}
 
-    def test_without_a_cloud_the_loop_recommends_from_a_table_and_writes_lease_plan_and_event(
-        self, server: Server, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def keeping(self, server: Server) -> dict[str, bytes]:
+        """Let the server have the dump's objects and keep what is written, by its path; return what is kept."""
         stored: dict[str, bytes] = {}
 
         def answer(method: str, path: str, _: dict[str, str]) -> Answer:
@@ -472,6 +473,12 @@ class TestLiveClusters:
             return (200, stored[path], {}) if path in stored else (404, missing, {})
 
         server.answer = answer
+        return stored
+
+    def test_without_a_cloud_the_loop_recommends_from_a_table_and_writes_lease_plan_and_event(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stored = self.keeping(server)
         monkeypatch.setenv("KINEMA_CLOUD_MACHINES", MACHINES)
         monkeypatch.setenv("KINEMA_METRICS_PORT", "0")
         done = run("run", "--once")
@@ -486,6 +493,26 @@ class TestLiveClusters:
         assert (record.mode, record.phase) == ("recommend", "done")
         # Three m4 at 0.134 become one, as in `kinema plan`.
         assert record.plan.cost_nanousd_per_hour == 134_000_000
+
+    def test_within_a_window_the_loop_reads_what_pods_use_although_requests_stay(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stored = self.keeping(server)
+        monkeypatch.setenv("KINEMA_CLOUD_MACHINES", MACHINES)
+        monkeypatch.setenv("KINEMA_METRICS_PORT", "0")
+        always = "[{name: always, when: Mon-Sun 00:00-24:00 UTC, cpu_utilization_cap: 0.4}]"
+        monkeypatch.setenv("KINEMA_OBJECTIVE_WINDOWS", always)
+        times = [time.time() - 300 * i for i in range(24)]
+        flat = tuple((at, "0.45") for at in sorted(times))
+        with serving(FakePrometheus({"cpu": matrix(measured("web-6d5f-0", *flat, namespace="shop"))})) as prometheus:
+            monkeypatch.setenv("KINEMA_PREDICTOR_PROMETHEUS_URL", prometheus.url)
+            done = run("run", "--once")
+        assert done.returncode == 0, done.stderr
+        assert b"(cost under cpu utilization <= 0.4, window always): 0.402 -> 0.201 $/h" in done.stderr
+        cap = decode_record(stored["/api/v1/namespaces/kube-system/configmaps/kinema-plan"]).plan.objective.cap
+        assert cap is not None
+        # The agent is not measured, so that it counts with its request.
+        assert cap.usage_millicores == {"kube-system/DaemonSet/agent": 100, "shop/Deployment/web": 450}
 
     @pytest.mark.parametrize(("table", "says"), [("/absent", "/absent: cannot be read: "), (DUMP, f"{DUMP}: line 1: ")])
     def test_a_table_that_cannot_be_read_ends_the_loop_before_it_asks_the_cluster(
