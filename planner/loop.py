@@ -20,7 +20,7 @@ from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.machines import Catalogue
 from planner.model.plan import Decision, Plan, PlanRecord, SavePlan, Step, Wait
 from planner.model.resources import Resources
-from planner.model.utilization import cap_on
+from planner.model.utilization import cap_on, excess_millicores
 from planner.observer import instabilities
 from planner.ports import Clock, Cloud, Kubernetes, Usage
 from planner.predictor import predict, predict_cpu
@@ -322,9 +322,10 @@ def _executor(edges: Edges, settings: Settings) -> Executor:
     )
 
 
-def _merit(plan: Plan) -> tuple[int, int]:
-    """Return what plans are compared by: pods without a place, then the value."""
-    return sum(left_out.count for left_out in plan.unplaced.values()), plan.objective.value_nanousd_per_hour
+def _merit(plan: Plan) -> tuple[int, int, int]:
+    """Return what plans are compared by: pods without a place, millicores above the cap, then the value."""
+    left_out = sum(left_out.count for left_out in plan.unplaced.values())
+    return left_out, excess_millicores(plan, allowed=False), plan.objective.value_nanousd_per_hour
 
 
 def _narrower(inputs: PlanningInputs, stuck: Mapping[str, str]) -> Iterator[PlanningInputs]:

@@ -94,6 +94,19 @@ def test_a_held_workload_that_keeps_its_node_above_the_cap_has_a_proof_that_allo
     assert verify(plan, replace(given, held=held), 60.0, time.monotonic).problems == ()
 
 
+def test_new_nodes_that_relieve_a_node_are_better_than_holding_it_above_the_cap() -> None:
+    # As above, but with m4 on offer: holding web costs nothing and leaves "a" at 3.2 of 2.8 CPU; new nodes relieve it.
+    web, api = deployment("web", 4, cpu=900), deployment("api", 2, cpu=200, max_unavailable=1)
+    cluster = snapshot([node("a"), node("b")], [web, api], pods_of(web, {"a": 4}) + pods_of(api, {"b": 2}))
+    given = capped(inputs(cluster, catalogue(offering())), 700, web=800, api=100)
+    plan = make_plan(given, Settings(), lambda report: None)
+    assert plan.objective.cap is not None
+    assert plan.objective.cap.allowed_millicores == {}
+    assert plan.workloads[web.key].strategy == "rollout"
+    assert max(n.predicted_cpu_millicores or 0 for n in plan.nodes) <= 2800
+    assert verify(plan, given, 60.0, time.monotonic).problems == ()
+
+
 class Busy:
     """Every pod of web uses one CPU, now and in the hours before."""
 

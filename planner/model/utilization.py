@@ -9,6 +9,7 @@ from functools import cache
 from planner.model.cap import CpuCap
 from planner.model.cluster import Snapshot
 from planner.model.machines import Catalogue
+from planner.model.plan import Plan, PlannedNode
 from planner.model.resources import Resources
 
 
@@ -65,3 +66,29 @@ def under_cap(snapshot: Snapshot, catalogue: Catalogue, cap: CpuCap) -> tuple[Sn
         replace(snapshot, nodes=tuple(nodes), pods=pods, daemonsets=daemonsets),
         replace(catalogue, offerings=tuple(offerings)),
     )
+
+
+def holding(node: PlannedNode, pods: Mapping[str, int], cap: CpuCap | None) -> PlannedNode:
+    """Return the node with these pods by workload instead, and what they will use."""
+    changed = replace(node, pods=pods)
+    if cap is None or node.predicted_cpu_millicores is None:
+        return changed
+    usage = cap.usage_millicores
+    more = sum((pods.get(key, 0) - node.pods.get(key, 0)) * usage.get(key, 0) for key in pods.keys() | node.pods.keys())
+    return replace(changed, predicted_cpu_millicores=node.predicted_cpu_millicores + more)
+
+
+def excess_millicores(plan: Plan, *, allowed: bool) -> int:
+    """Return what the nodes of the plan will use beyond the cap, or beyond what each is `allowed`; 0 without a cap.
+
+    Frozen nodes are no part of the plan.
+    """
+    cap = plan.objective.cap
+    if cap is None:
+        return 0
+    total = 0
+    for node in plan.nodes:
+        cpu = node.allocatable.cpu_millicores
+        limit = cap.limit_millicores(node.name, cpu) if allowed else cap.room_millicores(cpu)
+        total += 0 if node.frozen else max(0, (node.predicted_cpu_millicores or 0) - limit)
+    return total

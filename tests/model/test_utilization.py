@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from planner.model.cap import CpuCap, objective_name
-from planner.model.utilization import cap_on, predicted_usage, rounded_up, under_cap
+from planner.model.plan import Objective, Plan, PlannedNode
+from planner.model.utilization import (
+    cap_on,
+    excess_millicores,
+    holding,
+    predicted_usage,
+    rounded_up,
+    under_cap,
+)
 from tests.building import (
     catalogue,
     daemonset,
@@ -77,3 +87,30 @@ def test_predicted_cpu_is_counted_as_other_amounts_and_can_be_taken_away() -> No
 def test_objectives_are_named_by_their_cap() -> None:
     assert objective_name(None) == "cost"
     assert objective_name(cap_on(snapshot(), 725, "day", {})) == "cost under cpu utilization <= 0.725"
+
+
+def test_pods_that_are_put_elsewhere_take_their_use_along() -> None:
+    cap = CpuCap(700, "day", {WEB: 300, API: 100}, {"b": 3000})
+    before = PlannedNode(
+        "a", "keep", "p", "m4", "z", "on-demand", 1, resources(4000), {WEB: 2}, predicted_cpu_millicores=700
+    )
+    # The other 100m are those of a DaemonSet. - 2 x 300 + 300 + 5 x 100
+    after = holding(before, {WEB: 1, API: 5}, cap)
+    assert (after.pods, after.predicted_cpu_millicores) == ({WEB: 1, API: 5}, 900)
+    assert holding(before, {WEB: 1}, None) == replace(before, pods={WEB: 1})
+
+
+def test_what_nodes_use_beyond_the_cap_counts_but_for_frozen_ones_and_what_is_allowed() -> None:
+    cap = CpuCap(700, "day", {}, {"b": 3000})
+
+    def using(name: str, millicores: int, frozen: bool = False) -> PlannedNode:
+        node = PlannedNode(name, "keep", "p", "m4", "z", "on-demand", 1, resources(4000), {}, frozen=frozen)
+        return replace(node, predicted_cpu_millicores=millicores)
+
+    nodes = (using("a", 2850), using("b", 3010), using("c", 2800), using("d", 4000, frozen=True))
+    objective = Objective("", 0, 0, 0, 0, "feasible", 24, 0, 0, cap)
+    plan = Plan("it-1", objective, 0, 0, nodes, {})
+    # 0.7 x 4000 = 2800
+    assert excess_millicores(plan, allowed=False) == 50 + 210
+    assert excess_millicores(plan, allowed=True) == 50 + 10
+    assert excess_millicores(replace(plan, objective=replace(objective, cap=None)), allowed=False) == 0
