@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal
 
 from planner.errors import KinemaError, SolverError
@@ -15,7 +16,7 @@ from planner.leadership import Leadership
 from planner.metrics import Metrics
 from planner.model.cluster import Snapshot
 from planner.model.disruption import planned_pods
-from planner.model.effort import Progress
+from planner.model.effort import Progress, never
 from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.machines import Catalogue
 from planner.model.plan import Decision, Plan, PlanRecord, SavePlan, Step, Wait
@@ -53,6 +54,9 @@ REHEARSAL_SHARE = 0.1
 
 LEAST_SECONDS = 1.0
 """What each solve gets in any case."""
+
+MOST_OVERDUE = 2
+"""How often what is stuck is held after the time is over, before everything is."""
 
 NANO = 10**9
 
@@ -94,7 +98,7 @@ class Edges:
     metrics: Metrics
     report: Callable[[Report], None]
     steering_problem: Callable[[], str] = lambda: ""
-    stopping: Callable[[], bool] = lambda: False
+    stopping: Callable[[], bool] = never
 
     def snapshot(self) -> Snapshot:
         """Read the whole cluster and the cloud's machines, or raise."""
@@ -134,7 +138,10 @@ def iterate(edges: Edges, settings: Settings) -> Outcome:
         cap=None if window is None else cap_on(snapshot, window.cap_permille, window.name, measured),
     )
     with edges.metrics.stage_seconds.labels("optimize").time():
-        plan = make_plan(inputs, settings, edges.report)
+        plan = make_plan(inputs, settings, edges.report, edges.stopping)
+    if edges.stopping():
+        # The plan was made in a hurry, and nobody is left to carry it out.
+        return "interrupted"
     _measure_plan(edges.metrics, plan)
     edges.report(plan)
     current = edges.snapshot()
@@ -189,9 +196,10 @@ def make_plan(
     inputs: PlanningInputs,
     settings: Settings,
     report: Callable[[Report], None],
+    hurried: Callable[[], bool] = never,
     now: Callable[[], float] = time.monotonic,
 ) -> Plan:
-    """Return the cheapest plan that can be carried out stage by stage.
+    """Return the cheapest plan that can be carried out stage by stage; the best so far once `hurried` says so.
 
     Workloads that no order of stages can move may stand on new nodes only, or are held where they are, whatever is
     cheaper, and the plan is made again; at last every one that still moves is held. The bound of the first solve
@@ -204,14 +212,16 @@ def make_plan(
     end = now() + limit
 
     def solved(given: PlanningInputs, seconds: float) -> Plan:
-        return solve(given, replace(settings.optimizer, time_limit_seconds=max(LEAST_SECONDS, seconds)), report)
+        return solve(
+            given, replace(settings.optimizer, time_limit_seconds=max(LEAST_SECONDS, seconds)), report, hurried
+        )
 
     def left_until(then: float) -> Callable[[], float]:
         return lambda: then - now()
 
     moving = any(pod.node is not None for pod in planned_pods(inputs.snapshot))
     first = plan = solved(inputs, limit * (FIRST_SHARE if moving else 1.0))
-    narrowed = inputs
+    narrowed, overdue = inputs, 0
     for attempt in range(MOST_REHEARSALS):
         plan, stuck = staged(
             _with_bound_of(plan, first), narrowed, left_until(max(end, now() + REHEARSAL_SHARE * limit))
@@ -221,8 +231,11 @@ def make_plan(
                 raise SolverError(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
             return plan
         trials: list[tuple[Plan, PlanningInputs]] = []
-        if attempt < MOST_REHEARSALS - 2 and now() < end:
-            for narrower in _narrower(replace(narrowed, start=plan), stuck):
+        over = hurried() or now() >= end
+        overdue += over
+        if attempt < MOST_REHEARSALS - 2 and overdue <= MOST_OVERDUE:
+            narrower_ones = _narrower(replace(narrowed, start=plan), stuck)
+            for narrower in islice(narrower_ones, 1) if over else narrower_ones:
                 try:
                     trials.append((solved(narrower, (end - now()) * LATER_SHARE), narrower))
                 except SolverError as error:

@@ -16,6 +16,7 @@ from planner.cloud.gcp.machines import builtin_machines
 from planner.kube.reader import read_snapshot
 from planner.loop import Outcome, Report, iterate, make_plan
 from planner.model.cluster import Snapshot
+from planner.model.effort import Progress
 from planner.model.forecast import Forecast, Sample, UsageSeries
 from planner.model.plan import Plan, Wait
 from planner.model.resources import Resources
@@ -61,6 +62,30 @@ def test_a_roll_out_for_which_there_is_no_room_and_no_new_node_stays_where_it_is
     assert [n.state for n in plan.nodes] == ["keep", "keep"]
     assert plan.workloads[web.key].strategy == "pinned"
     assert "no order of stages could move it" in plan.workloads[web.key].reason
+
+
+def test_a_plan_in_a_hurry_holds_what_cannot_be_moved_instead_of_asking_for_new_nodes() -> None:
+    # The cluster of the first test here, of which the plan with a new node would need another solve with time.
+    web = deployment("web", 4, cpu=1000)
+    cluster = snapshot([node("a"), node("b")], [web], pods_of(web, {"a": 2, "b": 2}))
+    plan = make_plan(inputs(cluster, catalogue(offering())), Settings(), lambda report: None, lambda: True)
+    assert [(n.state, dict(n.pods)) for n in plan.nodes] == [("keep", {web.key: 2}), ("keep", {web.key: 2})]
+    assert "no order of stages could move it" in plan.workloads[web.key].reason
+    assert plan.objective.value_nanousd_per_hour == 2 * 200_000_000
+
+
+def test_a_planner_that_is_asked_to_stop_while_it_plans_carries_nothing_out() -> None:
+    world = badly_placed()
+    told: list[Report] = []
+    asked = {"stop": False}
+
+    def note(report: Report) -> None:
+        told.append(report)
+        asked["stop"] |= isinstance(report, Progress)
+
+    assert iterate(edges_of(world, note, stopping=lambda: asked["stop"]), APPLY) == "interrupted"
+    assert all(isinstance(report, Progress) for report in told)
+    assert read_snapshot(world.kubernetes, world.cloud, world.clock).record is None
 
 
 def test_a_held_workload_with_a_forecast_leaves_the_plan_a_proof_of_its_own() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from planner.optimizer.constraints import IntArray
-from planner.optimizer.master import Limits, Program, Solver
+from planner.optimizer.master import HIGHEST_PRICE, Limits, Program, Solver, highest_row_prices
 from planner.optimizer.pricing import FloatArray
 from planner.optimizer.problem import Problem
 
@@ -147,9 +147,16 @@ def fluid(problem: Problem, classes: IntArray, solver: Solver, seconds: float, f
         ]
     )
     answer = solver.solve(Program(costs / unit, sparse.vstack(blocks).tocsr(), rhs, integer=False), Limits(seconds))
-    if answer.status == "none" or answer.duals.size != rhs.size or not np.isfinite(answer.duals).all():
+    if answer.status == "none" or answer.duals.size != rhs.size or answer.values.size != costs.size:
         return None
-    duals = np.maximum(answer.duals, 0.0) * unit
+    if not (np.isfinite(answer.duals).all() and np.isfinite(answer.values).all()):
+        return None
+    # What a solver says is cut to what it can be: a pod is worth no more than what it costs to leave it out.
+    highest = np.full(rhs.size, HIGHEST_PRICE / unit)
+    highest[:groups] = _UNPLACED * dearest / unit
+    highest[rhs.size - len(pools) :] = highest_row_prices(problem)[pools] / unit
+    duals = np.clip(answer.duals, 0.0, highest) * unit
+    values = np.clip(answer.values, 0.0, float(problem.counts.sum() + problem.limits.sum()))
     rows = np.array([_whole_cost(problem, row.coefficients) if row.kind == "kept" else 0.0 for row in problem.rows])
     rows[pools] = duals[duals.size - len(pools) :]
     limits = np.zeros(len(problem.classes))
@@ -160,8 +167,8 @@ def fluid(problem: Problem, classes: IntArray, solver: Solver, seconds: float, f
         # What such a node is worth: its cost is in the price of its row.
         limits[kinds.members[kind]] += kinds.cost[kind] - price
     shares = np.zeros((count, groups))
-    np.add.at(shares, (k_of, g_of), np.maximum(answer.values[pods], 0.0))
-    return Fluid(duals[:groups], rows, limits, kinds.members, np.maximum(answer.values[nodes], 0.0), shares)
+    np.add.at(shares, (k_of, g_of), values[pods])
+    return Fluid(duals[:groups], rows, limits, kinds.members, values[nodes], shares)
 
 
 def _whole_cost(problem: Problem, kept: IntArray) -> float:

@@ -247,11 +247,15 @@ class _Race:
         self._least = math.inf
 
     def left(self, share: float = 1.0) -> float:
-        """Return the seconds that remain of this share of the time for the plan."""
+        """Return the seconds that remain of this share of the time for the plan; none once it is wanted at once."""
+        if self._watch.hurried():
+            return 0.0
         return self._effort.time_limit_seconds * share * self._share - (self._watch.now() - self._start)
 
     def all_left(self) -> float:
-        """Return the seconds that remain of the time limit."""
+        """Return the seconds that remain of the time limit; none once the plan is wanted at once."""
+        if self._watch.hurried():
+            return 0.0
         return self._effort.time_limit_seconds - (self._watch.now() - self._start)
 
     def enter(self, packing: Packing) -> None:

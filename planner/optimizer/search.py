@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -269,9 +269,8 @@ class Search:
             if not open_.size or (turn and over):
                 break
             sacks = self._sacks.only(open_)
-            priced = price_contents(
-                sacks, pods, floor[self.asked[open_]], depth.within(open_.size * pods.size), self._guess[open_]
-            )
+            affordable = replace(depth.within(open_.size * pods.size), over=lambda: self._left() <= 0)
+            priced = price_contents(sacks, pods, floor[self.asked[open_]], affordable, self._guess[open_])
             self._guess[open_] = priced.multipliers
             upper[open_] = priced.upper
             found.append(self.asked[open_[priced.classes]])
