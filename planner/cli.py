@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,6 +26,7 @@ from planner.settings import MoveSettings, OptimizerSettings, Settings, describe
 if TYPE_CHECKING:  # what a command does not need is imported late: cvxpy alone takes a second
     from planner.leadership import Leadership
     from planner.loop import Report
+    from planner.model.cap import CpuCap
     from planner.model.cluster import Snapshot
     from planner.model.inputs import PlanningInputs
     from planner.model.machines import Catalogue
@@ -136,6 +138,15 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cloud", choices=("gcp",), help="instead of --machines: the built-in prices of this cloud")
     parser.add_argument("--region", metavar="NAME", help="with --cloud: whose prices")
+    parser.add_argument(
+        "--at", type=_moment, metavar="TIME", help="choose the objective's window of this time, not now"
+    )
+    parser.add_argument("--objective", metavar="NAME", help="cost, or the window of this name, whatever the time")
+    parser.add_argument(
+        "--usage",
+        metavar="CSV",
+        help="workload,cpu_millicores: what one pod of it is predicted to use, for a cap on CPU; else its CPU request",
+    )
     _add_settings(parser)
 
 
@@ -147,6 +158,17 @@ def _seconds(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be seconds above 0, not {text!r}")
     return value
+
+
+def _moment(text: str) -> float:
+    """Return seconds since the epoch."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = datetime.min  # without an offset, and so refused
+    if moment.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"must be a time with its offset such as 2026-11-24T09:00+01:00, not {text!r}")
+    return moment.timestamp()
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -253,6 +275,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     inputs = replace(
         _inputs(arguments, settings), iteration=plan.iteration, prices=prices, held=held, forecast=forecast
     )
+    inputs = replace(inputs, cap=_expected_cap(arguments, inputs, plan))
     verdict = verify(plan, inputs, arguments.time_limit, time.monotonic)
     for problem in verdict.problems:
         sys.stdout.write(f"wrong: {problem}\n")
@@ -265,8 +288,29 @@ def _verify(arguments: argparse.Namespace) -> int:
         )
     bound = verdict.lower_bound_nanousd_per_hour
     proven = "" if bound is None else f"; its certificate proves at least {usd(bound)}"
-    sys.stdout.write(f"right: the plan costs {usd(verdict.value_nanousd_per_hour)} $/h{proven}\n")
+    above = len(objective.cap.allowed_millicores) if objective.cap is not None else 0
+    left = f"; {above} {'node stays' if above == 1 else 'nodes stay'} above its cap" if above else ""
+    sys.stdout.write(f"right: the plan costs {usd(verdict.value_nanousd_per_hour)} $/h{proven}{left}\n")
     return 0
+
+
+def _expected_cap(arguments: argparse.Namespace, inputs: PlanningInputs, plan: Plan) -> CpuCap | None:
+    """Return the cap by which the plan is checked: its own, unless the arguments say which or what pods use."""
+    from planner.model.cap import CpuCap
+    from planner.model.utilization import predicted_usage
+    from planner.usage import read_usage
+
+    asked = arguments.at is not None or arguments.objective is not None
+    said, cap = plan.objective.cap, inputs.cap if asked else plan.objective.cap
+    if cap is None:
+        return None
+    if arguments.usage is not None:
+        usage = predicted_usage(inputs.snapshot, read_usage(arguments.usage, inputs.snapshot))
+    else:
+        # What a prediction said is known from the plan alone; what it says nothing of uses what it requests.
+        known = said.usage_millicores if said is not None else {}
+        usage = {key: known.get(key, own) for key, own in predicted_usage(inputs.snapshot, {}).items()}
+    return CpuCap(cap.permille, cap.window, usage)
 
 
 def _contradictions(data: bytes, plan: Plan) -> Iterator[str]:
@@ -369,7 +413,7 @@ def _usage(settings: Settings) -> Usage:
     from planner.usage import NoUsage, PrometheusUsage
 
     wanted = settings.predictor
-    if wanted.kind == "none":
+    if not wanted.prometheus_url or (wanted.kind == "none" and not settings.objective.windows):
         return NoUsage()
     return PrometheusUsage(wanted.prometheus_url, wanted.window_seconds, wanted.step_seconds)
 
@@ -455,7 +499,28 @@ def _inputs(arguments: argparse.Namespace, settings: Settings) -> PlanningInputs
     for part in (arguments.machines, arguments.pools):
         digest.update(Path(part).read_bytes() if part else b"\0")
     digest.update(repr((rules, prices, arguments.cloud, arguments.region, catalogue.total, catalogue.spot)).encode())
-    return PlanningInputs(snapshot, catalogue, f"p{digest.hexdigest()[:12]}", rules=rules, prices=prices)
+    cap = _cap(arguments, settings, snapshot)
+    if cap is not None:
+        digest.update(repr(cap).encode())
+    return PlanningInputs(snapshot, catalogue, f"p{digest.hexdigest()[:12]}", rules=rules, prices=prices, cap=cap)
+
+
+def _cap(arguments: argparse.Namespace, settings: Settings, snapshot: Snapshot) -> CpuCap | None:
+    """Return the cap of the objective that is asked for: by its name, by a time, or else that of now."""
+    from planner.model.cap import COST
+    from planner.model.utilization import cap_on
+    from planner.usage import read_usage
+
+    measured = read_usage(arguments.usage, snapshot) if arguments.usage is not None else {}
+    window = settings.objective.window_at(time.time() if arguments.at is None else arguments.at)
+    if arguments.objective is not None:
+        if arguments.at is not None:
+            raise BadInput("give --objective or --at, not both")
+        windows = {COST: None, **{window.name: window for window in settings.objective.windows}}
+        if arguments.objective not in windows:
+            raise BadInput(f"--objective must be one of {', '.join(windows)}, not {arguments.objective!r}")
+        window = windows[arguments.objective]
+    return None if window is None else cap_on(snapshot, window.cap_permille, window.name, measured)
 
 
 def _snapshot(arguments: argparse.Namespace, settings: Settings) -> Snapshot:

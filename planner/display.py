@@ -37,11 +37,15 @@ def show_plan(plan: Plan, inputs: PlanningInputs, console: Console) -> None:
     for key, workload in plan.workloads.items():
         if workload.strategy == "pinned" and workload.reason not in pinned:
             held[workload.reason].append(key)
+    above: defaultdict[str, list[str]] = defaultdict(list)
+    for name in plan.objective.cap.allowed_millicores if plan.objective.cap is not None else ():
+        above["its pods must stay there, or no other node takes them under the cap"].append(name)
     for title, what, groups in (
         ("Pods that have no place", "workloads", missing),
         ("Pods that stay where they are", "pods", pinned),
         ("Workloads that the plan leaves where they are", "workloads", held),
         ("Nodes that are not removed", "nodes", kept),
+        ("Nodes that stay above the cap on predicted CPU", "nodes", above),
     ):
         if groups:
             parts.append(_reasons(title, what, groups.items()))
@@ -65,7 +69,8 @@ def _summary(plan: Plan, inputs: PlanningInputs) -> Table:
     change = f" ({(after - before) / before:+.1%})" if before else ""
     table.add_row("nodes", str(len(inputs.snapshot.nodes)), str(states["keep"] + states["boot"]))
     table.add_row("cost, $/h", _usd(before), _usd(after) + change)
-    table.add_row(f"objective ({objective.name}), $/h", "", _usd(objective.value_nanousd_per_hour))
+    window = "" if objective.cap is None else f", window {escape(objective.cap.window)}"
+    table.add_row(f"objective ({objective.name}{window}), $/h", "", _usd(objective.value_nanousd_per_hour))
     table.add_row("proven lower bound, $/h", "", _usd(objective.lower_bound_nanousd_per_hour))
     table.add_row("gap", "", f"{objective.relative_gap:.2%} ({objective.status})")
     moves: Counter[str] = Counter()
@@ -73,9 +78,17 @@ def _summary(plan: Plan, inputs: PlanningInputs) -> Table:
         moves[workload.strategy] += workload.moves
     by_strategy = ", ".join(f"{count} by {name}" for name, count in sorted(moves.items()) if count)
     table.add_row("pods moved", "", f"{plan.moves}" + (f" ({by_strategy})" if by_strategy else ""))
+    if objective.cap is not None:
+        used = max((_share(n, n.predicted_cpu_before_millicores) for n in plan.nodes), default=0.0)
+        will_use = max((_share(n, n.predicted_cpu_millicores) for n in plan.nodes), default=0.0)
+        table.add_row("highest predicted CPU of a node", f"{used:.1%}", f"{will_use:.1%}")
     if plan.unplaced:
         table.add_row("pods without a place", "", str(sum(u.count for u in plan.unplaced.values())))
     return table
+
+
+def _share(node: PlannedNode, used_millicores: int | None) -> float:
+    return (used_millicores or 0) / max(1, node.allocatable.cpu_millicores)
 
 
 def _nodes(plan: Plan) -> Table:

@@ -49,8 +49,11 @@ def line_of(report: Report) -> str:
             return ""
         case Plan():
             before, after = usd(report.current_cost_nanousd_per_hour), usd(report.cost_nanousd_per_hour)
-            gap = report.objective.relative_gap
-            return f"plan {report.iteration}: {before} -> {after} $/h, gap {gap:.2%}, {report.moves} pods to move"
+            gap, cap = report.objective.relative_gap, report.objective.cap
+            under = "" if cap is None else f" ({cap.name}, window {cap.window})"
+            return (
+                f"plan {report.iteration}{under}: {before} -> {after} $/h, gap {gap:.2%}, {report.moves} pods to move"
+            )
         case Decision():
             return f"decision: {report.verdict} ({report.reason})"
         case Waiting() | Wait():

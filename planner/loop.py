@@ -22,9 +22,10 @@ from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.machines import Catalogue
 from planner.model.plan import Decision, Plan, PlanRecord, SavePlan, Step, Wait
 from planner.model.resources import Resources
+from planner.model.utilization import cap_on, excess_millicores
 from planner.observer import instabilities
 from planner.ports import Clock, Cloud, Kubernetes, Usage
-from planner.predictor import predict
+from planner.predictor import predict, predict_cpu
 from planner.processor import decide
 from planner.rescheduler import (
     CARRIED_OUT,
@@ -123,7 +124,10 @@ def iterate(edges: Edges, settings: Settings) -> Outcome:
     if reasons := instabilities(snapshot, settings.stability):
         return _wait(edges, reasons)
     with edges.metrics.stage_seconds.labels("predict").time():
-        forecast = predict(snapshot, edges.usage.read(snapshot), settings.predictor)
+        usage = edges.usage.read(snapshot)
+        forecast = predict(snapshot, usage, settings.predictor)
+        window = settings.objective.window_at(snapshot.taken_at)
+        measured = {} if window is None else predict_cpu(snapshot, usage, settings.predictor)
     inputs = PlanningInputs(
         snapshot=snapshot,
         catalogue=edges.catalogue(snapshot),
@@ -132,6 +136,7 @@ def iterate(edges: Edges, settings: Settings) -> Outcome:
         rules=rules_of(settings.move),
         prices=change_prices(settings),
         start=record.plan if record is not None else None,
+        cap=None if window is None else cap_on(snapshot, window.cap_permille, window.name, measured),
     )
     with edges.metrics.stage_seconds.labels("optimize").time():
         plan = make_plan(inputs, settings, edges.report, edges.stopping)
@@ -341,9 +346,10 @@ def _executor(edges: Edges, settings: Settings) -> Executor:
     )
 
 
-def _merit(plan: Plan) -> tuple[int, int]:
-    """Return what plans are compared by: pods without a place, then the value."""
-    return sum(left_out.count for left_out in plan.unplaced.values()), plan.objective.value_nanousd_per_hour
+def _merit(plan: Plan) -> tuple[int, int, int]:
+    """Return what plans are compared by: pods without a place, millicores above the cap, then the value."""
+    left_out = sum(left_out.count for left_out in plan.unplaced.values())
+    return left_out, excess_millicores(plan, allowed=False), plan.objective.value_nanousd_per_hour
 
 
 def _narrower(inputs: PlanningInputs, stuck: Mapping[str, str]) -> Iterator[PlanningInputs]:
@@ -400,7 +406,9 @@ def _changed_requests(plan: Plan) -> dict[str, Mapping[str, Resources]]:
 
 
 def _with_bound_of(plan: Plan, first: Plan) -> Plan:
-    """Return the plan with the better proof of the first; one about other pods or requests needs its own."""
+    """Return the plan with the better proof of the first; one about other pods, requests or caps needs its own."""
+    if plan.objective.cap != first.objective.cap:
+        return plan
     if plan.unplaced != first.unplaced or _changed_requests(plan) != _changed_requests(first):
         return plan
     bound = first.objective.lower_bound_nanousd_per_hour

@@ -62,6 +62,32 @@ def predict(snapshot: Snapshot, usage: tuple[UsageSeries, ...], settings: Predic
     return Forecast(requests, reasons)
 
 
+def predict_cpu(snapshot: Snapshot, usage: tuple[UsageSeries, ...], settings: PredictorSettings) -> dict[str, int]:
+    """Return what one pod of each workload will use of the CPU, in millicores, where the usage of it can be believed.
+
+    For each container a line a + b·t is fitted by least squares; the pod uses Σ max(a + b·now, a + b·(now + horizon)),
+    without a margin: the cap on utilisation is one. A workload of which a container has no series that makes sense is
+    left out.
+    """
+    templates = {w.key: {c.name for c in w.containers} for w in snapshot.workloads if w.known}
+    most = 2 * max((node.allocatable.cpu_millicores for node in snapshot.nodes), default=0) / 1000
+    cores: dict[str, dict[str, float]] = {}
+    unclear: set[str] = set()
+    for one in usage:
+        if one.resource != "cpu":
+            continue
+        if _flaw(one, most, snapshot.taken_at, settings):
+            unclear.add(one.workload)
+            continue
+        points = [(s.time_seconds - snapshot.taken_at, s.value) for s in one.samples]
+        cores.setdefault(one.workload, {})[one.container] = _highest(points, settings)
+    return {
+        key: math.ceil(round(1000 * sum(by_container.values()), 6))  # no millicore for noise in the last digits
+        for key, by_container in sorted(cores.items())
+        if key not in unclear and templates.get(key, set()) <= by_container.keys()
+    }
+
+
 def _nonsense(series: Series, snapshot: Snapshot, settings: PredictorSettings) -> str:
     """Say why the usage of a workload cannot be believed; "" where it can."""
     if not series:
@@ -126,9 +152,13 @@ def _adjusted(
 
 def _forecast(points: Sequence[tuple[float, float]], settings: PredictorSettings) -> float:
     """Return the larger end of the line over the horizon, with the margin; times are relative to now."""
+    return _highest(points, settings) * (1 + settings.margin)
+
+
+def _highest(points: Sequence[tuple[float, float]], settings: PredictorSettings) -> float:
+    """Return the larger end of the line over the horizon, 0 at least; times are relative to now."""
     line = linear_regression([t for t, _ in points], [value for _, value in points])
-    ahead = max(line.intercept, line.intercept + line.slope * settings.horizon_seconds)
-    return max(0.0, ahead) * (1 + settings.margin)
+    return max(0.0, line.intercept, line.intercept + line.slope * settings.horizon_seconds)
 
 
 def _fits_somewhere(workload: Workload, changes: Mapping[str, Resources], snapshot: Snapshot) -> bool:

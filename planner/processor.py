@@ -13,7 +13,8 @@ def decide(plan: Plan, planned_on: Snapshot, current: Snapshot, settings: Proces
 
     churn = pods and nodes that came, went or (a pod) got another node / all pods and nodes,
     saving = (present cost - cost) / present cost. Accepted are plans with churn < `churn_limit` that place pending
-    pods, or whose value is below the present cost and saving > `saving_threshold`.
+    pods, or relieve a node whose predicted CPU is above (1 + `relief_threshold`) · cap, or whose value is below the
+    present cost and saving > `saving_threshold`.
     """
     churn = _churn(planned_on, current)
     present, cost = plan.current_cost_nanousd_per_hour, plan.cost_nanousd_per_hour
@@ -32,6 +33,9 @@ def decide(plan: Plan, planned_on: Snapshot, current: Snapshot, settings: Proces
         )
     if placed := _placed_pending_pods(plan, planned_on):
         return decision("accepted", f"{placed} pending {'pod gets' if placed == 1 else 'pods get'} a place")
+    if relieved := _relieved_nodes(plan, settings.relief_threshold):
+        what = "node is relieved that is" if relieved == 1 else "nodes are relieved that are"
+        return decision("accepted", f"{relieved} {what} above the cap on predicted CPU")
     value = plan.objective.value_nanousd_per_hour
     if value >= present:
         return decision(
@@ -74,6 +78,19 @@ def _placed_pending_pods(plan: Plan, planned_on: Snapshot) -> int:
     names = {node.name for node in planned_on.nodes}
     pending = sum(pod.node not in names for pod in planned_pods(planned_on))
     return max(0, pending - sum(unplaced.count for unplaced in plan.unplaced.values()))
+
+
+def _relieved_nodes(plan: Plan, threshold: float) -> int:
+    """Count the nodes that are above the cap by more than the threshold and will use less, or be removed."""
+    cap = plan.objective.cap
+    if cap is None:
+        return 0
+    return sum(
+        node.predicted_cpu_before_millicores > (1 + threshold) * cap.room_millicores(node.allocatable.cpu_millicores)
+        and node.predicted_cpu_millicores < node.predicted_cpu_before_millicores
+        for node in plan.nodes
+        if node.predicted_cpu_before_millicores is not None and node.predicted_cpu_millicores is not None
+    )
 
 
 def _changes_anything(plan: Plan, planned_on: Snapshot) -> bool:

@@ -20,6 +20,7 @@ import yaml
 from planner.errors import BadSettings
 from planner.quantities import MILLI, parse_quantity
 from planner.selectors import parse_selector
+from planner.windows import parse_window
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -77,8 +78,56 @@ class PredictorSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WindowSettings:
+    """One of the times at which nodes' predicted CPU utilisation is kept under a cap."""
+
+    name: str
+    """What plans and messages call it."""
+
+    when: str
+    """Days, times and an IANA time zone, such as "Mon-Fri 06:30-20:30 Europe/Berlin", by that zone's clock. An end that
+    is not after the start is on the next day; a whole day is 00:00-24:00."""
+
+    cpu_utilization_cap: float
+    """The largest share of its allocatable CPU that all pods of a node together may be predicted to use, with at most
+    three decimals. 0.7 leaves room for the bursts that a line through the usage does not see."""
+
+    def __post_init__(self) -> None:
+        _check(bool(self.name) and self.name != "cost", "name", "a name other than cost")
+        try:
+            parse_window(self.when)
+        except ValueError as error:
+            raise ValueError(f'when must be such as "Mon-Fri 06:30-20:30 Europe/Berlin" ({error})') from None
+        right = "above 0, at most 1, with at most three decimals"
+        _check(self.cpu_utilization_cap > 0 and _in_permille(self.cpu_utilization_cap), "cpu_utilization_cap", right)
+
+    @property
+    def cap_permille(self) -> int:
+        return round(self.cpu_utilization_cap * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveSettings:
+    """What is minimised when: the cost, always with the price of change, within windows under a cap on CPU."""
+
+    windows: tuple[WindowSettings, ...] = ()
+    """When nodes' predicted CPU utilisation is kept under a cap; of windows that overlap the first counts. Outside of
+    all the objective is cost alone. The variable holds the list as YAML. What is predicted comes from
+    `predictor.prometheus_url`, whatever the predictor's kind; where that is empty CPU requests count as usage."""
+
+    def __post_init__(self) -> None:
+        names = [window.name for window in self.windows]
+        for index, name in enumerate(names):
+            _check(name not in names[:index], f"objective.windows[{index}].name", "one that no earlier window has")
+
+    def window_at(self, seconds: float) -> WindowSettings | None:
+        """Return the first window that covers this moment, in seconds since the epoch."""
+        return next((window for window in self.windows if parse_window(window.when).covers(seconds)), None)
+
+
+@dataclass(frozen=True, slots=True)
 class OptimizerSettings:
-    """What is minimised, and with what effort."""
+    """With what effort the optimizer looks for a plan, and what change costs."""
 
     solver: str = "HIGHS"
     """A mixed-integer solver of cvxpy: HIGHS (default, the fastest free one) or GLPK_MI; others if installed."""
@@ -129,9 +178,14 @@ class ProcessorSettings:
     saving_threshold: float = 0.1
     """A plan must save more than this share of the present cost: a move is work and risk for every workload."""
 
+    relief_threshold: float = 0.05
+    """A plan that relieves a node which is above the cap by more than this share of the cap needs no saving. 0.05:
+    nodes are filled to the cap, and usage that wavers a little must not move pods at every iteration."""
+
     def __post_init__(self) -> None:
         _check(0 < self.churn_limit <= 1, "processor.churn_limit", "above 0, at most 1")
         _check(0 <= self.saving_threshold < 1, "processor.saving_threshold", "between 0 and 1")
+        _check(0 <= self.relief_threshold <= 10, "processor.relief_threshold", "between 0 and 10")
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,9 +324,7 @@ class SpotSettings:
 
     def __post_init__(self) -> None:
         _check(_is_selector(self.workloads), "spot.workloads", 'a label selector such as "tier in (batch)"')
-        thousandths = self.max_share * 1000
-        in_thousandths = 0 <= self.max_share <= 1 and abs(thousandths - round(thousandths)) < 1e-9
-        _check(in_thousandths, "spot.max_share", "between 0 and 1, with at most three decimals")
+        _check(_in_permille(self.max_share), "spot.max_share", "between 0 and 1, with at most three decimals")
 
     @property
     def max_share_permille(self) -> int:
@@ -336,6 +388,7 @@ class Settings:
 
     stability: StabilitySettings = field(default_factory=StabilitySettings)
     predictor: PredictorSettings = field(default_factory=PredictorSettings)
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     processor: ProcessorSettings = field(default_factory=ProcessorSettings)
     move: MoveSettings = field(default_factory=MoveSettings)
@@ -387,8 +440,10 @@ def _explained(message: str, values: Mapping[str, Any]) -> str:
     """Turn a decoder's message, or that of a check below, into "name must be what is right, not value"."""
     text, _, path = message.partition(" - at `$")
     name, found, right = text.partition(" must be ")
-    if not found:
-        name = path.strip(".`").partition("[")[0]
+    if found and path.rstrip("`").endswith("]"):
+        name = f"{path.strip('.`')}.{name}"  # an entry of a list does not know its place
+    elif not found:
+        name = re.sub(r"\[\d+\]$", "", path.strip(".`"))
         kind = _annotation(name)
         right = _RIGHT.get(kind) or f"one of {', '.join(get_args(kind))}"
     value = _value_at(values, name)
@@ -399,7 +454,9 @@ def _annotation(name: str) -> Any:
     """Return the type of the setting with this dotted name."""
     kind: Any = Settings
     for part in name.split("."):
-        kind = get_type_hints(kind)[part]
+        own, index, _ = part.partition("[")
+        kind = get_type_hints(kind)[own]
+        kind = get_args(kind)[0] if index else kind
     return kind
 
 
@@ -416,8 +473,11 @@ _RIGHT: Final[Mapping[Any, str]] = {
 def _value_at(values: Mapping[str, Any], name: str) -> Any:
     """Return the value that was given for a dotted name; None where there is none."""
     found: Any = values
-    for part in name.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
+    for part in re.findall(r"[^.\[\]]+", name):
+        if isinstance(found, list) and part.isdigit():
+            found = found[int(part)]
+        else:
+            found = found.get(part) if isinstance(found, Mapping) else None
     return found
 
 
@@ -431,6 +491,11 @@ def _is_quantity(text: str, scale: int) -> bool:
         return not text or parse_quantity(text, scale) > 0
     except ValueError:
         return False
+
+
+def _in_permille(share: float) -> bool:
+    """Say whether a share is between 0 and 1 and has at most three decimals."""
+    return 0 <= share <= 1 and abs(share * 1000 - round(share * 1000)) < 1e-9
 
 
 def _is_selector(text: str) -> bool:
@@ -450,14 +515,22 @@ def _with_environment(document: dict[str, Any], environ: Mapping[str, str]) -> d
                 if (text := environ.get(f"{prefix}_{inner.name.upper()}")) is not None:
                     values = merged.setdefault(item.name, {})
                     if isinstance(values, dict):
-                        values[inner.name] = _split(text) if inner.name == "pools" else text
+                        values[inner.name] = _listed(inner.name, text, f"{prefix}_{inner.name.upper()}")
         elif (text := environ.get(prefix)) is not None:
             merged[item.name] = text
     return merged
 
 
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _listed(name: str, text: str, variable: str) -> Any:
+    """Read a variable's text: a list where the setting is one."""
+    if name == "pools":
+        return [part.strip() for part in text.split(",") if part.strip()]
+    if name == "windows":
+        try:
+            return yaml.safe_load(text) or []
+        except yaml.YAMLError as error:
+            raise BadSettings(f"the environment: {variable} is no YAML: {' '.join(str(error).split())}") from None
+    return text
 
 
 def _prepare(values: Any, kind: type, origin: str, path: str) -> None:
@@ -470,12 +543,29 @@ def _prepare(values: Any, kind: type, origin: str, path: str) -> None:
             raise BadSettings(f"{origin}: unknown setting {path}{name}; known: {', '.join(sorted(known))}")
         if (group := _group_type(kind, name)) is not None:
             _prepare(value, group, origin, f"{path}{name}.")
+        elif path + name == "objective.windows":
+            _prepare_windows(value, origin)
         elif name.endswith("_seconds") and isinstance(value, str):
             values[name] = _duration(value, origin, path + name)
         elif path == "limits." and name != "nodes" and type(value) in (int, float):
             values[name] = repr(value)  # YAML reads a quantity such as 100 as a number
         elif isinstance(value, float) and not math.isfinite(value):
             raise BadSettings(f"{origin}: {path}{name} must be a finite number, not {value}")
+
+
+def _prepare_windows(windows: Any, origin: str) -> None:
+    """Refuse what is no list of windows, and names that they do not have or lack."""
+    known = [item.name for item in dataclasses.fields(WindowSettings)]
+    for index, window in enumerate(windows if isinstance(windows, list) else [windows]):
+        if not isinstance(windows, list) or not isinstance(window, dict):
+            right = f"a list of mappings, each with {', '.join(known)}"
+            raise BadSettings(f"{origin}: objective.windows must be {right}, not {window!r}")
+        for name in (*window, *known):
+            if name not in known:
+                at = f"objective.windows[{index}].{name}"
+                raise BadSettings(f"{origin}: unknown setting {at}; known: {', '.join(known)}")
+            if window.get(name) is None:
+                raise BadSettings(f"{origin}: objective.windows[{index}].{name} must be set")
 
 
 def _group_type(kind: type, name: str) -> type | None:

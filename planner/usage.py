@@ -1,19 +1,20 @@
-"""Measured usage of containers, from Prometheus' HTTP API."""
+"""Usage of containers as Prometheus' HTTP API has it, and of pods as a user's own table predicts it."""
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import urllib3
 
-from planner.errors import BadSettings, UsageError
+from planner.errors import BadInput, BadSettings, UsageError
 from planner.model.cluster import Snapshot
-from planner.model.disruption import planned_pods
 from planner.model.forecast import Sample, UsageSeries
 
 _CONTAINERS = '{container!="",container!="POD"}'
@@ -23,6 +24,11 @@ _QUERIES = {
 }
 """Cores and bytes of each container. `max by` drops the labels that differ between two scrapes of one container; a
 rate over 5 minutes bridges scrapes that failed, at the usual one a minute."""
+
+
+_USAGE_COLUMNS = ("workload", "cpu_millicores")
+_MOST_MILLICORES = 10**9
+"""A thousand times the largest machine: more is a mistake of units."""
 
 
 class NoUsage:
@@ -58,12 +64,13 @@ class PrometheusUsage:
     def read(self, snapshot: Snapshot) -> tuple[UsageSeries, ...]:
         """Return the series of every container of the snapshot's pods: at each time the largest over a workload's pods.
 
-        Values that are no finite number are left out; pods that have ended since are not counted.
+        A DaemonSet is a workload, too. Values that are no finite number are left out; pods that have ended since are
+        not counted.
 
         Raises:
             UsageError: Prometheus does not answer, refuses, or warns that its answer is not whole.
         """
-        owners = {(pod.namespace, pod.name): pod.workload for pod in planned_pods(snapshot)}
+        owners = {(pod.namespace, pod.name): pod.workload for pod in snapshot.pods if pod.live}
         found: list[UsageSeries] = []
         for resource, query in _QUERIES.items():
             found += _merged(resource, self._query_range(query, snapshot.taken_at), owners)
@@ -90,6 +97,45 @@ class PrometheusUsage:
         except urllib3.exceptions.HTTPError as error:
             raise UsageError(f"Prometheus at {url} does not answer: {' '.join(str(error).split())}") from error
         return _matrix(url, answer.status, answer.data)
+
+
+def read_usage(path: str, snapshot: Snapshot) -> dict[str, int]:
+    """Read what one pod of each workload will use of the CPU, in millicores: the columns workload and cpu_millicores.
+
+    Raises:
+        BadInput: the file cannot be read, a column is missing or a value is wrong; names file, line, column, value.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: cannot be read: is no text in UTF-8 (byte {error.start})") from None
+    known = {pod.workload for pod in snapshot.pods} | {daemonset.key for daemonset in snapshot.daemonsets}
+    found: dict[str, int] = {}
+    reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
+    try:
+        columns = [name.strip() for name in reader.fieldnames or ()]
+        if sorted(columns) != sorted(_USAGE_COLUMNS):
+            raise BadInput(f"{path}: line 1: the columns must be {' and '.join(_USAGE_COLUMNS)}, not {columns}")
+        reader.fieldnames = columns
+        for row in reader:
+            at = f"{path}: line {reader.line_num}"
+            if None in row or None in row.values():
+                raise BadInput(f"{at}: has not as many values as there are columns")
+            workload, text = (row[name].strip() for name in _USAGE_COLUMNS)
+            if workload not in known:
+                right = "the namespace/Kind/name of pods in the cluster"
+                raise BadInput(f"{at}: workload must be {right}, not {workload!r}")
+            if workload in found:
+                raise BadInput(f"{at}: workload must be one that no earlier line has, not {workload!r}")
+            if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= _MOST_MILLICORES):
+                right = f"a whole number from 0 to {_MOST_MILLICORES}"
+                raise BadInput(f"{at}: cpu_millicores must be {right}, not {text!r}")
+            found[workload] = int(text)
+    except csv.Error as error:
+        raise BadInput(f"{path}: line {reader.line_num}: is no CSV: {error}") from None
+    return found
 
 
 def _matrix(url: str, status: int, body: bytes) -> list[Any]:

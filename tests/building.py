@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from planner.model.cluster import (
@@ -22,6 +23,7 @@ from planner.model.inputs import PlanningInputs
 from planner.model.machines import Catalogue, MachineType, Offering
 from planner.model.resources import Resources
 from planner.model.scheduling import NodeConstraints, Taint
+from planner.model.utilization import cap_on
 
 GIB = 1024**3
 
@@ -198,3 +200,10 @@ def snapshot(
 def inputs(cluster: Snapshot, offers: Catalogue, **fields: Any) -> PlanningInputs:
     """Return what a plan is made from; further fields (prices, rules, forecast, …) are those of PlanningInputs."""
     return PlanningInputs(snapshot=cluster, catalogue=offers, iteration=fields.pop("iteration", "it-1"), **fields)
+
+
+def capped(given: PlanningInputs, permille: int, **usage_millicores: int) -> PlanningInputs:
+    """Return the inputs under a cap on predicted CPU; a workload of no said usage uses its CPU request."""
+    keys = {key.split("/")[2]: key for key in (p.workload for p in given.snapshot.pods)}
+    measured = {keys[name]: millicores for name, millicores in usage_millicores.items()}
+    return replace(given, cap=cap_on(given.snapshot, permille, "office hours", measured))

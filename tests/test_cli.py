@@ -30,6 +30,7 @@ from planner.model.plan_json import encode_plan
 from planner.model.resources import Resources
 from planner.settings import Settings
 from tests.kube.server import Answer, Server, kubeconfig
+from tests.test_usage import FakePrometheus, matrix, measured, serving
 
 DATA = Path(__file__).parent / "data"
 ROOT = Path(__file__).parent.parent
@@ -261,6 +262,90 @@ class TestInterrupts:
         assert (planner.returncode, printed) == (130, b"")
 
 
+class TestObjective:
+    """Four pods of web, 500m of CPU each, on three m4 of 3920m; the agent of each node requests 100m."""
+
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> tuple[str, ...]:
+        settings, usage = tmp_path / "settings.yaml", tmp_path / "usage.csv"
+        settings.write_text(
+            "objective: {windows: [{name: office, when: Mon-Fri 06:30-20:30 Europe/Berlin, cpu_utilization_cap: 0.4}]}"
+        )
+        usage.write_text("workload,cpu_millicores\nshop/Deployment/web,450\n")
+        return "--settings", str(settings), "--usage", str(usage)
+
+    def test_a_window_is_tried_by_its_name_or_at_a_time(self, files: tuple[str, ...]) -> None:
+        by_name = json.loads(run("plan", *INPUTS, *files, "--objective", "office", "--output", "json").stdout)
+        assert by_name["objective"]["name"] == "cost under cpu utilization <= 0.4"
+        assert by_name["objective"]["cpu_utilization"] == {
+            "cap": 0.4,
+            "window": "office",
+            "predicted_cpu_millicores": {"kube-system/DaemonSet/agent": 100, "shop/Deployment/web": 450},
+            "above_cap_millicores": {},
+        }
+        # 0.4 x 3920 = 1568: the agent and three pods take 1450; the fourth gets an m2.
+        stay = [n for n in by_name["nodes"] if n["state"] != "remove"]
+        uses = {n["machine_type"]: n["predicted_cpu_millicores"] for n in stay}
+        assert uses == {"m4": 1450, "m2": 550}
+        by_time = run("plan", *INPUTS, *files, "--at", "2026-11-24T09:00+01:00", "--output", "json").stdout
+        assert json.loads(by_time)["iteration"] == by_name["iteration"]
+
+    def test_outside_of_all_windows_the_objective_is_cost(self, files: tuple[str, ...], plan: bytes) -> None:
+        for choice in (("--at", "2026-11-24T20:30+01:00"), ("--objective", "cost")):
+            found = json.loads(run("plan", *INPUTS, *files, *choice, "--output", "json").stdout)
+            assert found["objective"]["name"] == "cost"
+            assert found["iteration"] == json.loads(plan)["iteration"]
+
+    def test_people_see_objective_window_and_use(self, files: tuple[str, ...]) -> None:
+        text = run("plan", *INPUTS, *files, "--objective", "office").stdout.decode()
+        assert "objective (cost under cpu utilization <= 0.4, window office), $/h" in text
+        # Before, one node has two pods and the agent: 1000 of 3920; after, 1450.
+        assert re.search(r"highest predicted CPU of a node .* 25.5% .* 37.0%", text)
+
+    def test_a_plan_is_verified_by_its_own_cap_or_by_that_of_the_arguments(
+        self, files: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "plan.json"
+        path.write_bytes(run("plan", *INPUTS, *files, "--objective", "office", "--output", "json").stdout)
+        assert main(("verify", str(path), *INPUTS)) == 0
+        assert main(("verify", str(path), *INPUTS, *files, "--objective", "office")) == 0
+        assert capsys.readouterr().out.count("right: the plan costs") == 2
+        assert main(("verify", str(path), *INPUTS, *files, "--objective", "cost")) == 1
+        assert "wrong: the plan has a cap on predicted CPU\n" in capsys.readouterr().out
+        usage = Path(files[3])
+        usage.write_text(usage.read_text().replace("450", "540"))
+        assert main(("verify", str(path), *INPUTS, *files)) == 1
+        out = capsys.readouterr().out
+        assert "workload shop/Deployment/web: a pod uses 450 millicores by the plan, 540 by the inputs" in out
+
+    def test_nodes_that_stay_above_the_cap_are_told(self, files: tuple[str, ...], tmp_path: Path) -> None:
+        usage, machines = Path(files[3]), tmp_path / "machines.csv"
+        usage.write_text(usage.read_text().replace("450", "2000"))
+        machines.write_text("".join(Path(MACHINES).read_text().splitlines(keepends=True)[:3]))  # without m8
+        given = ("--cluster", DUMP, "--machines", str(machines), *files, "--objective", "office")
+        # 2 CPU are more than 0.4 of an m4: pods stay where they are.
+        assert "Nodes that stay above the cap on predicted CPU" in run("plan", *given).stdout.decode()
+        path = tmp_path / "plan.json"
+        path.write_bytes(run("plan", *given, "--output", "json").stdout)
+        done = run("verify", str(path), *given)
+        assert done.stdout.decode().rstrip().endswith("; 3 nodes stay above its cap")
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (("--objective", "night"), "--objective must be one of cost, office, not 'night'"),
+            (("--objective", "cost", "--at", "2026-11-24T09:00Z"), "give --objective or --at, not both"),
+            (("--at", "9:00"), "argument --at: must be a time with its offset such as 2026-11-24T09:00+01:00, not"),
+            (("--at", "2026-11-24T09:00"), "argument --at: must be a time with its offset such as"),
+            (("--usage", "/nowhere.csv"), "/nowhere.csv: cannot be read: No such file or directory"),
+        ],
+    )
+    def test_a_wrong_choice_is_refused(
+        self, files: tuple[str, ...], arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert refusal(capsys, "plan", *INPUTS, *files, *arguments).startswith(says)
+
+
 class TestVerify:
     def test_a_right_plan_is_right(self, plan: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = tmp_path / "plan.json"
@@ -442,9 +527,8 @@ class TestLiveClusters:
         assert json.loads(capsysbinary.readouterr().out)["cost_usd_per_hour"] == 0.134
         assert {method for method, *_ in server.requests} == {"GET"}
 
-    def test_without_a_cloud_the_loop_recommends_from_a_table_and_writes_lease_plan_and_event(
-        self, server: Server, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def keeping(self, server: Server) -> dict[str, bytes]:
+        """Let the server have the dump's objects and keep what is written, by its path; return what is kept."""
         stored: dict[str, bytes] = {}
 
         def answer(method: str, path: str, _: dict[str, str]) -> Answer:
@@ -459,6 +543,12 @@ class TestLiveClusters:
             return (200, stored[path], {}) if path in stored else (404, missing, {})
 
         server.answer = answer
+        return stored
+
+    def test_without_a_cloud_the_loop_recommends_from_a_table_and_writes_lease_plan_and_event(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stored = self.keeping(server)
         monkeypatch.setenv("KINEMA_CLOUD_MACHINES", MACHINES)
         monkeypatch.setenv("KINEMA_METRICS_PORT", "0")
         done = run("run", "--once")
@@ -473,6 +563,26 @@ class TestLiveClusters:
         assert (record.mode, record.phase) == ("recommend", "done")
         # Three m4 at 0.134 become one, as in `kinema plan`.
         assert record.plan.cost_nanousd_per_hour == 134_000_000
+
+    def test_within_a_window_the_loop_reads_what_pods_use_although_requests_stay(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stored = self.keeping(server)
+        monkeypatch.setenv("KINEMA_CLOUD_MACHINES", MACHINES)
+        monkeypatch.setenv("KINEMA_METRICS_PORT", "0")
+        always = "[{name: always, when: Mon-Sun 00:00-24:00 UTC, cpu_utilization_cap: 0.4}]"
+        monkeypatch.setenv("KINEMA_OBJECTIVE_WINDOWS", always)
+        times = [time.time() - 300 * i for i in range(24)]
+        flat = tuple((at, "0.45") for at in sorted(times))
+        with serving(FakePrometheus({"cpu": matrix(measured("web-6d5f-0", *flat, namespace="shop"))})) as prometheus:
+            monkeypatch.setenv("KINEMA_PREDICTOR_PROMETHEUS_URL", prometheus.url)
+            done = run("run", "--once")
+        assert done.returncode == 0, done.stderr
+        assert b"(cost under cpu utilization <= 0.4, window always): 0.402 -> 0.201 $/h" in done.stderr
+        cap = decode_record(stored["/api/v1/namespaces/kube-system/configmaps/kinema-plan"]).plan.objective.cap
+        assert cap is not None
+        # The agent is not measured, so that it counts with its request.
+        assert cap.usage_millicores == {"kube-system/DaemonSet/agent": 100, "shop/Deployment/web": 450}
 
     @pytest.mark.parametrize(("table", "says"), [("/absent", "/absent: cannot be read: "), (DUMP, f"{DUMP}: line 1: ")])
     def test_a_table_that_cannot_be_read_ends_the_loop_before_it_asks_the_cluster(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 
 from planner import labels as keys
 from planner.journal import Journal, line_of
 from planner.loop import Report, Waiting
+from planner.model.cap import CpuCap
 from planner.model.effort import Progress
 from planner.model.plan import BootNodes, DeleteInstances, DeleteNode, EvictPod, MarkNode, RollOut, Wait
 from planner.model.resources import Resources
+from tests.web.plans import record_of
 
 
 @pytest.mark.parametrize(
@@ -55,3 +58,12 @@ def test_what_is_waited_for_is_said_again_only_after_something_else(caplog: pyte
         "deleting the node n1, whose machine is gone",
         "waiting: a; b",
     ]
+
+
+def test_a_plan_under_a_cap_names_objective_and_window() -> None:
+    plan = record_of(keep=1, remove=1).plan
+    cap = CpuCap(700, "office")
+    assert line_of(plan).startswith("plan it-1: 0.2 -> 0.1 $/h, gap ")
+    under_cap = replace(plan, objective=replace(plan.objective, cap=cap))
+    says = "plan it-1 (cost under cpu utilization <= 0.7, window office): 0.2 -> 0.1 $/h, gap "
+    assert line_of(under_cap).startswith(says)

@@ -6,6 +6,7 @@ The real control plane has its own in tests/controlplane.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -17,23 +18,26 @@ from planner.errors import WrongPlan
 from planner.kube.reader import read_snapshot
 from planner.loop import Outcome, Report, iterate, make_plan
 from planner.model.cluster import ZONE as ZONE_KEY
+from planner.model.cluster import Snapshot
 from planner.model.coexistence import interpreted
 from planner.model.effort import Progress
-from planner.model.forecast import Forecast
+from planner.model.forecast import Forecast, Sample, UsageSeries
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan, Wait
 from planner.model.resources import Resources
 from planner.model.scheduling import LabelSelector, PodRules, Requirement, Spread
 from planner.rescheduler import CARRIED_OUT, divergence
-from planner.settings import MoveSettings, OptimizerSettings, Settings
+from planner.settings import MoveSettings, ObjectiveSettings, OptimizerSettings, Settings, WindowSettings
 from planner.solving import solve
 from planner.verifier import verify
 from simulator.cloud import CloudTimes
 from simulator.embedded import embedded_extender
 from simulator.scenarios import badly_packed, with_rules
-from simulator.world import World
-from tests.building import catalogue, deployment, inputs, node, offering, pods_of, snapshot
-from tests.iterating import APPLY, badly_placed, bound_by_rules, edges_of
+from simulator.workloads import Workload
+from simulator.world import ExistingNode, Scenario, World
+from simulator.world import catalogue as sold
+from tests.building import capped, catalogue, deployment, inputs, node, offering, pods_of, snapshot
+from tests.iterating import APPLY, BIG, badly_placed, bound_by_rules, edges_of
 from tests.simulator.worlds import ZONE
 
 SETTINGS = Settings(
@@ -161,6 +165,72 @@ def test_a_held_workload_with_a_forecast_leaves_the_plan_a_proof_of_its_own() ->
     held = {key: w.reason for key, w in plan.workloads.items() if w.strategy == "pinned"}
     assert list(held) == [web.key]
     assert verify(plan, replace(given, held=held), 60.0, time.monotonic).problems == ()
+
+
+def test_a_held_workload_that_keeps_its_node_above_the_cap_has_a_proof_that_allows_it() -> None:
+    # web uses 3.2 of 4 CPU on "a", where 2.8 are allowed; one of its pods has room on "b". But web may only surge, and
+    # its new pods have no room beside the old ones. Nor does a pod of 800m fit a new m1 under the cap of 700m.
+    web, api = deployment("web", 4, cpu=900), deployment("api", 2, cpu=200, max_unavailable=1)
+    pods = pods_of(web, {"a": 4}) + pods_of(api, {"b": 2})
+    sells = catalogue(offering("m1", 0.05, 1000, 4), offering())
+    only_small = replace(sells, offerings=tuple(o for o in sells.offerings if o.machine_type == "m1"))
+    cluster = snapshot([node("a"), node("b")], [web, api], pods)
+    given = capped(inputs(cluster, only_small), 700, web=800, api=100)
+    plan = make_plan(given, Settings(), lambda report: None)
+    held = {key: w.reason for key, w in plan.workloads.items() if w.strategy == "pinned"}
+    assert list(held) == [web.key]
+    assert plan.objective.cap is not None
+    assert plan.objective.cap.allowed_millicores == {"a": 3200}
+    assert verify(plan, replace(given, held=held), 60.0, time.monotonic).problems == ()
+
+
+def test_new_nodes_that_relieve_a_node_are_better_than_holding_it_above_the_cap() -> None:
+    # As above, but with m4 on offer: holding web costs nothing and leaves "a" at 3.2 of 2.8 CPU; new nodes relieve it.
+    web, api = deployment("web", 4, cpu=900), deployment("api", 2, cpu=200, max_unavailable=1)
+    cluster = snapshot([node("a"), node("b")], [web, api], pods_of(web, {"a": 4}) + pods_of(api, {"b": 2}))
+    given = capped(inputs(cluster, catalogue(offering())), 700, web=800, api=100)
+    plan = make_plan(given, Settings(), lambda report: None)
+    assert plan.objective.cap is not None
+    assert plan.objective.cap.allowed_millicores == {}
+    assert plan.workloads[web.key].strategy == "rollout"
+    assert max(n.predicted_cpu_millicores or 0 for n in plan.nodes) <= 2800
+    assert verify(plan, given, 60.0, time.monotonic).problems == ()
+
+
+class Busy:
+    """Every pod of web uses one CPU, now and in the hours before."""
+
+    def read(self, snapshot: Snapshot) -> tuple[UsageSeries, ...]:
+        samples = tuple(Sample(snapshot.taken_at - 300.0 * i, 1.0) for i in reversed(range(24)))
+        return (UsageSeries("default/Deployment/web", "main", "cpu", samples),)
+
+
+def test_nodes_are_relieved_when_a_window_begins_and_packed_again_when_it_ends() -> None:
+    # Six pods that request 500m and use 1 CPU: 6 of 4 CPU on one node, and 0.5 x 4 are two pods for each node.
+    office = WindowSettings("office", "Mon-Fri 06:30-20:30 Europe/Berlin", 0.5)
+    settings = replace(APPLY, objective=ObjectiveSettings((office,)))
+    web = Workload(name="web", replicas=6)
+    world = World(Scenario(sold([BIG]), (ExistingNode("n1", "big"),), (web,)), embedded_extender)
+    world.settle()
+    plans: list[Plan] = []
+    edges = replace(
+        edges_of(world, lambda report: plans.append(report) if isinstance(report, Plan) else None), usage=Busy()
+    )
+    # The world begins on a Monday at 09:00 in Berlin.
+    assert iterate(edges, settings) == "carried-out"
+    assert plans[-1].objective.name == "cost under cpu utilization <= 0.5"
+    assert sorted(n.predicted_cpu_millicores or 0 for n in plans[-1].nodes) == [2000, 2000, 2000]
+    stands = [pod.node for pod in read_snapshot(world.kubernetes, world.cloud, world.clock).pods]
+    assert sorted(Counter(stands).values()) == [2, 2, 2]
+    # Planning again changes nothing.
+    assert iterate(edges, settings) == "dropped"
+    assert (plans[-1].moves, {n.state for n in plans[-1].nodes}) == (0, {"keep"})
+    world.run(12 * 3600.0)  # 21:00 and some minutes
+    assert iterate(edges, settings) == "carried-out"
+    assert (plans[-1].objective.name, plans[-1].objective.cap) == ("cost", None)
+    stands = [pod.node for pod in read_snapshot(world.kubernetes, world.cloud, world.clock).pods]
+    assert list(Counter(stands).values()) == [6]
+    assert world.availability.violations == []
 
 
 class Dying:

@@ -14,7 +14,7 @@ import pytest
 from planner.model.cluster import Autoscaler, Container, Snapshot, Utilization
 from planner.model.forecast import Forecast, Sample, UsageSeries
 from planner.model.resources import Resources
-from planner.predictor import predict
+from planner.predictor import predict, predict_cpu
 from planner.settings import PredictorSettings
 from tests.building import GIB, deployment, node, pods_of, snapshot
 
@@ -190,3 +190,40 @@ def test_a_day_of_a_real_machine() -> None:
     # Least squares over its 289 samples: 0.93592 now, + 0.00059 an hour; (0.93592 + 0.00059) x 1.15 = 1.0770
     assert len(rows) == 289
     assert forecast.requests[WEB]["main"].cpu_millicores == 1077
+
+
+def container_series(workload: str, container: str, values: Iterable[float], resource: str = "cpu") -> UsageSeries:
+    return replace(series(values, resource), workload=workload, container=container)
+
+
+def test_cpu_usage_is_the_sum_over_the_containers_without_a_margin() -> None:
+    web = deployment("web", 2, containers=tuple(Container(name, Resources(100, GIB)) for name in ("main", "proxy")))
+    cluster = snapshot([node("a")], [web], pods_of(web, on={"a": 2}), taken_at=NOW)
+    rising = [0.4 + 0.01 * i for i in range(25)]  # 0.64 now, 0.76 in an hour
+    usage = (container_series(WEB, "main", rising), container_series(WEB, "proxy", flat(0.25)))
+    assert predict_cpu(cluster, usage, SETTINGS) == {WEB: 1010}
+    # A sidecar that the template does not have counts, too; memory does not.
+    more = (*usage, container_series(WEB, "mesh", flat(0.09)), series(flat(2e9), "memory"))
+    assert predict_cpu(cluster, more, SETTINGS) == {WEB: 1100}
+
+
+def test_cpu_usage_is_predicted_also_where_requests_are_left_alone() -> None:
+    agent = "kube-system/DaemonSet/agent"
+    usage = (series(flat(0.3)), container_series(agent, "agent", flat(0.02)))
+    assert predict_cpu(cluster(), usage, PredictorSettings()) == {WEB: 300, agent: 20}
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        (),
+        (series(flat(0.3, 11)),),  # too few samples
+        (series(flat(0.3), end=NOW - 3600),),  # an hour old
+        (series(flat(-0.3)),),
+        (series(flat(9.0)),),  # more than twice the largest node has
+        (series(flat(0.3)), container_series(WEB, "sidecar", flat(math.nan))),  # one part makes no sense
+        (container_series(WEB, "sidecar", flat(0.3)),),  # its own container is not measured
+    ],
+)
+def test_cpu_usage_that_cannot_be_believed_is_not_predicted(usage: tuple[UsageSeries, ...]) -> None:
+    assert predict_cpu(cluster(), usage, SETTINGS) == {}

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from planner.model.cap import CpuCap
 from planner.model.cluster import Snapshot
 from planner.model.plan import Certificate, Objective, Plan, PlannedNode, PlannedWorkload, Unplaced
 from planner.model.resources import Resources
@@ -123,3 +124,37 @@ def test_stale_plan_is_dropped_even_if_it_places_pending_pods() -> None:
 
 def test_cluster_without_cost_saves_nothing() -> None:
     assert decide(plan_of(0, 0), cluster(), cluster(), SETTINGS).saving == 0
+
+
+def relief(before: int, after: int) -> Plan:
+    """Return a plan that costs more than standing still, under a cap of 0.7 x 4 CPU on node a."""
+    plan = plan_of(100, 140)
+    a, b = plan.nodes
+    a = replace(
+        a,
+        allocatable=Resources(4000),
+        predicted_cpu_before_millicores=before,
+        predicted_cpu_millicores=after,
+    )
+    return replace(plan, nodes=(a, b), objective=replace(plan.objective, cap=CpuCap(700, "day")))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        (2941, 2400, "accepted"),
+        (2940, 2400, "too-small"),  # 1.05 x 2800: not above the threshold
+        (2941, 2941, "too-small"),  # nothing is relieved
+        (2700, 2400, "too-small"),
+    ],
+)
+def test_a_plan_that_relieves_a_node_above_the_cap_needs_no_saving(before: int, after: int, verdict: str) -> None:
+    decision = decide(relief(before, after), cluster(), cluster(), replace(SETTINGS, relief_threshold=0.05))
+    assert decision.verdict == verdict
+    if decision.accepted:
+        assert decision.reason == "1 node is relieved that is above the cap on predicted CPU"
+
+
+def test_a_relief_for_another_cluster_is_stale_all_the_same() -> None:
+    # One of ten pods and nodes is gone: a tenth is no longer below the limit.
+    assert decide(relief(4000, 2400), cluster(), cluster(pods=7), SETTINGS).verdict == "stale"

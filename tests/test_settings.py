@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+import yaml
 
 from planner.errors import BadSettings
 from planner.settings import Settings, describe, load_settings
@@ -25,6 +27,15 @@ def refusal(tmp_path: Path, text: str) -> str:
     assert "\n" not in message
     assert message.startswith(f"{path}: ")
     return message.removeprefix(f"{path}: ")
+
+
+def window(*changes: str) -> str:
+    """Return settings with a window for each change of a right one; the names differ where no change says one."""
+    windows = []
+    for index, change in enumerate(changes):
+        right = {"name": f"w{index}", "when": "Mon-Fri 06:30-20:30 Europe/Berlin", "cpu_utilization_cap": 0.7}
+        windows.append(right | yaml.safe_load(change))
+    return yaml.safe_dump({"objective": {"windows": windows}})
 
 
 def test_without_file_and_environment_the_defaults_hold_and_nothing_acts() -> None:
@@ -88,6 +99,29 @@ def test_durations_are_seconds_or_text_with_units(tmp_path: Path, text: str, sec
         ("predictor: {kind: regression}", "predictor.prometheus_url must be set, for regression"),
         ("cloud: {provider: gcp, project: p, location: z}", "cloud.cluster must be set, for provider gcp"),
         ("web: {bind: nowhere}", "web.bind must be host:port"),
+        ("processor: {relief_threshold: -1}", "processor.relief_threshold must be between 0 and 10, not -1"),
+        ("objective: {windows: 3}", "objective.windows must be a list of mappings, each with name, when, cpu_"),
+        ("objective: {windows: [office]}", "objective.windows must be a list of mappings, each with name, when, cpu_"),
+        ("objective: {windows: [{name: a}]}", "objective.windows[0].when must be set"),
+        (window("{size: 1}"), "unknown setting objective.windows[0].size; known: name, when, cpu_utilization_cap"),
+        (window("{name: cost}"), "objective.windows[0].name must be a name other than cost, not 'cost'"),
+        (window("{name: 7}"), "objective.windows[0].name must be a text, not 7"),
+        (
+            window("{name: later}", "{name: later}"),
+            "objective.windows[1].name must be one that no earlier window has, ",
+        ),
+        (
+            window("{name: later}", "{when: Mon-Fri 06:30-20:30}"),
+            'objective.windows[1].when must be such as "Mon-Fri 06:30-20:30 Europe/Berlin" (it is not of this shape), '
+            "not 'Mon-Fri 06:30-20:30'",
+        ),
+        (window("{cpu_utilization_cap: 70%}"), "objective.windows[0].cpu_utilization_cap must be a number, not '70%'"),
+        (
+            window("{cpu_utilization_cap: 70}"),
+            "objective.windows[0].cpu_utilization_cap must be above 0, at most 1, with at most three decimals, not 70",
+        ),
+        (window("{cpu_utilization_cap: .nan}"), "objective.windows[0].cpu_utilization_cap must be above 0, at most 1"),
+        (window("{cpu_utilization_cap: 0}"), "objective.windows[0].cpu_utilization_cap must be above 0, at most 1"),
     ],
 )
 def test_a_bad_setting_names_file_setting_and_what_would_be_right(tmp_path: Path, text: str, says: str) -> None:
@@ -115,3 +149,33 @@ def test_limits_are_quantities_as_kubernetes_writes_them(tmp_path: Path) -> None
     assert (found.nodes, found.cpu_millicores, found.memory_bytes) == (7, 100_000, 1_610_612_736)
     assert (Settings().limits.cpu_millicores, Settings().limits.memory_bytes) == (None, None)
     assert load_settings(written(tmp_path, "spot: {max_share: 0.125}"), {}).spot.max_share_permille == 125
+
+
+def test_of_windows_that_overlap_the_first_counts_and_outside_of_all_the_cost() -> None:
+    text = """
+    - {name: rush, when: Mon-Fri 08:00-10:00 Europe/Berlin, cpu_utilization_cap: 0.5}
+    - {name: day, when: Mon-Fri 06:30-20:30 Europe/Berlin, cpu_utilization_cap: 0.7}
+    """
+    found = load_settings(None, {"KINEMA_OBJECTIVE_WINDOWS": text}).objective
+    monday = datetime.fromisoformat("2026-11-23T00:00+01:00").timestamp()
+    names = {hour: found.window_at(monday + 3600 * hour) for hour in (6, 7, 8, 9.99, 10, 20, 21)}
+    assert {hour: chosen and (chosen.name, chosen.cap_permille) for hour, chosen in names.items()} == {
+        6: None,
+        7: ("day", 700),
+        8: ("rush", 500),
+        9.99: ("rush", 500),
+        10: ("day", 700),
+        20: ("day", 700),
+        21: None,
+    }
+
+
+def test_described_windows_are_settings_again(tmp_path: Path) -> None:
+    found = load_settings(written(tmp_path, window("{}", "{cpu_utilization_cap: 0.125}")), {})
+    assert [w.cap_permille for w in found.objective.windows] == [700, 125]
+    assert load_settings(written(tmp_path, yaml.safe_dump(describe(found))), {}) == found
+
+
+def test_a_variable_that_is_no_yaml_is_named() -> None:
+    with pytest.raises(BadSettings, match=r"^the environment: KINEMA_OBJECTIVE_WINDOWS is no YAML: "):
+        load_settings(None, {"KINEMA_OBJECTIVE_WINDOWS": "a: ["})

@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
 
-from planner.errors import BadSettings, UsageError
+from planner.errors import BadInput, BadSettings, UsageError
 from planner.model.cluster import Snapshot
 from planner.model.forecast import Sample, UsageSeries
-from planner.usage import NoUsage, PrometheusUsage
+from planner.usage import NoUsage, PrometheusUsage, read_usage
 from tests.building import daemonset, daemonset_pod, deployment, node, pods_of, snapshot
 
 WEB = "default/Deployment/web"
@@ -127,11 +128,10 @@ def test_values_that_are_no_numbers_are_left_out(prometheus: FakePrometheus) -> 
     assert PrometheusUsage(prometheus.url).read(cluster()) == (UsageSeries(WEB, "main", "cpu", (Sample(10000, 0.5),)),)
 
 
-def test_pods_that_the_plan_is_not_about_are_left_out(prometheus: FakePrometheus) -> None:
+def test_pods_that_the_snapshot_does_not_have_are_left_out(prometheus: FakePrometheus) -> None:
     prometheus.answers["cpu"] = matrix(
         measured("gone-0", (10000, "1")),
         measured("web-0", (10000, "1"), namespace="other"),
-        measured("agent-a", (10000, "1"), namespace="kube-system"),
         {"metric": {}, "values": [[10000, "1"]]},
     )
     assert PrometheusUsage(prometheus.url).read(cluster()) == ()
@@ -204,3 +204,55 @@ def test_url_that_is_none_is_a_wrong_setting(url: str) -> None:
 
 def test_no_usage_is_read_where_none_is_wanted() -> None:
     assert NoUsage().read(cluster()) == ()
+
+
+def table(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "usage.csv"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_table_says_what_pods_of_workloads_and_daemonsets_use(tmp_path: Path) -> None:
+    text = "\ufeffcpu_millicores, workload\n300, default/Deployment/web\n0,kube-system/DaemonSet/agent\n"
+    assert read_usage(table(tmp_path, text), cluster()) == {WEB: 300, "kube-system/DaemonSet/agent": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "line 1: the columns must be workload and cpu_millicores, not []"),
+        ("workload,cpu\n", "line 1: the columns must be workload and cpu_millicores, not ['workload', 'cpu']"),
+        (f"{WEB},1\n", f"line 1: the columns must be workload and cpu_millicores, not ['{WEB}', '1']"),
+        ("{}web,1\n", "line 2: workload must be the namespace/Kind/name of pods in the cluster, not 'web'"),
+        (f"{{}}{WEB},1\n{WEB},1\n", f"line 3: workload must be one that no earlier line has, not '{WEB}'"),
+        (f"{{}}{WEB},1.5\n", "line 2: cpu_millicores must be a whole number from 0 to 1000000000, not '1.5'"),
+        (f"{{}}{WEB},-1\n", "line 2: cpu_millicores must be a whole number from 0 to 1000000000, not '-1'"),
+        (f"{{}}{WEB},99999999999\n", "line 2: cpu_millicores must be a whole number from 0 to 1000000000, not '999"),
+        (f"{{}}{WEB}\n", "line 2: has not as many values as there are columns"),
+        (f"{{}}{WEB},1,2\n", "line 2: has not as many values as there are columns"),
+    ],
+)
+def test_a_table_that_is_wrong_is_refused_with_line_and_column(tmp_path: Path, text: str, says: str) -> None:
+    path = table(tmp_path, text.replace("{}", "workload,cpu_millicores\n"))
+    with pytest.raises(BadInput) as caught:
+        read_usage(path, cluster())
+    assert str(caught.value).startswith(f"{path}: {says}")
+
+
+def test_a_table_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"/absent: cannot be read: "):
+        read_usage(str(tmp_path / "absent"), cluster())
+    bad = tmp_path / "bad.csv"
+    bad.write_bytes(b"workload,cpu_millicores\n\xff,1\n")
+    with pytest.raises(BadInput, match=r"is no text in UTF-8 \(byte 24\)"):
+        read_usage(str(bad), cluster())
+
+
+def test_usage_of_daemonsets_is_read_too(prometheus: FakePrometheus) -> None:
+    prometheus.answers["cpu"] = matrix(
+        measured("agent-a", (10000, "0.05"), container="agent", namespace="kube-system"),
+    )
+    agent = "kube-system/DaemonSet/agent"
+    assert PrometheusUsage(prometheus.url).read(cluster()) == (
+        UsageSeries(agent, "agent", "cpu", (Sample(10000, 0.05),)),
+    )

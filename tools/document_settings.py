@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from extender.settings import ExtenderSettings
 from planner.settings import Settings
@@ -72,6 +73,9 @@ def _table(title: str, kind: type, prefix: str, names: list[str]) -> str:
     for name in names:
         variable = f"KINEMA_{(prefix + name).replace('.', '_').upper()}"
         rows += f"| `{prefix}{name}` | `{variable}` | {_code(getattr(defaults, name))} | {_cell(texts[name])} |\n"
+        for entry in filter(dataclasses.is_dataclass, get_args(get_type_hints(kind)[name])):
+            for inner, text in field_docstrings(entry).items():
+                rows += f"| `{prefix}{name}[].{inner}` | | needed | {_cell(text)} |\n"
     return f"\n### {title}\n\n| setting | variable | default | meaning, unit and reason |\n|---|---|---|---|\n{rows}"
 
 

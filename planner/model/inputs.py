@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from planner.model.cap import CpuCap
 from planner.model.cluster import Pod, Snapshot, Workload
 from planner.model.disruption import Assessment, DisruptionRules, assess, with_held
 from planner.model.forecast import Forecast
 from planner.model.machines import Catalogue
 from planner.model.plan import Plan
 from planner.model.resources import Resources
+from planner.model.utilization import under_cap
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class PlanningInputs:
     (no order of stages could move them). `fresh` names workloads that may stand on new nodes only: their roll-out
     found no room beside its old pods. Both are the planner's own choice and no part of the problem, so a plan that was
     made with either is proven by the bound without them. `start` is an earlier plan to go on from; it changes how soon
-    a plan is found and which of several, and nothing about what is right.
+    a plan is found and which of several, and nothing about what is right. `cap` is the active objective's; without one
+    the objective is cost alone.
     """
 
     snapshot: Snapshot
@@ -59,11 +62,22 @@ class PlanningInputs:
     held: Mapping[str, str] = field(default_factory=dict)
     fresh: frozenset[str] = frozenset()
     start: Plan | None = None
+    cap: CpuCap | None = None
 
     def assessment(self) -> Assessment:
         """Apply the rules of disruption, and `held`."""
         found = assess(self.snapshot, self.catalogue, self.rules)
         return with_held(found, self.snapshot, self.held) if self.held else found
+
+    def under_cap(self) -> PlanningInputs:
+        """Return the inputs with the predicted CPU as a resource; themselves where nothing caps it.
+
+        Whoever asks what is over its allocatable amounts (`assessment`) asks the inputs without.
+        """
+        if self.cap is None:
+            return self
+        snapshot, catalogue = under_cap(self.snapshot, self.catalogue, self.cap)
+        return replace(self, snapshot=snapshot, catalogue=catalogue)
 
     def planned_requests(self, pod: Pod, workload: Workload | None) -> Resources:
         """Return what the pod will request: its present requests, with the forecast's change of its containers."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from planner.model.cap import CpuCap
 from planner.model.resources import Resources
 
 NodeState = Literal["keep", "boot", "remove"]
@@ -18,7 +19,8 @@ class PlannedNode:
     """One node of the plan; `pods` counts by workload key what it holds in the end, without DaemonSets.
 
     A node whose machine type has no price is kept: its price is None and `reason` says why. A frozen node keeps
-    its pods, receives none and is not touched.
+    its pods, receives none and is not touched. What all its pods are predicted to use, now and under the plan, is
+    known where the objective caps it.
     """
 
     name: str
@@ -33,6 +35,8 @@ class PlannedNode:
     pod_names: tuple[str, ...] = ()
     reason: str = ""
     frozen: bool = False
+    predicted_cpu_before_millicores: int | None = None
+    predicted_cpu_millicores: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ class Objective:
 
     `nodes` is the price of the plan's nodes; `moves` is moves x `move_cost_nanousd` / `payback_hours`;
     `boots` is `boot_overlap_hours` / `payback_hours` x the price of each removed node that held movable pods
-    (it still runs while its replacement does).
+    (it still runs while its replacement does). `name` is that of the `cap`, or cost where there is none.
     """
 
     name: str
@@ -79,6 +83,7 @@ class Objective:
     payback_hours: int
     move_cost_nanousd: int
     boot_overlap_minutes: int
+    cap: CpuCap | None = None
 
     @property
     def value_nanousd_per_hour(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from planner.errors import BadInput
+from planner.model.cap import CpuCap
 from planner.model.decoding import explain
 from planner.model.plan import (
     Certificate,
@@ -65,6 +66,7 @@ def encode_plan(plan: Plan) -> bytes:
             "lower_bound": _money(objective.lower_bound_nanousd_per_hour),
             "relative_gap": round(objective.relative_gap, _DERIVED_DIGITS),
             "status": objective.status,
+            **({} if objective.cap is None else {"cpu_utilization": _encode_cap(objective.cap)}),
         },
         "current_cost_usd_per_hour": _money(plan.current_cost_nanousd_per_hour),
         "cost_usd_per_hour": _money(plan.cost_nanousd_per_hour),
@@ -107,6 +109,7 @@ def decode_plan(data: bytes, origin: str) -> Plan:
         payback_hours=o.payback_hours,
         move_cost_nanousd=read.money(o.move_cost_usd, "objective.move_cost_usd"),
         boot_overlap_minutes=o.boot_overlap_minutes,
+        cap=None if o.cpu_utilization is None else read.cap(o.cpu_utilization),
     )
     value = read.money(o.value, "objective.value")
     if value != (total := objective.value_nanousd_per_hour):
@@ -126,6 +129,15 @@ def decode_plan(data: bytes, origin: str) -> Plan:
 
 def _money(nanousd: int) -> msgspec.Raw:
     return msgspec.Raw(usd(nanousd).encode())
+
+
+def _encode_cap(cap: CpuCap) -> dict[str, Any]:
+    return {
+        "cap": _money(cap.permille * _NANO // 1000),
+        "window": cap.window,
+        "predicted_cpu_millicores": dict(cap.usage_millicores),
+        "above_cap_millicores": dict(cap.allowed_millicores),
+    }
 
 
 def _amounts(resources: Resources) -> dict[str, int]:
@@ -154,6 +166,9 @@ def _encode_node(node: PlannedNode) -> dict[str, Any]:
         found["reason"] = node.reason
     if node.frozen:
         found["frozen"] = True
+    if node.predicted_cpu_millicores is not None:
+        found["predicted_cpu_before_millicores"] = node.predicted_cpu_before_millicores
+        found["predicted_cpu_millicores"] = node.predicted_cpu_millicores
     return found
 
 
@@ -217,6 +232,13 @@ class _Terms(msgspec.Struct):
     boots: Decimal
 
 
+class _Cap(msgspec.Struct):
+    cap: Decimal
+    window: str
+    predicted_cpu_millicores: dict[str, int]
+    above_cap_millicores: dict[str, int] = {}
+
+
 class _Objective(msgspec.Struct):
     name: str
     value: Decimal
@@ -226,6 +248,7 @@ class _Objective(msgspec.Struct):
     status: Status
     move_cost_usd: Decimal = Decimal(0)
     boot_overlap_minutes: int = 0
+    cpu_utilization: _Cap | None = None
 
 
 class _Node(msgspec.Struct):
@@ -241,6 +264,8 @@ class _Node(msgspec.Struct):
     pod_names: tuple[str, ...] = ()
     reason: str = ""
     frozen: bool = False
+    predicted_cpu_before_millicores: int | None = None
+    predicted_cpu_millicores: int | None = None
 
 
 class _Workload(msgspec.Struct):
@@ -320,6 +345,22 @@ class _Reader:
             raise BadInput(f"{self._origin}: {field} must have at most 9 decimals, not {value}")
         return int(scaled)
 
+    def cap(self, cap: _Cap) -> CpuCap:
+        """Return the cap; refuses what no setting may be, and usage below 0."""
+        permille = cap.cap * 1000
+        if not cap.cap.is_finite() or not 0 < permille <= 1000 or permille != permille.to_integral_value():
+            right = "above 0, at most 1, with at most three decimals"
+            raise BadInput(f"{self._origin}: objective.cpu_utilization.cap must be {right}, not {cap.cap}")
+        for name, amounts in (
+            ("predicted_cpu_millicores", cap.predicted_cpu_millicores),
+            ("above_cap_millicores", cap.above_cap_millicores),
+        ):
+            for key, amount in amounts.items():
+                if amount < 0:
+                    at = f"objective.cpu_utilization.{name}[{key!r}]"
+                    raise BadInput(f"{self._origin}: {at} must be 0 or more, not {amount}")
+        return CpuCap(int(permille), cap.window, cap.predicted_cpu_millicores, cap.above_cap_millicores)
+
     def node(self, node: _Node, field: str) -> PlannedNode:
         """Return one node of the plan."""
         price = node.price_usd_per_hour
@@ -336,6 +377,8 @@ class _Reader:
             pod_names=node.pod_names,
             reason=node.reason,
             frozen=node.frozen,
+            predicted_cpu_before_millicores=node.predicted_cpu_before_millicores,
+            predicted_cpu_millicores=node.predicted_cpu_millicores,
         )
 
 

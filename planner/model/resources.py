@@ -10,6 +10,9 @@ _FIELDS = ("cpu_millicores", "memory_bytes", "pods", "ephemeral_storage_bytes")
 BEARER, TARGET = " (bearer)", " (target)"
 """How the names of the two sides end that never share a node, while each side is welcome to itself."""
 
+PREDICTED_CPU = "kinema.io/predicted-cpu-millicores"
+"""The CPU that a pod is predicted to use: an amount like others while an objective caps it (`planner.model.cap`)."""
+
 WHOLE_NODE = 720720
 """All shares of one node (see `Resources.shares`): divisible by every number to 16, so that n pods of a share of
 WHOLE_NODE // n fit and n + 1 do not, for every n up to 848."""
@@ -58,7 +61,23 @@ class Resources:
     @property
     def plain(self) -> Resources:
         """The same amounts without shares, as a public format has them."""
-        return self.with_shares(())
+        return self.scheduled.with_shares(())
+
+    @property
+    def scheduled(self) -> Resources:
+        """The same without the predicted CPU: what kube-scheduler counts."""
+        if not self.extended or self.predicted_cpu_millicores == 0:
+            return self
+        return replace(self, extended=tuple(item for item in self.extended if item[0] != PREDICTED_CPU))
+
+    @property
+    def predicted_cpu_millicores(self) -> int:
+        """What is predicted to be used, or may be; 0 while no objective caps it."""
+        return next((amount for name, amount in self.extended if name == PREDICTED_CPU), 0)
+
+    def with_predicted_cpu(self, millicores: int) -> Resources:
+        """Return the same amounts with this predicted CPU instead of that which they have."""
+        return replace(self.scheduled, extended=_combined(self.scheduled.extended, ((PREDICTED_CPU, millicores),), 1))
 
     @property
     def as_it_stands(self) -> Resources:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from planner.model.cap import CpuCap, objective_name
 from planner.model.cluster import Node, Pod
 from planner.model.disruption import planned_pods, pod_key
 from planner.model.machines import Offering
@@ -104,7 +105,7 @@ def assemble(movement: Movement, problem: Problem, packing: Packing, unplaceable
     )
 
 
-def finish(movement: Movement, draft: Draft, lower_bound: int, proof: Certificate) -> Plan:
+def finish(movement: Movement, draft: Draft, lower_bound: int, proof: Certificate, cap: CpuCap | None) -> Plan:
     """Return the plan with its bound; the clock's readings are added by whoever has a clock."""
     inputs = movement.inputs
     prices = inputs.prices
@@ -114,7 +115,7 @@ def finish(movement: Movement, draft: Draft, lower_bound: int, proof: Certificat
     return Plan(
         iteration=inputs.iteration,
         objective=Objective(
-            name="cost",
+            name=objective_name(cap),
             nodes_nanousd_per_hour=draft.nodes_cost,
             moves_nanousd_per_hour=draft.moves_cost,
             boots_nanousd_per_hour=draft.boots_cost,
@@ -123,6 +124,7 @@ def finish(movement: Movement, draft: Draft, lower_bound: int, proof: Certificat
             payback_hours=prices.payback_hours,
             move_cost_nanousd=prices.move_cost_nanousd,
             boot_overlap_minutes=prices.boot_overlap_minutes,
+            cap=cap,
         ),
         current_cost_nanousd_per_hour=sum(inputs.catalogue.price(n) or 0 for n in inputs.snapshot.nodes),
         cost_nanousd_per_hour=draft.nodes_cost,
@@ -223,7 +225,7 @@ def _planned_nodes(
             planned.append(
                 PlannedNode(
                     name, "boot", o.pool, o.machine_type, o.zone, o.capacity_type, o.price_nanousd_per_hour,
-                    o.allocatable, dict(sorted(pods.items())),
+                    o.allocatable.plain, dict(sorted(pods.items())),
                 )
             )  # fmt: skip
             continue
@@ -237,7 +239,7 @@ def _planned_nodes(
                 node.zone,
                 node.capacity_type,
                 inputs.catalogue.price(node),
-                node.allocatable,
+                node.allocatable.plain,
                 dict(sorted(pods.items())),
                 tuple(sorted(pinned_names.get(name, ()))),
                 assessment.role_reasons.get(name, ""),

@@ -96,7 +96,7 @@ def certificate(problem: Problem, proof: Bound) -> Certificate:
         rows += [CertificateRow(row.kind, scope, rhs, int(price)) for scope in row.scopes]
     return Certificate(
         groups=tuple(
-            CertificateGroup(g.id, g.workloads, g.count, g.requests.plain, int(p))
+            CertificateGroup(g.id, g.workloads, g.count, g.requests.with_shares(()), int(p))
             for g, p in zip(problem.groups, proof.pod_prices, strict=True)
         ),
         classes=tuple(classes),

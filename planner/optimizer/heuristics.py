@@ -26,10 +26,15 @@ _MOST_CHEAPENED = 3
 
 
 def present_state(problem: Problem) -> Packing:
-    """Every existing node with what it holds now and may hold; pending pods stay without a place."""
-    existing = [k for k, c in enumerate(problem.classes) if c.role != "offering"]
-    classes = np.repeat(np.array(existing, dtype=np.int64), problem.limits[existing])
-    return Packing(classes, np.where(problem.admissible, problem.present, 0)[classes])
+    """Every existing node with what it holds now and may hold, the largest pods first; others have no place."""
+    existing = np.flatnonzero([c.role != "offering" for c in problem.classes])
+    held = np.where(problem.admissible, problem.present, 0)
+    holds = constraints.within_capacity(problem.requests, problem.room[existing], held[existing])
+    # More than the room may stand where the objective caps what pods use, or where their requests grow.
+    for k in existing[~holds].tolist():
+        held[k] = fitting_content(problem, k, held[k])
+    classes = np.repeat(existing, problem.limits[existing])
+    return Packing(classes, held[classes])
 
 
 def empty_cluster(problem: Problem) -> Packing:

@@ -40,7 +40,8 @@ NOWHERE: Home = (("", ""),)
 class Movement:
     """The rules of disruption as the plan keeps them.
 
-    `assessment` has every pin of the plan, those of `held` included. `rollable` names the workloads that a roll-out
+    `inputs` count the predicted CPU where the objective caps it. `assessment` has every pin of the plan, those of
+    `held` included. `rollable` names the workloads that a roll-out
     may replace as a whole; only their requests change. `homes` says which pods keep to which domain.
     """
 
@@ -100,7 +101,7 @@ def movement_of(inputs: PlanningInputs) -> Movement:
     running = {p.workload for p in planned_pods(inputs.snapshot) if p.node in names}
     pinned = {p.workload for p in planned_pods(inputs.snapshot) if pod_key(p) in assessment.pins}
     return Movement(
-        inputs=inputs,
+        inputs=inputs.under_cap(),
         assessment=assessment,
         rollable=frozenset(k for k, m in assessment.mobility.items() if m.rollout and k in running - pinned),
         workloads={w.key: w for w in inputs.snapshot.workloads},

@@ -24,6 +24,7 @@ from planner.optimizer.movement import GroupKey, movement_of
 from planner.optimizer.packing import Packing
 from planner.optimizer.pooling import given_out, pooled
 from planner.optimizer.problem import Problem, build_problem
+from planner.optimizer.relief import above_cap, with_allowances, with_predicted_cpu
 from planner.optimizer.search import Search
 from planner.optimizer.settling import Settled, settle
 
@@ -61,6 +62,22 @@ def optimize(inputs: PlanningInputs, effort: Effort, watch: Watch) -> Plan:
 
 def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Watch) -> Plan:
     """Return the plan to which this solver leads; raises as `optimize` does."""
+    least, enough = with_allowances(inputs)
+    if least is enough:
+        return _plan_once(solver, least, effort, watch)
+    # Nodes that could not be relieved by first fit or best fit get half of the time to be so by the search.
+    half = replace(effort, time_limit_seconds=effort.time_limit_seconds / 2)
+    try:
+        strict = _plan_once(solver, least, half, watch)
+    except SolverError:
+        return _plan_once(solver, enough, half, watch)
+    if not strict.unplaced:
+        return strict
+    lenient = _plan_once(solver, enough, half, watch)
+    return min(strict, lenient, key=lambda plan: sum(left_out.count for left_out in plan.unplaced.values()))
+
+
+def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Watch) -> Plan:
     start = watch.now()
     settled = settle(movement_of(inputs))
     movement, problem, left_out = settled.movement, settled.problem, settled.left_out
@@ -105,12 +122,16 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
             race.enter(given_out(problem, became, picked))
     if race.best is None:
         raise SolverError(race.why_none())
+    best, cap = replace(race.best, nodes=with_predicted_cpu(movement, race.best.nodes)), inputs.cap
+    if cap is not None:
+        # What the planner holds itself may keep a node above the cap, too: the proof is about a problem that allows it.
+        cap = replace(cap, allowed_millicores=above_cap(cap, best.nodes))
     if race.best.missing > sum(left_out.values()) or inputs.held or inputs.fresh or movement.homes.homes:
         # The proof is about the pods that have a place, and about the problem without what the planner chose itself;
         # what it holds keeps its requests.
         changes = {key: wanted for key, wanted in inputs.forecast.requests.items() if key not in inputs.held}
         forecast = replace(inputs.forecast, requests=changes)
-        whole = movement_of(replace(inputs, held={}, fresh=frozenset(), forecast=forecast)).anywhere()
+        whole = movement_of(replace(inputs, held={}, fresh=frozenset(), forecast=forecast, cap=cap)).anywhere()
         missing = Counter[GroupKey]()
         for key, count in race.left_out(left_out).items():
             missing[key._replace(fresh=False, home=())] += count
@@ -127,7 +148,7 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
         search.generate(
             lambda proof, relaxed: race.settled_by(proof) or relaxed - proof.value <= race.worth_proving(relaxed)
         )
-    plan = finish(movement, race.best, search.proof.value, certificate(search.problem, search.proof))
+    plan = finish(movement, best, search.proof.value, certificate(search.problem, search.proof), cap)
     elapsed = watch.now() - start
     return replace(plan, timings_seconds={"prepare": prepared, "prove": proven - prepared, "search": elapsed - proven})
 

@@ -221,14 +221,14 @@ def _sites(inputs: PlanningInputs, assessment: Assessment, group_of: GroupOf) ->
                 room = room - group_of(pod).requests
             elif pod.live:
                 present[group_of(pod)] += 1
-        room = room - _missing_daemons(inputs, node, pods_on[node.name])
+        room = room - missing_daemons(inputs, node, pods_on[node.name])
         price = inputs.catalogue.price(node)
         content = tuple(sorted(present.items(), key=lambda item: _group_order(item[0])))
         sites.append(Site(node, role, price or 0, room, content))
     return sites
 
 
-def _missing_daemons(inputs: PlanningInputs, node: Node, pods: Sequence[Pod]) -> Resources:
+def missing_daemons(inputs: PlanningInputs, node: Node, pods: Sequence[Pod]) -> Resources:
     """Return what DaemonSets will take that select the node and have no pod there yet.
 
     One for which the running pods leave no room is left out: the present state must stay possible.
@@ -238,7 +238,8 @@ def _missing_daemons(inputs: PlanningInputs, node: Node, pods: Sequence[Pod]) ->
     missing = Resources()
     for daemon in sorted(inputs.snapshot.daemonsets, key=lambda d: d.key):
         selected = daemon.constraints.admit(node.labels, node.name, foreign_taints(node))
-        if daemon.key not in served and selected and daemon.requests.fits_in(node.allocatable - used - missing):
+        fits = daemon.requests.scheduled.fits_in(node.allocatable - used - missing)
+        if daemon.key not in served and selected and fits:
             missing = missing + daemon.requests
     return missing
 

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
+from planner.model import resources
 from planner.model.cluster import Pod
 from planner.model.disruption import planned_pods, pod_key
 from planner.model.plan import Unplaced
@@ -59,6 +60,11 @@ def _reason(movement: Movement, pod: Pod, requests: Resources) -> str:
             return why
     for name, amount in requests.amounts().items():
         room, machine_type = max((room.amounts().get(name, 0), kind) for kind, room in admitting)
+        if amount > room and name == resources.PREDICTED_CPU:
+            return (
+                f"is predicted to use {amount / 1000:g} CPU; under the cap the largest offering that admits it, "
+                f"{machine_type}, has {room / 1000:g} left"
+            )
         if amount > room:
             return (
                 f"requests {_amount(name, amount)}; the largest offering that admits it, {machine_type}, "
@@ -74,6 +80,8 @@ def _amount(name: str, amount: int, unit: bool = True) -> str:
     match name:
         case "cpu_millicores":
             return f"{amount / 1000:g}" + (" CPU" if unit else "")
+        case resources.PREDICTED_CPU:
+            return f"{amount / 1000:g} CPU of predicted use" + (" under the cap" if unit else "")
         case "memory_bytes":
             return f"{amount / _GIB:.3g} GiB" + (" of memory" if unit else "")
         case "ephemeral_storage_bytes":

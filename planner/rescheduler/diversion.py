@@ -14,6 +14,7 @@ from functools import partial
 from planner.model.cluster import Pod
 from planner.model.inputs import ChangePrices
 from planner.model.plan import Plan
+from planner.model.utilization import holding
 from planner.rescheduler.moves import Mover, Room
 
 Wanted = dict[str, int]
@@ -50,7 +51,7 @@ def diverted(plan: Plan, wanted: Mapping[str, Wanted], here: Mapping[str, Counte
             pods[key] = by_node.get(node.name, 0)
             if not pods[key] or node.state == "remove":
                 del pods[key]
-        nodes.append(node if pods == node.pods else replace(node, pods=dict(sorted(pods.items()))))
+        nodes.append(node if pods == node.pods else holding(node, dict(sorted(pods.items())), plan.objective.cap))
     workloads = dict(plan.workloads)
     for key, by_node in wanted.items():
         if workloads[key].strategy != "rollout":

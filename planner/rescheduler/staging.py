@@ -15,6 +15,7 @@ from planner.model.cluster import Pod
 from planner.model.disruption import planned_pods
 from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.plan import Plan
+from planner.model.utilization import excess_millicores
 from planner.rescheduler.diversion import diversions, diverted
 from planner.rescheduler.rehearsal import Rehearsal
 
@@ -98,7 +99,9 @@ def _with_diversions(
         trial = diverted(trial, wanted, here, inputs.prices)
         rehearsal = rehearsal.wanting(wanted)
         stuck = rehearsal.stuck(trial)
-        if _stuck_pods(trial, stuck) < _stuck_pods(*best):
+        # Where pods go elsewhere for the sake of their order, no node may come to be above the cap.
+        within_cap = not excess_millicores(trial, allowed=True)
+        if within_cap and _stuck_pods(trial, stuck) < _stuck_pods(*best):
             best = (trial, stuck)
     return best
 

@@ -129,7 +129,9 @@ def _match_groups(plan: Plan, facts: Facts) -> tuple[dict[int, tuple[int, int]],
     for index, group in enumerate(facts.groups):
         present = group.running_count + group.pending_count
         fewest, most = _placed_range(group, plan, facts, membership)
-        alike = [g for g in left if g.requests == group.key.requests.plain and set(g.workloads) <= group.workloads]
+        alike = [
+            g for g in left if g.requests == group.key.requests.with_shares(()) and set(g.workloads) <= group.workloads
+        ]
         alike.sort(key=lambda g: (set(g.workloads) != group.workloads, not fewest <= g.count <= most))
         names = ", ".join(sorted(group.workloads))
         if not alike:

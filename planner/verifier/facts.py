@@ -80,6 +80,8 @@ class Facts:
     workload the pending ones whose constraints the model does not know, which cannot be placed. A pod whose node
     the snapshot does not have counts as pending: it has to be placed anew. `occupied` names the nodes that hold
     movable pods; `offers` are the offerings by pool, zone, machine type and capacity type, with their spots.
+    `overheads` is what DaemonSets and mirror pods take of each node. Requests and rooms of groups, spots and overheads
+    count the predicted CPU where the objective caps it; `inputs`, `nodes` and `pods` are without.
     """
 
     inputs: PlanningInputs
@@ -93,6 +95,7 @@ class Facts:
     groups: tuple[Group, ...]
     occupied: frozenset[str]
     offers: Mapping[OfferingKey, tuple[Offering, Spot]]
+    overheads: Mapping[str, Resources]
 
     def running(self, pod: Pod) -> bool:
         """Say whether the pod is on a node of the snapshot."""
@@ -141,19 +144,26 @@ class Facts:
 
 
 def adopted(plan: Plan, inputs: PlanningInputs) -> PlanningInputs:
-    """Return the inputs with the forecast of those workloads alone whose requests the plan changes."""
+    """Return the inputs as the plan took them.
+
+    Those are the forecast of the workloads whose requests it changes, and the nodes that it leaves above a cap.
+    """
     taken = {
         key: changes
         for key, changes in inputs.forecast.requests.items()
         if key in plan.workloads and plan.workloads[key].containers
     }
-    return replace(inputs, forecast=Forecast(taken, inputs.forecast.reasons))
+    cap = inputs.cap
+    if cap is not None and plan.objective.cap is not None:
+        cap = replace(cap, allowed_millicores=plan.objective.cap.allowed_millicores)
+    return replace(inputs, forecast=Forecast(taken, inputs.forecast.reasons), cap=cap)
 
 
 def gather(inputs: PlanningInputs) -> Facts:
     """Apply the rules of disruption and derive rooms and groups."""
     snapshot = inputs.snapshot
     assessment = inputs.assessment()
+    counted = inputs.under_cap()
     nodes = {node.name: node for node in snapshot.nodes}
     workloads = {workload.key: workload for workload in snapshot.workloads}
     pods: dict[str, list[Pod]] = {}
@@ -163,6 +173,7 @@ def gather(inputs: PlanningInputs) -> Facts:
     unmodelled: Counter[str] = Counter()
     for pod in planned_pods(snapshot):
         pods.setdefault(pod.workload, []).append(pod)
+    for pod in planned_pods(counted.snapshot):
         requests = inputs.planned_requests(pod, workloads.get(pod.workload))
         if pod.node is not None and pod_key(pod) in assessment.pins:
             fixed[pod.node] = fixed.get(pod.node, Resources()) + requests
@@ -172,7 +183,7 @@ def gather(inputs: PlanningInputs) -> Facts:
             unmodelled[pod.workload] += 1
         else:
             movable.append((pod, requests))
-    overhead = _overheads(snapshot)
+    overhead = _overheads(counted.snapshot)
     groups = _groups(movable, nodes, inputs.catalogue.spot)
     return Facts(
         inputs=inputs,
@@ -190,11 +201,15 @@ def gather(inputs: PlanningInputs) -> Facts:
                 foreign_taints(node),
                 node.capacity_type == "spot",
             )
-            for name, node in nodes.items()
+            for name, node in ((node.name, node) for node in counted.snapshot.nodes)
         },
         groups=groups,
         occupied=frozenset(name for group in groups for name in group.here),
-        offers={offering_key(o): (o, _offering_spot(o, snapshot)) for o in inputs.catalogue.offerings},
+        offers={
+            offering_key(o): (o, _offering_spot(priced, counted.snapshot))
+            for o, priced in zip(inputs.catalogue.offerings, counted.catalogue.offerings, strict=True)
+        },
+        overheads=overhead,
     )
 
 
@@ -228,7 +243,7 @@ def _overheads(snapshot: Snapshot) -> dict[str, Resources]:
         for daemonset in sorted(snapshot.daemonsets, key=lambda d: d.key):
             missing = daemonset.key not in present
             if missing and daemonset.constraints.admit(node.labels, node.name, foreign_taints(node)):
-                if not daemonset.requests.fits_in(node.allocatable - used):
+                if not daemonset.requests.scheduled.fits_in(node.allocatable - used):
                     continue
                 used = used + daemonset.requests
                 overhead = overhead + daemonset.requests

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from planner.model.cap import objective_name
 from planner.model.cluster import Workload
 from planner.model.disruption import pod_key
 from planner.model.inputs import PlanningInputs
@@ -17,6 +18,7 @@ from planner.verifier.assignment import Demand, Supply, assign
 from planner.verifier.coexistence import Coexistence
 from planner.verifier.facts import Facts, Spot, adopted, gather, offering_key
 from planner.verifier.limits import Tally, node_label, offering_label, tally_of
+from planner.verifier.utilization import capped, within_cap_now
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -31,6 +33,7 @@ def check_placement(plan: Plan, inputs: PlanningInputs) -> tuple[str, ...]:
     problems += _counts(plan, facts)
     problems += _pins(plan, facts)
     problems += _pool_limits(plan, facts)
+    problems += capped(plan, facts)
     tally = tally_of(plan, facts)
     problems += _further_limits(tally)
     if not problems:
@@ -369,7 +372,7 @@ def _money(plan: Plan, facts: Facts) -> Iterator[str]:
     moves = prices.moves_nanousd_per_hour(plan.moves)
     boots = sum(facts.exit_cost_nanousd_per_hour(node.name) for node in plan.nodes if node.state == "remove")
     for what, said, right in (
-        ("the objective's name", objective.name, "cost"),
+        ("the objective's name", objective.name, objective_name(facts.inputs.cap)),
         ("the cost", plan.cost_nanousd_per_hour, cost),
         ("the present cost", plan.current_cost_nanousd_per_hour, current),
         ("the objective's nodes", objective.nodes_nanousd_per_hour, cost),
@@ -389,12 +392,15 @@ def _money(plan: Plan, facts: Facts) -> Iterator[str]:
 
 
 def _may_stay(plan: Plan, facts: Facts) -> bool:
-    """Say whether changing nothing is a plan too: no pod to place, no new requests, no pool below its minimum."""
+    """Say whether changing nothing is a plan too.
+
+    Nothing is to be placed, no requests change, no pool is below its minimum, and no node above the cap.
+    """
     placed_pending = any(
         pending > (plan.unplaced[key].count if key in plan.unplaced else 0) for key, pending in _pending(facts).items()
     )
     if placed_pending or any(workload.containers for workload in plan.workloads.values()):
         return False
-    return all(
+    return within_cap_now(facts) and all(
         len(facts.existing(pool, zone)) >= facts.least(pool, zone) for pool, zone in facts.inputs.catalogue.limits()
     )

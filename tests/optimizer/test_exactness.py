@@ -19,6 +19,7 @@ from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.machines import TotalLimits
 from planner.model.resources import Resources
 from planner.model.scheduling import LabelSelector, PodRules, PodTerm, Requirement, Spread
+from planner.model.utilization import cap_on
 from planner.optimizer import optimize
 from planner.verifier import verify
 from tests.building import catalogue, deployment, inputs, node, offering, pods_of, snapshot
@@ -113,11 +114,35 @@ def test_no_plan_at_all_is_better(solver: str, drawn: PlanningInputs) -> None:
     assert plan.objective.lower_bound_nanousd_per_hour <= plan.objective.value_nanousd_per_hour
 
 
+@st.composite
+def capped_clusters(draw: st.DrawFn) -> PlanningInputs:
+    """Draw a tiny cluster, a cap, and usage below and above what the pods request."""
+    given = draw(tiny_clusters())
+    usage = {pod.workload: draw(st.sampled_from([0, 300, 700, 1300, 2100])) for pod in given.snapshot.pods}
+    return replace(given, cap=cap_on(given.snapshot, draw(st.sampled_from([400, 600, 800])), "window", usage))
+
+
+@pytest.mark.parametrize("solver", ["HIGHS", "GLPK_MI"])
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(drawn=capped_clusters())
+def test_no_plan_under_the_cap_is_better(solver: str, drawn: PlanningInputs) -> None:
+    ticks = itertools.count()
+    plan = optimize(drawn, Effort(solver=solver, target_gap=0.0), Watch(lambda: next(ticks) * 1e-4, lambda _: None))
+    assert verify(plan, drawn, 60.0, lambda: 0.0).problems == ()
+    # The usage as a further resource; a node that stays above the cap has room for what the plan leaves there.
+    best = min(_every_plan(replace(drawn, cap=plan.objective.cap).under_cap()))
+    left_out = sum(u.count for u in plan.unplaced.values())
+    assert (left_out, plan.objective.value_nanousd_per_hour) == best
+    if plan.objective.cap is not None and plan.objective.cap.allowed_millicores:
+        # No node stays above the cap where all could be placed under it, and as many pending pods as they are now.
+        assert all(without > left_out for without, _ in _every_plan(drawn.under_cap()))
+
+
 def _every_plan(given: PlanningInputs) -> Iterator[tuple[int, int]]:
     """Yield (pods without a place, value) of every plan, by putting every pod everywhere."""
     pods = list(given.snapshot.pods)
     existing = [(n.name, n.allocatable) for n in given.snapshot.nodes]
-    for spots in _placements([p.requests.plain for p in pods], [room for _, room in existing], given):
+    for spots in _placements([p.requests.with_shares(()) for p in pods], [room for _, room in existing], given):
         if not all(_get_along([p for p, s in zip(pods, spots, strict=True) if s == at]) for at in set(spots) - {None}):
             continue
         moves = Counter[tuple[str, int | None]]()
@@ -147,7 +172,9 @@ def _every_plan(given: PlanningInputs) -> Iterator[tuple[int, int]]:
             continue
         cost += sum(sorted(unused)[:staying])
         for fresh in {s for s in spots if s is not None and s >= len(existing)}:
-            load = sum((p.requests.plain for p, s in zip(pods, spots, strict=True) if s == fresh), Resources())
+            load = sum(
+                (p.requests.with_shares(()) for p, s in zip(pods, spots, strict=True) if s == fresh), Resources()
+            )
             cost += min(o.price_nanousd_per_hour for o in given.catalogue.offerings if load.fits_in(o.allocatable))
         yield spots.count(None), cost + given.prices.moves_nanousd_per_hour(arriving - placed_pending)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from planner.model.effort import Effort, Watch
 from planner.model.inputs import PlanningInputs
 from planner.model.plan_json import ContradictoryPlan, decode_plan, encode_plan
+from planner.model.utilization import cap_on, predicted_usage
 from planner.optimizer import optimize
 from planner.verifier import verify
 from tests.verifier.test_optimized_plans import cluster
@@ -24,8 +26,12 @@ SEEDS = range(8)
 
 
 @cache
-def case(seed: int) -> tuple[PlanningInputs, bytes]:
+def case(seed: int, cap: bool = False) -> tuple[PlanningInputs, bytes]:
     given = cluster(seed)
+    if cap:
+        # Twice the requests under 0.6 of the CPU: some nodes are above it, and few may stay so.
+        double = {key: 2 * own for key, own in predicted_usage(given.snapshot, {}).items()}
+        given = replace(given, cap=cap_on(given.snapshot, 600, "day", double))
     return given, encode_plan(optimize(given, Effort(), Watch(now=lambda: 0.0, report=lambda _: None)))
 
 
@@ -190,15 +196,65 @@ FAULTS: dict[str, Fault] = {
 }
 
 
+def cap_of(plan: Json) -> Json:
+    return plan["objective"]["cpu_utilization"]
+
+
+def above_cap(plan: Json) -> Json:
+    """Return the names of nodes that stay above the cap."""
+    found = cap_of(plan)["above_cap_millicores"]
+    assert next(iter(found))  # StopIteration where none does
+    return found
+
+
+def crowded(plan: Json) -> None:
+    """Let a node hold more by the plan than the cap allows, and say so of it; its requests have room for it."""
+    usage = cap_of(plan)["predicted_cpu_millicores"]
+    source, target = staying(plan), other(plan, staying(plan))
+    key = max(source["pods"], key=lambda k: usage[k])
+    give(source, key, -1)
+    give(target, key, 1)
+    add(source, "predicted_cpu_millicores", -usage[key])
+    add(target, "predicted_cpu_millicores", usage[key])
+
+
+def first_above(plan: Json) -> str:
+    return str(next(iter(above_cap(plan))))
+
+
+CAP_FAULTS: dict[str, Fault] = {
+    "no cap": lambda p: p["objective"].pop("cpu_utilization"),
+    "another cap": lambda p: cap_of(p).update(cap=0.601),
+    "another window": lambda p: cap_of(p).update(window="night"),
+    "the name of another cap": lambda p: p["objective"].update(name="cost under cpu utilization <= 0.7"),
+    "the name of none": lambda p: p["objective"].update(name="cost"),
+    "usage of a workload": lambda p: add(cap_of(p)["predicted_cpu_millicores"], "kube-system/DaemonSet/agent", -10),
+    "usage of an unknown workload": lambda p: cap_of(p)["predicted_cpu_millicores"].update(ghost=10),
+    "usage of a workload missing": lambda p: cap_of(p)["predicted_cpu_millicores"].popitem(),
+    "usage of a node": lambda p: add(staying(p), "predicted_cpu_millicores", -1),
+    "usage of a node before": lambda p: add(staying(p), "predicted_cpu_before_millicores", 1),
+    "usage of a node missing": lambda p: staying(p).pop("predicted_cpu_millicores"),
+    "node above the cap, not said": lambda p: above_cap(p).popitem(),
+    "node allowed more than it uses": lambda p: above_cap(p).update({first_above(p): 10**6}),
+    "node allowed less than it will use": lambda p: add(above_cap(p), first_above(p), -1),
+    "node allowed that is not there": lambda p: cap_of(p)["above_cap_millicores"].update(ghost=1),
+    "booted node allowed": lambda p: cap_of(p)["above_cap_millicores"].update({of_state(p, "boot")["name"]: 4000}),
+    "node filled above the cap": crowded,
+    "predicted use of a group": lambda p: add(
+        first(p, "groups")["requests"], "kinema.io/predicted-cpu-millicores", -10
+    ),
+}
+
+
 @pytest.mark.filterwarnings("ignore:Solution may be inaccurate")
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [*FAULTS, *CAP_FAULTS])
 def test_a_fault_planted_in_any_plan_is_found(fault: str) -> None:
     planted = 0
     for seed in SEEDS:
-        given, text = case(seed)
+        given, text = case(seed, cap=fault in CAP_FAULTS)
         document = json.loads(text)
         try:
-            FAULTS[fault](document)
+            (FAULTS | CAP_FAULTS)[fault](document)
         except (StopIteration, IndexError):
             continue
         planted += 1
@@ -206,7 +262,8 @@ def test_a_fault_planted_in_any_plan_is_found(fault: str) -> None:
     assert planted
 
 
+@pytest.mark.parametrize("cap", [False, True])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_is_found_where_nothing_was_planted(seed: int) -> None:
-    given, text = case(seed)
+def test_nothing_is_found_where_nothing_was_planted(seed: int, cap: bool) -> None:
+    given, text = case(seed, cap)
     assert complaints(given, json.loads(text)) == ()
