@@ -47,6 +47,9 @@ FAKE_NODE: Final = ("kwok.x-k8s.io/node", "fake")
 DELETION_MILLISECONDS: Final = 300
 """How long a deleted pod of kwok's takes to go."""
 
+RUNS_ON: Final = "tests.kinema.io/runs-on"
+"""Annotation of pods of Jobs that never complete; those without it complete at once."""
+
 CONTROLLERS: Final = (
     "daemonset-controller",
     "deployment-controller",
@@ -408,20 +411,30 @@ class ControlPlane:
         return name
 
     def clear(self) -> None:
-        """Delete every workload, pod, budget and node, and every namespace but the system's.
+        """Empty the cluster, and delete every namespace but the system's.
 
-        What else stands in the system namespaces (ServiceAccounts, roles, ConfigMaps, Leases) stays. The
-        namespaces are empty on return; the objects themselves go five seconds later, by their controller.
+        The objects of the namespaces themselves go five seconds later, by their controller.
+        """
+        self.empty()
+        for name, phase in self._namespaces().items():
+            if name not in _SYSTEM_NAMESPACES and phase != "Terminating":
+                self.request("DELETE", f"/api/v1/namespaces/{name}")
+
+    def empty(self) -> None:
+        """Delete every workload, pod, budget, claim, volume and node; the namespaces stay.
+
+        So does what else is in them (ServiceAccounts, roles, ConfigMaps, Leases, Events).
         """
         for namespace in self._namespaces():
             for version, resource in _WORKLOADS:
                 self.request("DELETE", f"/apis/{version}/namespaces/{namespace}/{resource}")
         self.eventually(self._delete_pods, "every pod to be gone")
-        for name, phase in self._namespaces().items():
-            if name not in _SYSTEM_NAMESPACES and phase != "Terminating":
-                self.request("DELETE", f"/api/v1/namespaces/{name}")
-        self.request("DELETE", "/api/v1/nodes")
-        self.eventually(lambda: not self.items("/api/v1/nodes"), "every node to be gone")
+        for namespace in self._namespaces():
+            self.request("DELETE", f"/api/v1/namespaces/{namespace}/persistentvolumeclaims")
+        for resource in ("persistentvolumes", "nodes"):
+            self.request("DELETE", f"/api/v1/{resource}")
+        gone = ("persistentvolumeclaims", "persistentvolumes", "nodes")
+        self.eventually(lambda: not any(self.items(f"/api/v1/{it}") for it in gone), "volumes and nodes to be gone")
 
     def _namespaces(self) -> dict[str, str]:
         """Return the phase of every namespace by its name."""
@@ -471,7 +484,7 @@ class ControlPlane:
         self._healthy(kwok, f"http://{LOOPBACK}:{kwok_port}/healthz")
 
     def _stages(self) -> list[Path]:
-        """Return kwok's stages, with a grace for pods that are deleted.
+        """Return kwok's stages, with a grace for pods that are deleted; Jobs' pods that are annotated run on.
 
         A StatefulSet's pod that is gone and back under its name before the disruption controller looked counts as
         still being disrupted for two minutes, and its budget then allows nothing. No real kubelet is that fast.
@@ -481,6 +494,9 @@ class ControlPlane:
             stage = yaml.safe_load(path.read_text())
             if stage["metadata"]["name"] == "pod-delete":
                 stage["spec"]["delay"] = {"durationMilliseconds": DELETION_MILLISECONDS}
+            if stage["metadata"]["name"] == "pod-complete":
+                unasked = {"key": f'.metadata.annotations["{RUNS_ON}"]', "operator": "DoesNotExist"}
+                stage["spec"]["selector"]["matchExpressions"].append(unasked)
             found.append(self.folder / path.name)
             found[-1].write_text(yaml.safe_dump(stage))
         return found
@@ -517,6 +533,8 @@ class ControlPlane:
             f"--cert-dir={self.certificate_authority.parent}",
             f"--token-auth-file={self._write_secret('tokens.csv', tokens)}",
             "--anonymous-auth=false",
+            # Claims and volumes go at once when they are deleted: no controller here would lift their protection.
+            "--disable-admission-plugins=StorageObjectInUseProtection",
             "--authorization-mode=RBAC",
             "--endpoint-reconciler-type=none",
             "--service-cluster-ip-range=10.0.0.0/24",

@@ -40,6 +40,7 @@ class Machine:
     arch: str = "amd64"
     storage_gib: int = 50
     gpus: int = 0
+    spot_price_usd: float | None = None
 
 
 _MACHINES: Final = (
@@ -73,7 +74,7 @@ class Case:
         """Return MACHINES.csv."""
         head = (
             "machine_type,cpu_millicores,memory_bytes,max_pods,price_usd_per_hour,arch,ephemeral_storage_bytes,"
-            "extended_resources"
+            "extended_resources,spot_price_usd_per_hour"
         )
         return "\n".join([head, *map(_line, self.machines)]) + "\n"
 
@@ -98,10 +99,16 @@ def generate(seed: int, filters: Filters) -> Case:
     return _Builder(seed).build(filters)
 
 
+def outline(seed: int) -> Case:
+    """Return the cluster of a seed before any pod but those of DaemonSets has a node."""
+    return _Builder(seed).outline()
+
+
 def _line(machine: Machine) -> str:
     return (
         f"{machine.name},{machine.cpu_millicores},{machine.memory_gib * _GIB},{machine.pods},{machine.price_usd},"
-        f"{machine.arch},{machine.storage_gib * _GIB},{f'{GPU}={machine.gpus}' if machine.gpus else ''}"
+        f"{machine.arch},{machine.storage_gib * _GIB},{f'{GPU}={machine.gpus}' if machine.gpus else ''},"
+        f"{machine.spot_price_usd or ''}"
     )
 
 
@@ -117,6 +124,13 @@ class _Builder:
         self._density = self._random.choice([0.1, 0.2, 0.35])
 
     def build(self, filters: Filters) -> Case:
+        self.outline()
+        self._settle(filters)
+        self._disturb()
+        self._random.shuffle(self._case.objects)
+        return self._case
+
+    def outline(self) -> Case:
         self._namespaces()
         if self._chance(0.5):
             self._pools()
@@ -127,9 +141,6 @@ class _Builder:
             self._workload(app)
         for number in range(self._random.choice([0, 0, 1, 2])):
             self._budget(number)
-        self._settle(filters)
-        self._disturb()
-        self._random.shuffle(self._case.objects)
         return self._case
 
     def _chance(self, share: float) -> bool:
