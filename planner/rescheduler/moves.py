@@ -125,8 +125,8 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Mover:
-    """A workload that the plan moves: its live pods, those to evict where it does not roll, and what the plan wants of
-    it on each node that stays.
+    """A workload that the plan moves, or of which pods wait for a node: its live pods, those to evict where it does not
+    roll, and what the plan wants of it on each node that stays.
     """
 
     key: str
@@ -218,12 +218,16 @@ class _Found:
 
 
 def movers_of(record: PlanRecord, snapshot: Snapshot) -> list[Mover]:
-    """Return the workloads that the plan moves and that are still the ones that it was made for, by stage."""
+    """Return the workloads that the plan moves or brings to a node, by stage.
+
+    Left out are those that are no longer the ones that it was made for.
+    """
     plan = record.plan
-    pods: dict[str, list[Pod]] = {key: [] for key, planned in plan.workloads.items() if planned.moves}
+    pods: dict[str, list[Pod]] = {key: [] for key in plan.workloads}
     for pod in planned_pods(snapshot):
         if pod.workload in pods:
             pods[pod.workload].append(pod)
+    pods = {key: own for key, own in pods.items() if plan.workloads[key].moves or any(p.node is None for p in own)}
     wanted: dict[str, dict[str, int]] = {key: {} for key in pods}
     for node in plan.nodes:
         for key, count in node.pods.items():
@@ -236,7 +240,7 @@ def movers_of(record: PlanRecord, snapshot: Snapshot) -> list[Mover]:
             planned=plan.workloads[w.key],
             workload=w,
             pods=tuple(pods[w.key]),
-            misplaced=find_misplaced(pods[w.key], wanted[w.key]),
+            misplaced=find_misplaced(pods[w.key], wanted[w.key]) if plan.workloads[w.key].moves else (),
             wanted=wanted[w.key],
         ).as_planned(plan.workloads[w.key])
         for w in snapshot.workloads
@@ -259,6 +263,8 @@ def _rolls(record: PlanRecord, mover: Mover) -> bool:
 def _under_way(record: PlanRecord, mover: Mover) -> str:
     """Return what the workload is waited for; "" where it stands still."""
     workload, iteration = mover.workload, record.plan.iteration
+    if not mover.planned.moves:
+        return ""  # whether its pods are ready is no matter of the plan
     if mover.planned.strategy != "rollout":
         ready = sum(pod.ready for pod in mover.pods)
         return f"{mover.key}: {ready} of {workload.replicas} pods ready" if ready < workload.replicas else ""
@@ -271,10 +277,12 @@ def _under_way(record: PlanRecord, mover: Mover) -> str:
     return f"{mover.key}: {new} of {workload.replicas} pods rolled out"
 
 
-def promise_what_comes(record: PlanRecord, mover: Mover, room: Room) -> None:
-    """Set room aside for the workload's pods that are on their way."""
-    for node, count in _on_their_way(record, mover, room).items():
+def promise_what_comes(record: PlanRecord, mover: Mover, room: Room) -> Mapping[str, int]:
+    """Set room aside for the workload's pods that are on their way, and return how many come to each node."""
+    coming = _on_their_way(record, mover, room)
+    for node, count in coming.items():
         room.promise(node, mover.planned.requests * count)
+    return coming
 
 
 def _on_their_way(record: PlanRecord, mover: Mover, room: Room) -> dict[str, int]:
@@ -331,13 +339,14 @@ def _choose_evictions(mover: Mover, evictable: int, room: Room, found: _Found) -
     A target that is published but not open yet is opened first; the pod follows in the next round.
     """
     misplaced, requests = mover.misplaced, mover.planned.requests
-    if not misplaced:
+    if not misplaced and not mover.coming:
         return
     here = mover.here
     taken = _evicted_and_open(mover, room)
     open_ = _open_targets(mover, taken, room)
     for node, count in taken.items():
         here[node] += count
+    _open_for_coming(mover, here, room, found)
     unavailable = mover.workload.replicas - sum(pod.ready for pod in mover.pods)
     quota = max(0, evictable - max(0, unavailable))
     begun = 0
@@ -378,6 +387,36 @@ def _choose_evictions(mover: Mover, evictable: int, room: Room, found: _Found) -
         (found.behind if free else found.stuck).append((mover.key, reason))
 
 
+def _open_for_coming(mover: Mover, here: Counter[str], room: Room, found: _Found) -> None:
+    """Open a target for each pod that is on no node and has none, where there is room; say which ones wait.
+
+    `here` counts the pods by node, those included that are on their way to an open target.
+    """
+    homeless = mover.coming - (here.total() - mover.here.total())
+    for node in _left_for_coming(mover, _closed(mover, here), room)[: max(0, homeless)]:
+        if node in room.opened and room.holds(node, mover.planned.requests):
+            room.promise(node, mover.planned.requests)
+            here[node] += 1
+            found.openings.append((node, mover.key))
+    if not mover.misplaced and (waiting := [node for node in mover.wanted if here[node] > mover.here[node]]):
+        found.stuck.append((mover.key, f"its pods have yet to come to {', '.join(waiting)}"))
+
+
+def _closed(mover: Mover, here: Mapping[str, int]) -> list[str]:
+    """Return the targets that are not open, one entry each."""
+    return [node for node, count in mover.wanted.items() for _ in range(count - here.get(node, 0))]
+
+
+def _left_for_coming(mover: Mover, targets: list[str], room: Room) -> list[str]:
+    """Return the targets that the pods which still stand leave over."""
+    left = list(targets)
+    for pod in reversed(mover.misplaced):
+        last = next((i for i in reversed(range(len(left))) if room.suits(pod, left[i])), None)
+        if last is not None:
+            del left[last]
+    return left
+
+
 def _suiting(mover: Mover, pod: Pod, room: Room) -> Callable[[str], bool]:
     """Return what says whether a target suits the pod.
 
@@ -400,12 +439,7 @@ def _open_targets(mover: Mover, taken: Mapping[str, int], room: Room) -> list[st
     open_ = [node for node, count in taken.items() for _ in range(count)]
     if not (mover.coming and open_):
         return open_
-    closed = ([node] * (count - mover.here[node] - taken.get(node, 0)) for node, count in mover.wanted.items())
-    left = open_ + [node for nodes in closed for node in nodes]
-    for pod in reversed(mover.misplaced):
-        last = next((i for i in reversed(range(len(left))) if room.suits(pod, left[i])), None)
-        if last is not None:
-            del left[last]
+    left = _left_for_coming(mover, open_ + _closed(mover, mover.here + Counter(taken)), room)
     for node in left[: mover.coming]:
         if node in open_:
             open_.remove(node)

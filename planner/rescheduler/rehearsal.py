@@ -10,6 +10,7 @@ from planner.model.disruption import Mobility, mobilities
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Catalogue, Offering
 from planner.model.plan import Plan, PlanRecord
+from planner.model.resources import Resources
 from planner.rescheduler.moves import Mover, Moves, Room, by_stage, choose_moves, movers_of, promise_what_comes
 
 
@@ -17,12 +18,14 @@ from planner.rescheduler.moves import Mover, Moves, Room, by_stage, choose_moves
 class Rehearsal:
     """The cluster in which a plan's moves are played, before the first of them.
 
-    Plans that differ only in stages and strategies share one.
+    Plans that differ only in stages and strategies share one. On the `tight` nodes others must leave before the pods
+    have room that wait for any node and are to come there.
     """
 
     movers: tuple[Mover, ...]
     room: Room
     allowed: dict[str, Mobility]
+    tight: frozenset[str]
 
     @classmethod
     def of(cls, plan: Plan, inputs: PlanningInputs) -> Rehearsal:
@@ -32,9 +35,15 @@ class Rehearsal:
         # Where pods are changes nothing about how many of them may be unavailable.
         allowed = mobilities(inputs.snapshot, inputs.rules)
         room, movers = Room(plan, booted), movers_of(record, booted)
+        free, arriving = dict(room.free), {name: Resources() for name in room.free}
+        arrived = []
         for mover in movers:
-            promise_what_comes(record, mover, room)
-        return cls(tuple(movers), room, allowed)
+            coming = promise_what_comes(record, mover, room)
+            arrived.append(_arrived(mover, coming))
+            for node in coming.keys() & arriving.keys():
+                arriving[node] = arriving[node] + mover.planned.requests * coming[node]
+        tight = frozenset(node for node, requests in arriving.items() if not requests.fits_in(free[node]))
+        return cls(tuple(arrived), room, allowed, tight)
 
     def evictable(self, key: str) -> bool:
         """Say whether the workload's strategy and budgets allow evictions."""
@@ -44,17 +53,34 @@ class Rehearsal:
         """Play the plan's moves in the order of its stages; return the workloads that cannot move, with a reason.
 
         A move is possible where every new pod of a roll-out fits beside all pods that still stand, and every evicted
-        pod finds its planned node with room at that moment.
+        pod finds its planned node with room at that moment. Nothing moves of which the plan leaves pods without a
+        place: they would take the places of those that move, and are unavailable already. Nor does what would have to
+        leave a node before pods can come there that wait for any: those take what they find, whoever it is meant for.
         """
         planned = plan.workloads
         movers = by_stage(m.as_planned(planned[m.key]) for m in self.movers if planned[m.key].moves)
+        left_out = {m.key: "the plan has no place for some of its pods" for m in movers if m.key in plan.unplaced}
         room = self.room.copy()
+        for mover in movers:
+            leaving = mover.pods if mover.planned.strategy == "rollout" else mover.misplaced
+            if nodes := sorted(self.tight & {pod.node for pod in leaving if pod.node}):
+                left_out.setdefault(mover.key, f"pods that wait for a node have no room on {nodes[0]} before it moves")
+        movers = [mover for mover in movers if mover.key not in left_out]
         while True:
             moves = choose_moves(movers, room, self.allowed)
             if not moves.rollouts and not moves.evictions:
-                return dict(moves.stuck or moves.behind)
+                return left_out | dict(moves.stuck or moves.behind)
             movers = _after(moves, movers, room)
             room = room.copy()
+
+
+def _arrived(mover: Mover, coming: Mapping[str, int]) -> Mover:
+    """Return the mover once so many of its pods that wait for a node have come to each, and run there."""
+    places = [node for node, count in coming.items() for _ in range(count)]
+    pods = []
+    for pod in mover.pods:
+        pods.append(replace(pod, node=places.pop(), ready=True) if pod.node is None and places else pod)
+    return replace(mover, pods=tuple(pods))
 
 
 def _after(moves: Moves, movers: list[Mover], room: Room) -> list[Mover]:
