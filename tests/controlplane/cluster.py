@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import copy
 import ctypes
 import http.client
 import json
@@ -49,6 +50,12 @@ DELETION_MILLISECONDS: Final = 300
 
 RUNS_ON: Final = "tests.kinema.io/runs-on"
 """Annotation of pods of Jobs that never complete; those without it complete at once."""
+
+STARTS_SLOWLY: Final = "tests.kinema.io/starts-slowly"
+"""Annotation of nodes that become Ready some time after they joined, as real ones do; the others are so at once."""
+
+START_MILLISECONDS: Final = 1500
+"""How long such a node takes. Real ones take ten and more seconds, and are looked at every five."""
 
 CONTROLLERS: Final = (
     "daemonset-controller",
@@ -484,7 +491,7 @@ class ControlPlane:
         self._healthy(kwok, f"http://{LOOPBACK}:{kwok_port}/healthz")
 
     def _stages(self) -> list[Path]:
-        """Return kwok's stages, with a grace for pods that are deleted; Jobs' pods that are annotated run on.
+        """Return kwok's stages, with a grace for pods that are deleted, and what `RUNS_ON` and `STARTS_SLOWLY` say.
 
         A StatefulSet's pod that is gone and back under its name before the disruption controller looked counts as
         still being disrupted for two minutes, and its budget then allows nothing. No real kubelet is that fast.
@@ -492,13 +499,21 @@ class ControlPlane:
         found = []
         for path in self._binaries.stages():
             stage = yaml.safe_load(path.read_text())
-            if stage["metadata"]["name"] == "pod-delete":
-                stage["spec"]["delay"] = {"durationMilliseconds": DELETION_MILLISECONDS}
-            if stage["metadata"]["name"] == "pod-complete":
-                unasked = {"key": f'.metadata.annotations["{RUNS_ON}"]', "operator": "DoesNotExist"}
-                stage["spec"]["selector"]["matchExpressions"].append(unasked)
+            variants = [stage]
+            match stage["metadata"]["name"]:
+                case "pod-delete":
+                    stage["spec"]["delay"] = {"durationMilliseconds": DELETION_MILLISECONDS}
+                case "pod-complete":
+                    _restrict(stage, RUNS_ON, "DoesNotExist")
+                case "node-initialize":
+                    slow = copy.deepcopy(stage)
+                    slow["metadata"]["name"] += "-slowly"
+                    slow["spec"]["delay"] = {"durationMilliseconds": START_MILLISECONDS}
+                    _restrict(slow, STARTS_SLOWLY, "Exists")
+                    _restrict(stage, STARTS_SLOWLY, "DoesNotExist")
+                    variants.append(slow)
             found.append(self.folder / path.name)
-            found[-1].write_text(yaml.safe_dump(stage))
+            found[-1].write_text(yaml.safe_dump_all(variants))
         return found
 
     def _start_etcd(self) -> str:
@@ -609,6 +624,12 @@ class ControlPlane:
         path.touch(mode=0o600)
         path.write_text(text)
         return path
+
+
+def _restrict(stage: Json, annotation: str, operator: str) -> None:
+    """Let a stage of kwok's concern only objects that have the annotation, or only those that have not."""
+    condition = {"key": f'.metadata.annotations["{annotation}"]', "operator": operator}
+    stage["spec"]["selector"]["matchExpressions"].append(condition)
 
 
 def _usable(node: Json) -> bool:

@@ -12,10 +12,11 @@ import random
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from planner.model.plan import Plan
 from planner.rescheduler import CARRIED_OUT
 from simulator.selectors import scaled, selects
 from tests.controlplane.build import build
-from tests.controlplane.cluster import ControlPlane, FakeNode
+from tests.controlplane.cluster import STARTS_SLOWLY, ControlPlane, FakeNode
 from tests.controlplane.installation import Installation, finish
 from tests.controlplane.live import OVERHEAD, RUNTIME_CLASS, LiveCluster, live, path_of
 from tests.controlplane.readiness import Least, Readiness, is_ready, unschedulable
@@ -72,7 +73,7 @@ class Ground(Installation):
         trial = Trial(seed)
         with FakeGoogleCloud(made.fake_pools(), boot_seconds=0.3, delete_seconds=0.1) as cloud:
             cloud.on_instance_created = lambda name, pool, zone, _type: self.cluster.add_node(
-                made.pools[pool].node(name, zone)
+                replace(made.pools[pool].node(name, zone), annotations={STARTS_SLOWLY: "true"})
             )
             with _timed(trial, "populate"):
                 Population(self.cluster, made).settle()
@@ -86,7 +87,8 @@ class Ground(Installation):
     def reset(self) -> None:
         """Take everything away that belongs to a cluster."""
         self.cluster.empty()
-        self.cluster.request("DELETE", "/api/v1/namespaces/kube-system/configmaps")
+        if self.record() is not None:
+            self.cluster.request("DELETE", "/api/v1/namespaces/kube-system/configmaps/kinema-plan")
         for namespace in (*NAMESPACES, "kube-system", "default"):
             self.cluster.request("DELETE", f"/api/v1/namespaces/{namespace}/events")
 
@@ -107,7 +109,7 @@ class Ground(Installation):
         ceiling = CEILINGS[made.seed % len(CEILINGS)]
         # Longer than the two minutes for which a pod may count as being disrupted that is back already.
         settings["move"] |= {"unavailability_ceiling": ceiling, "standstill_timeout_seconds": 150}
-        planned_before = 0 if self.extender is None else self.extender.metric(PLANNED)
+        steered_before = self._steered()
         with Readiness(self.cluster, tuple(_leasts(trial.before, ceiling))) as readiness:
             trial.output = finish(self.launch(settings), 400)
         trial.outcome = trial.output.rpartition("iteration ended: ")[2].strip()
@@ -123,9 +125,15 @@ class Ground(Installation):
         old = {pod["metadata"]["uid"] for pod in _of(trial.before, "Pod")}
         new = [pod for pod in self.pods() if pod["metadata"]["uid"] not in old and pod["spec"].get("nodeName")]
         trial.moved = len(new)
-        if self.extender is not None and (steered := self.extender.metric(PLANNED) - planned_before) < len(new):
+        if (steered := self._steered() - steered_before) < len(new):
             trial.problems.append(f"{len(new)} pods were put anew, the extender steered {steered:g} of them")
         trial.problems += self._bound_otherwise(new)
+
+    def _steered(self) -> float:
+        """Return for how many pods the extender has named their planned node."""
+        assert self.extender is not None
+        self.extender.connection.close()  # one that stood idle for long may be closed at the other end
+        return self.extender.metric('kinema_extender_requests_total{outcome="planned",verb="filter"}')
 
     def _bound_otherwise(self, pods: list[Json]) -> Iterator[str]:
         """Yield the pods that no real scheduler says to have assigned to their node."""
@@ -150,9 +158,6 @@ class Ground(Installation):
     def pods(self) -> list[Json]:
         """Return the live pods that are not bound to their node's life."""
         return [pod for pod in self.cluster.items("/api/v1/pods") if _counts(pod)]
-
-
-PLANNED = 'kinema_extender_requests_total{outcome="planned",verb="filter"}'
 
 
 class Population:
@@ -425,14 +430,16 @@ def main() -> int:
             for seed in range(arguments.first, (arguments.last or arguments.first) + 1):
                 try:
                     trial = ground.attempt(seed)
-                except Exception as error:  # noqa: BLE001  # one seed must not end the others
-                    trial = Trial(seed, "error", problems=[f"{type(error).__name__}: {error}"])
+                except Exception:  # noqa: BLE001  # one seed must not end the others
+                    trial = Trial(seed, "error", problems=[traceback.format_exc()])
                 outcomes[trial.outcome] += 1
                 failed += bool(trial.problems)
                 _say(_told(trial))
                 if arguments.out and trial.problems:
                     _keep(arguments.out / str(seed), ground, trial)
-                ground.reset()
+                with _timed(trial, "reset"):
+                    ground.reset()
+                _say(f"  reset {trial.seconds['reset']}")
     _say(f"{failed} seeds failed; {dict(outcomes)}")
     return int(bool(failed))
 
