@@ -14,7 +14,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,6 +37,9 @@ NAMESPACES = ("shop", "data")
 CEILINGS = (0.5, 1.0, 0.25)
 """The ceilings of unavailability, by seed."""
 
+_TAKEN_BACK = 0.85
+"""In which share of the clusters no pod waits for a node that only pods' rules keep it from."""
+
 _KINDS = ("deployments", "replicasets", "statefulsets", "daemonsets", "jobs", "poddisruptionbudgets")
 _GROUPS = {"jobs": "batch/v1", "poddisruptionbudgets": "policy/v1"}
 
@@ -55,6 +58,12 @@ class Trial:
     before: Json = field(default_factory=dict)
     output: str = ""
 
+    def __str__(self) -> str:
+        states = Counter(node.state for node in self.plan.nodes) if self.plan else Counter[str]()
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        head = f"seed {self.seed}: {self.outcome or '?'} ({counts}), {self.moved} pods moved, {self.seconds}"
+        return "\n".join([head, *(f"  {problem}" for problem in self.problems[:8])])
+
 
 class Ground(Installation):
     """One control plane with Kinema's parts, on which clusters follow each other."""
@@ -66,6 +75,16 @@ class Ground(Installation):
             self.cluster.create_namespace(name)
         overhead = {"handler": RUNTIME_CLASS, "overhead": {"podFixed": OVERHEAD}, "metadata": {"name": RUNTIME_CLASS}}
         self.cluster.request("POST", "/apis/node.k8s.io/v1/runtimeclasses", overhead)
+
+    def trials(self, seeds: Iterable[int]) -> Iterator[Trial]:
+        """Try one seed after the other, and take each cluster away; a failure is a problem like others."""
+        for seed in seeds:
+            try:
+                trial = self.attempt(seed)
+            except Exception:  # noqa: BLE001  # one seed must not end the others
+                trial = Trial(seed, "error", problems=[traceback.format_exc()])
+            yield trial
+            self.reset()
 
     def attempt(self, seed: int) -> Trial:
         """Create the cluster of a seed, let Kinema run one iteration on it and judge the end; all stays as it is."""
@@ -185,7 +204,7 @@ class Population:
             if "replicas" in body["spec"] and "volumeClaimTemplates" not in body["spec"]:
                 self._scale(body, body["spec"]["replicas"])
         self._cluster.eventually(self._at_rest, "every pod to have a node or to be known to find none")
-        if self._chance.random() < 0.6:
+        if self._chance.random() < _TAKEN_BACK:
             self._take_back_what_waits(workloads)
         self._mark_some()
         self._cluster.eventually(self._at_rest, "the cluster to be at rest")
@@ -354,6 +373,12 @@ class _Judgement:
 
     def _machines(self) -> Iterator[str]:
         wanted = {node.name for node in self._plan.nodes if node.state != "remove"}
+        # What the plan has no place for may settle anywhere; where nobody may move it, its node stays.
+        wanted |= {
+            pod["spec"]["nodeName"]
+            for pod in self._pods
+            if pod["spec"].get("nodeName") and self._owners.workload(pod) in self._plan.unplaced
+        }
         if (found := {node["metadata"]["name"] for node in self._nodes}) != wanted:
             yield f"nodes: {sorted(found - wanted)} too many, {sorted(wanted - found)} missing"
         machines = {machine.name: machine.state for machine in self._cloud.instances()}
@@ -427,28 +452,14 @@ def main() -> int:
             ControlPlane(build(), folder / "control-plane") as cluster,
             opened(cluster, folder, arguments.steering) as ground,
         ):
-            for seed in range(arguments.first, (arguments.last or arguments.first) + 1):
-                try:
-                    trial = ground.attempt(seed)
-                except Exception:  # noqa: BLE001  # one seed must not end the others
-                    trial = Trial(seed, "error", problems=[traceback.format_exc()])
+            for trial in ground.trials(range(arguments.first, (arguments.last or arguments.first) + 1)):
                 outcomes[trial.outcome] += 1
                 failed += bool(trial.problems)
-                _say(_told(trial))
+                _say(str(trial))
                 if arguments.out and trial.problems:
-                    _keep(arguments.out / str(seed), ground, trial)
-                with _timed(trial, "reset"):
-                    ground.reset()
-                _say(f"  reset {trial.seconds['reset']}")
+                    _keep(arguments.out / str(trial.seed), ground, trial)
     _say(f"{failed} seeds failed; {dict(outcomes)}")
     return int(bool(failed))
-
-
-def _told(trial: Trial) -> str:
-    plan = trial.plan
-    states = Counter(node.state for node in plan.nodes) if plan else Counter[str]()
-    head = f"seed {trial.seed}: {trial.outcome or '?'} {dict(states)} {trial.moved} moved {trial.seconds}"
-    return "\n".join([head, *(f"  {problem}" for problem in trial.problems[:8])])
 
 
 def _keep(folder: Path, ground: Ground, trial: Trial) -> None:

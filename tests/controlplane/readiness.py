@@ -17,7 +17,7 @@ from tests.controlplane.cluster import ControlPlane
 
 Json = dict[str, Any]
 
-_WATCH_SECONDS = 2.0
+_WATCH_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
