@@ -54,6 +54,15 @@ RUNS_ON: Final = "tests.kinema.io/runs-on"
 STARTS_SLOWLY: Final = "tests.kinema.io/starts-slowly"
 """Annotation of nodes that become Ready some time after they joined, as real ones do; the others are so at once."""
 
+_NOT_READY: Final = """
+conditions:
+- lastTransitionTime: {{ $now | Quote }}
+  status: "False"
+  type: Ready
+  reason: PodCompleted
+"""
+"""What a kubelet says of a pod that has completed; else it would count as healthy in a budget."""
+
 START_MILLISECONDS: Final = 1500
 """How long such a node takes. Real ones take ten and more seconds, and are looked at every five."""
 
@@ -505,6 +514,7 @@ class ControlPlane:
                     stage["spec"]["delay"] = {"durationMilliseconds": DELETION_MILLISECONDS}
                 case "pod-complete":
                     _restrict(stage, RUNS_ON, "DoesNotExist")
+                    stage["spec"]["next"]["statusTemplate"] += _NOT_READY
                 case "node-initialize":
                     slow = copy.deepcopy(stage)
                     slow["metadata"]["name"] += "-slowly"

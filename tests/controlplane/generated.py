@@ -25,7 +25,7 @@ from planner.model.plan import Plan
 from planner.rescheduler import CARRIED_OUT
 from simulator.selectors import scaled, selects
 from tests.controlplane.build import build
-from tests.controlplane.cluster import STARTS_SLOWLY, ControlPlane, FakeNode
+from tests.controlplane.cluster import STARTS_SLOWLY, ControlPlane, ControlPlaneError, FakeNode
 from tests.controlplane.installation import Installation, finish
 from tests.controlplane.live import OVERHEAD, RUNTIME_CLASS, LiveCluster, live, path_of
 from tests.controlplane.readiness import Least, Readiness, is_ready, unschedulable
@@ -59,8 +59,11 @@ class Trial:
     output: str = ""
 
     def __str__(self) -> str:
-        states = Counter(node.state for node in self.plan.nodes) if self.plan else Counter[str]()
-        counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        found: Counter[str] = Counter()
+        if self.plan is not None:
+            found.update(node.state for node in self.plan.nodes)
+            found.update(workload.strategy for workload in self.plan.workloads.values())
+        counts = ", ".join(f"{count} {what}" for what, count in sorted(found.items()))
         head = f"seed {self.seed}: {self.outcome or '?'} ({counts}), {self.moved} pods moved, {self.seconds}"
         return "\n".join([head, *(f"  {problem}" for problem in self.problems[:8])])
 
@@ -203,22 +206,22 @@ class Population:
         for body in workloads:
             if "replicas" in body["spec"] and "volumeClaimTemplates" not in body["spec"]:
                 self._scale(body, body["spec"]["replicas"])
-        self._cluster.eventually(self._at_rest, "every pod to have a node or to be known to find none")
+        self._rest("every pod to have a node or to be known to find none")
         if self._chance.random() < _TAKEN_BACK:
             self._take_back_what_waits(workloads)
         self._mark_some()
-        self._cluster.eventually(self._at_rest, "the cluster to be at rest")
+        self._rest("the cluster to be at rest")
 
     def _wave(self, nodes: list[FakeNode], workloads: list[Json]) -> None:
         self._cluster.add_node(*nodes)
-        self._cluster.eventually(self._at_rest, "the DaemonSets' pods to run")
+        self._rest("the DaemonSets' pods to run")
         for body in workloads:
             replicas = body["spec"].get("replicas")
             more = body
             if replicas and "volumeClaimTemplates" not in body["spec"] and self._chance.random() < 0.5:
                 more = {**body, "spec": {**body["spec"], "replicas": replicas + self._chance.randint(1, 3)}}
             self._cluster.request("POST", path_of(body), more)
-        self._cluster.eventually(self._at_rest, "the pods of a wave to have nodes")
+        self._rest("the pods of a wave to have nodes")
 
     def _scale(self, body: Json, replicas: int) -> None:
         self._cluster.request("PATCH", f"{path_of(body)}/{body['metadata']['name']}", {"spec": {"replicas": replicas}})
@@ -234,7 +237,7 @@ class Population:
                 self._scale(body, body["spec"]["replicas"] - count)
             elif count:
                 self._cluster.request("DELETE", f"{path_of(body)}/{body['metadata']['name']}")
-        self._cluster.eventually(self._at_rest, "the pods to go that found no node")
+        self._rest("the pods to go that found no node")
 
     def _mark_some(self) -> None:
         """Cordon a node now and then, and let a pod now and then ask not to be disrupted."""
@@ -248,16 +251,23 @@ class Population:
                 wish = {"metadata": {"annotations": {keys.DO_NOT_DISRUPT: "true"}}}
                 self._cluster.request("PATCH", f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}", wish)
 
-    def _at_rest(self) -> bool:
-        """Say whether every pod is where it will be, and every controller and budget has counted its pods."""
+    def _rest(self, what: str) -> None:
+        """Wait until every pod is where it will be, and every controller and budget has counted its pods."""
+        try:
+            self._cluster.eventually(lambda: not self._unrest(), what)
+        except ControlPlaneError as error:
+            raise ControlPlaneError(f"{error}: {self._unrest()}") from None
+
+    def _unrest(self) -> str:
+        """Name something that is still under way."""
         pods = self._cluster.items("/api/v1/pods")
-        if any("deletionTimestamp" in pod["metadata"] for pod in pods):
-            return False
         live_pods = [pod for pod in pods if pod["status"]["phase"] not in ("Succeeded", "Failed")]
-        if not all(is_ready(pod) or unschedulable(pod) for pod in live_pods):
-            return False
         owned: Counter[str] = Counter()
         ready: Counter[str] = Counter()
+        if going := [pod for pod in pods if "deletionTimestamp" in pod["metadata"]]:
+            return f"{going[0]['metadata']['name']} is being deleted"
+        if coming := [pod for pod in live_pods if not is_ready(pod) and not unschedulable(pod)]:
+            return f"{coming[0]['metadata']['name']} is starting: {coming[0]['status']}"
         for pod in live_pods:
             for owner in pod["metadata"].get("ownerReferences", ()):
                 owned[owner["uid"]] += 1
@@ -265,8 +275,8 @@ class Population:
         for kind in _KINDS:
             for body in self._cluster.items(f"/apis/{_GROUPS.get(kind, 'apps/v1')}/{kind}"):
                 if not _is_counted(kind, body, owned, ready, live_pods):
-                    return False
-        return True
+                    return f"{kind} {body['metadata']['name']}: {body.get('status')}"
+        return ""
 
 
 def _is_counted(kind: str, body: Json, owned: Counter[str], ready: Counter[str], pods: list[Json]) -> bool:

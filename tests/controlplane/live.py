@@ -148,7 +148,7 @@ def live(seed: int, scheduler_name: str) -> LiveCluster:
         nodes.append((name, pool, labels.get(ZONE, pool.zones[0])))
         own = {k: v for k, v in labels.items() if k not in _GENERATED_LABELS}
         extras[name] = (own, tuple(t for t in node["spec"].get("taints", ()) if t not in pool.taints))
-    for number in range(chance.randint(2, 4)):
+    for number in range(chance.randint(2, 5)):
         pool = chance.choice(list(pools.values()))
         nodes.append((f"extra-{number}", pool, chance.choice(pool.zones)))
     made = LiveCluster(seed, pools, nodes, extras, case.of("Namespace"))
