@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tests.controlplane.cluster import RUNS_ON, FakeNode
-from tests.filters.clusters import ARCH, GPU, HOSTNAME, MACHINE_TYPE, POOL, ZONE, Case, Machine, outline
+from tests.filters.clusters import ARCH, HOSTNAME, MACHINE_TYPE, POOL, ZONE, Case, Machine, outline
 from tests.googlecloud.fake import FakePool
 
 Json = dict[str, Any]
@@ -63,24 +63,15 @@ class LivePool:
 
     def node(self, name: str, zone: str) -> FakeNode:
         """Return a fresh node of the pool."""
-        machine = self.machine
-        allocatable = {
-            "cpu": f"{machine.cpu_millicores}m",
-            "memory": f"{machine.memory_gib}Gi",
-            "pods": str(machine.pods),
-            "ephemeral-storage": f"{machine.storage_gib}Gi",
-        }
-        if machine.gpus:
-            allocatable[GPU] = str(machine.gpus)
-        labels = {ARCH: machine.arch, **self.labels, **({SPOT: "true"} if self.spot else {})}
+        labels = {ARCH: self.machine.arch, **self.labels, **({SPOT: "true"} if self.spot else {})}
         return FakeNode(
             name=name,
-            machine_type=machine.name,
+            machine_type=self.machine.name,
             pool=self.name,
             zone=zone,
             labels=labels,
             taints=self.taints,
-            allocatable=allocatable,
+            allocatable=self.machine.allocatable(),
         )
 
     def fake(self, instances: dict[str, list[str]]) -> FakePool:

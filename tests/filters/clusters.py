@@ -42,6 +42,16 @@ class Machine:
     gpus: int = 0
     spot_price_usd: float | None = None
 
+    def allocatable(self) -> dict[str, str]:
+        """Return what pods may request of one, as Kubernetes quantities."""
+        amounts = {
+            "cpu": f"{self.cpu_millicores}m",
+            "memory": f"{self.memory_gib}Gi",
+            "pods": str(self.pods),
+            "ephemeral-storage": f"{self.storage_gib}Gi",
+        }
+        return amounts | ({GPU: str(self.gpus)} if self.gpus else {})
+
 
 _MACHINES: Final = (
     Machine("m2", 1930, 6, 0.067),
@@ -200,15 +210,7 @@ class _Builder:
                 taints.append({"key": "spoilt", "value": "yes", "effect": "NoSchedule"})
             if self._chance(0.03):
                 del labels[ZONE]
-            allocatable = {
-                "cpu": f"{machine.cpu_millicores}m",
-                "memory": f"{machine.memory_gib}Gi",
-                "pods": str(machine.pods),
-                "ephemeral-storage": f"{machine.storage_gib}Gi",
-            }
-            if machine.gpus:
-                allocatable[GPU] = str(machine.gpus)
-            status = {"allocatable": allocatable, "conditions": [{"type": "Ready", "status": "True"}]}
+            status = {"allocatable": machine.allocatable(), "conditions": [{"type": "Ready", "status": "True"}]}
             spec = {"taints": taints} if taints else {}
             self._add("v1", "Node", name, meta={"labels": labels}, spec=spec, status=status)
 
