@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from planner import labels as keys
@@ -165,23 +165,47 @@ def find_moves(record: PlanRecord, snapshot: Snapshot, allowed: Mapping[str, Mob
             under_way.append(reason)
         promise_what_comes(record, mover, room)
     waiting = [mover for mover in movers if not _rolls(record, mover)]
-    return replace(choose_moves(waiting, room, allowed), under_way=tuple(under_way))
+    rolling = {mover.key for mover in movers if _rolls(record, mover) and _under_way(record, mover)}
+    disrupted = _disrupted(snapshot, allowed, rolling)
+    return replace(choose_moves(waiting, room, allowed, disrupted), under_way=tuple(under_way))
 
 
-def choose_moves(movers: Iterable[Mover], room: Room, allowed: Mapping[str, Mobility]) -> Moves:
+def _disrupted(snapshot: Snapshot, allowed: Mapping[str, Mobility], rolling: Collection[str]) -> Counter[str]:
+    """Count by disruption budget the pods that are unavailable, or may become so at any time in a roll-out."""
+    ready: Counter[str] = Counter()
+    for pod in planned_pods(snapshot):
+        ready[pod.workload] += pod.ready
+    found: Counter[str] = Counter()
+    for workload in snapshot.workloads:
+        if (mobility := allowed.get(workload.key)) is None:
+            continue
+        missing = max(0, workload.replicas - ready[workload.key])
+        if workload.key in rolling:
+            missing = max(missing, workload.max_unavailable)
+        for budget, _ in mobility.budgets:
+            found[budget] += missing
+    return found
+
+
+def choose_moves(
+    movers: Iterable[Mover], room: Room, allowed: Mapping[str, Mobility], disrupted: Mapping[str, int] | None = None
+) -> Moves:
     """Choose the moves that start now, and set their room aside.
+
+    `disrupted` counts by disruption budget the pods that are unavailable already. A roll-out asks no budget, so those
+    of several workloads under one must not take down more pods at once than it allows, evictions included.
 
     The workloads come in the order of their stages. One that still waits keeps its room claimed against those behind
     it, so that a slow pod here or a fast one there cannot lead into a state that the rehearsal never saw
     (docs/designs/stages.md).
     """
-    found = _Found()
+    found = _Found(Counter(disrupted or {}))
     for mover in movers:
+        mobility = allowed.get(mover.key, _IMMOBILE)
         if mover.planned.strategy == "rollout":
-            _choose_rollout(mover, room, found)
+            _choose_rollout(mover, mobility, room, found)
         else:
-            mobility = allowed.get(mover.key)
-            _choose_evictions(mover, mobility.evictable if mobility else 0, room, found)
+            _choose_evictions(mover, mobility, room, found)
     return Moves(
         rollouts=tuple(found.rollouts),
         evictions=tuple(found.evictions),
@@ -208,13 +232,25 @@ def starts(plan: Plan, snapshot: Snapshot, moves: Moves) -> tuple[Step, ...]:
     return (*rollouts, *openings, *evictions)
 
 
+_BUDGET_SPENT = "pods of others under its disruption budget are unavailable"
+_IMMOBILE = Mobility(False, 0, "its controller is not known")
+
+
 @dataclass(slots=True)
 class _Found:
+    disrupted: Counter[str]
     rollouts: list[str] = field(default_factory=list)
     evictions: list[tuple[Pod, str]] = field(default_factory=list)
     openings: list[tuple[str, str]] = field(default_factory=list)
     stuck: list[tuple[str, str]] = field(default_factory=list)
     behind: list[tuple[str, str]] = field(default_factory=list)
+
+    def spare(self, mobility: Mobility, most: int) -> int:
+        """Return how many of `most` pods the budgets still let become unavailable beside those of other workloads."""
+        return min((spare - self.disrupted[budget] for budget, spare in mobility.budgets), default=most)
+
+    def disrupt(self, mobility: Mobility, pods: int) -> None:
+        self.disrupted.update(dict.fromkeys((budget for budget, _ in mobility.budgets), pods))
 
 
 def movers_of(record: PlanRecord, snapshot: Snapshot) -> list[Mover]:
@@ -318,22 +354,27 @@ def _shared_out(pods: int, wanted: Mapping[str, int], here: Mapping[str, int]) -
     return shares
 
 
-def _choose_rollout(mover: Mover, room: Room, found: _Found) -> None:
+def _choose_rollout(mover: Mover, mobility: Mobility, room: Room, found: _Found) -> None:
     """Start the roll-out if every new pod has room beside all pods that still stand; else claim the room."""
+    unavailable = mover.workload.max_unavailable
+    refused = found.spare(mobility, unavailable) < unavailable
     asked = {node: mover.planned.requests * count for node, count in sorted(mover.wanted.items())}
     tight = [node for node, requests in asked.items() if not room.would_hold(node, requests)]
     claimed = [node for node, requests in asked.items() if not room.holds(node, requests)]
     for node, requests in asked.items():
-        (room.claim if claimed else room.promise)(node, requests)
+        (room.claim if claimed or refused else room.promise)(node, requests)
     if tight:
         found.stuck.append((mover.key, f"its new pods do not fit beside the old ones on {', '.join(tight)}"))
     elif claimed:
         found.behind.append((mover.key, f"others go first on {', '.join(claimed)}"))
+    elif refused:
+        found.behind.append((mover.key, _BUDGET_SPENT))
     else:
         found.rollouts.append(mover.key)
+        found.disrupt(mobility, unavailable)
 
 
-def _choose_evictions(mover: Mover, evictable: int, room: Room, found: _Found) -> None:
+def _choose_evictions(mover: Mover, mobility: Mobility, room: Room, found: _Found) -> None:
     """Evict as many misplaced pods as may be unavailable now, each towards a planned node that suits it and has room.
 
     A target that is published but not open yet is opened first; the pod follows in the next round.
@@ -348,7 +389,8 @@ def _choose_evictions(mover: Mover, evictable: int, room: Room, found: _Found) -
         here[node] += count
     _open_for_coming(mover, here, room, found)
     unavailable = mover.workload.replicas - sum(pod.ready for pod in mover.pods)
-    quota = max(0, evictable - max(0, unavailable))
+    own = max(0, mobility.evictable - max(0, unavailable))
+    quota = max(0, min(own, found.spare(mobility, own)))
     begun = 0
     # Pods of one kind find room or none: room only becomes less here.
     vain: set[object] = set()
@@ -375,11 +417,14 @@ def _choose_evictions(mover: Mover, evictable: int, room: Room, found: _Found) -
         else:
             found.evictions.append((pod, target))
         begun += 1
+    found.disrupt(mobility, begun)
     if begun == len(misplaced):
         return
     for node, count in mover.wanted.items():
         room.claim(node, requests * max(0, count - here[node]))
-    if not quota and unavailable <= 0:
+    if not quota and own:
+        found.behind.append((mover.key, _BUDGET_SPENT))
+    elif not quota and unavailable <= 0:
         found.stuck.append((mover.key, "its disruption budgets allow no eviction now"))
     elif quota and not begun:
         free = any(here[n] < count and room.would_hold(n, requests) for n, count in mover.wanted.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -66,8 +67,13 @@ class Rehearsal:
             if nodes := sorted(self.tight & {pod.node for pod in leaving if pod.node}):
                 left_out.setdefault(mover.key, f"pods that wait for a node have no room on {nodes[0]} before it moves")
         movers = [mover for mover in movers if mover.key not in left_out]
+        # What the plan leaves without a place stays unavailable, and counts in the budgets that others share with it.
+        disrupted: Counter[str] = Counter()
+        for key, unplaced in plan.unplaced.items():
+            for budget, _ in self.allowed[key].budgets if key in self.allowed else ():
+                disrupted[budget] += unplaced.count
         while True:
-            moves = choose_moves(movers, room, self.allowed)
+            moves = choose_moves(movers, room, self.allowed, disrupted)
             if not moves.rollouts and not moves.evictions:
                 return left_out | dict(moves.stuck or moves.behind)
             movers = _after(moves, movers, room)

@@ -315,6 +315,34 @@ def test_a_disruption_budget_without_slack_stops_evictions() -> None:
     assert not any(isinstance(step, EvictPod) for step in steps)
 
 
+def test_workloads_under_one_budget_do_not_take_down_more_pods_together_than_it_allows() -> None:
+    # 2 + 2 pods of which 3 must stay healthy: each may have 1 unavailable, both at once would be 2.
+    a, b = (deployment(name, 2, max_unavailable=1, max_surge=1) for name in ("a", "b"))
+    pods = [replace(p, labels={"tier": "web"}) for w in (a, b) for p in pods_of(w, {"old": 2})]
+    selector = LabelSelector((Requirement("tier", "In", ("web",)),))
+    budget = DisruptionBudget("default", "web", selector, desired_healthy=3, disruptions_allowed=1)
+    nodes = [planned_node("old", "remove"), planned_node("new", "boot", {a.key: 2, b.key: 2})]
+    cluster = snapshot([pool_node("old"), pool_node("new")], [a, b], pods, instances=running("old", "new"))
+    cluster = replace(cluster, budgets=(budget,))
+
+    def begun(strategies: Mapping[str, Strategy], cluster: Snapshot) -> list[str]:
+        record = record_of(nodes, {w.key: moved(w, 2, strategies[w.key]) for w in (a, b)})
+        steps = next_steps(record, all_marked(record, cluster), ACCEPTED_AT, SETTINGS)
+        return [step.workload for step in steps if isinstance(step, RollOut)]
+
+    assert begun({a.key: "rollout", b.key: "rollout"}, cluster) == [a.key]
+    # While a rolls out, b waits, also where all pods are ready at this moment.
+    rolling = replace(a, template_annotations={keys.ITERATION: IT})
+    assert begun({a.key: "rollout", b.key: "rollout"}, replace(cluster, workloads=(rolling, b))) == []
+    # So it does while a pod of a is away.
+    away = replace(cluster, pods=(replace(pods[0], ready=False), *pods[1:]))
+    assert begun({a.key: "evict", b.key: "rollout"}, away) == []
+    # Once a has rolled out, b may.
+    over = [replace(p, node="new", annotations={keys.ITERATION: IT}) if p.workload == a.key else p for p in pods]
+    rolled = replace(cluster, workloads=(rolling, b), pods=tuple(over))
+    assert begun({a.key: "rollout", b.key: "rollout"}, rolled) == [b.key]
+
+
 def test_a_pod_made_after_the_plan_is_not_evicted_again_where_steering_is_not_exact() -> None:
     store = deployment("store", 2, kind="StatefulSet")
     record = record_of(
