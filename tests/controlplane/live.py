@@ -23,6 +23,9 @@ IMAGE: Final = "registry.example/app:1"
 _LASTING_JOBS: Final = 0.3
 """The share of Jobs that run on, and pin their nodes; the others are done at once."""
 
+_SHARED_BUDGETS: Final = 0.5
+"""In which share of the clusters without a budget several workloads get one together, where any could."""
+
 _SPOT_SHARE_OF_PRICE: Final = 0.35
 _UNCLASSED: Final = {"storageClassName": "", "resources": {"requests": {"storage": "1Gi"}}}
 _CLAIM_TEMPLATE: Final = {"metadata": {"name": CLAIM}, "spec": {"accessModes": ["ReadWriteOnce"], **_UNCLASSED}}
@@ -159,7 +162,31 @@ def live(seed: int, scheduler_name: str) -> LiveCluster:
             if spot and chance.random() < 0.1:
                 _pod_spec(taken).setdefault("nodeSelector", {})[SPOT] = "true"
             made.workloads.append(taken)
+    if not case.of("PodDisruptionBudget") and chance.random() < _SHARED_BUDGETS:
+        made.infrastructure.extend(_shared_budget(made.workloads, chance))
     return made
+
+
+def _shared_budget(workloads: list[Json], chance: random.Random) -> Iterator[Json]:
+    """Yield a budget over those workloads of a namespace that share a tier, if there are several."""
+    tiers: dict[tuple[str, str], list[str]] = {}
+    for body in workloads:
+        labels = _labels(body)
+        tiers.setdefault((body["metadata"]["namespace"], labels["tier"]), []).append(body["kind"])
+    # The disruption controller cannot count the pods of Jobs, and single pods only under minAvailable.
+    fit = [key for key, kinds in sorted(tiers.items()) if len(kinds) > 1 and not {"Job", "Pod"} & set(kinds)]
+    if fit:
+        namespace, tier = chance.choice(fit)
+        spec = {"selector": {"matchLabels": {"tier": tier}}, "maxUnavailable": chance.choice([1, 1, 2, "25%"])}
+        meta = {"name": "shared", "namespace": namespace}
+        yield {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": meta, "spec": spec}
+
+
+def _labels(body: Json) -> Json:
+    found: Json = (
+        body["metadata"]["labels"] if body["kind"] == "Pod" else body["spec"]["template"]["metadata"]["labels"]
+    )
+    return found
 
 
 def _pools(case: Case, zones: list[str], chance: random.Random) -> Iterator[LivePool]:
