@@ -74,17 +74,17 @@ class Ground(Installation):
     def trials(self, seeds: Iterable[int]) -> Iterator[Trial]:
         """Try one seed after the other, and take each cluster away; a failure is a problem like others."""
         for seed in seeds:
+            trial = Trial(seed)
             try:
-                trial = self.attempt(seed)
+                self._attempt(trial)
             except Exception:  # noqa: BLE001  # one seed must not end the others
-                trial = Trial(seed, "error", problems=[traceback.format_exc()])
+                trial.problems.append(traceback.format_exc())
             yield trial
             self.reset()
 
-    def attempt(self, seed: int) -> Trial:
+    def _attempt(self, trial: Trial) -> None:
         """Create the cluster of a seed, let Kinema run one iteration on it and judge the end; all stays as it is."""
-        made = live(seed, self.scheduler_name)
-        trial = Trial(seed)
+        made = live(trial.seed, self.scheduler_name)
         with FakeGoogleCloud(made.fake_pools(), boot_seconds=0.3, delete_seconds=0.1) as cloud:
             cloud.on_instance_created = lambda name, pool, zone, _type: self.cluster.add_node(
                 replace(made.pools[pool].node(name, zone), annotations={STARTS_SLOWLY: "true"})
@@ -99,7 +99,6 @@ class Ground(Installation):
                 owners = Owners(self.cluster.items("/apis/apps/v1/replicasets"))
                 nodes = self.cluster.items("/api/v1/nodes")
                 trial.problems += Judgement(trial.plan, nodes, self.pods(), owners, machines).problems()
-        return trial
 
     def reset(self) -> None:
         """Take everything away that belongs to a cluster."""
@@ -143,6 +142,8 @@ class Ground(Installation):
         new = [pod for pod in self.pods() if pod["metadata"]["uid"] not in old and pod["spec"].get("nodeName")]
         trial.moved = len(new)
         if (steered := self._steered() - steered_before) < len(new):
+            steered_otherwise = self.extender.ask("GET", "/metrics")[1].decode() if self.extender else ""
+            trial.output += steered_otherwise
             trial.problems.append(f"{len(new)} pods were put anew, the extender steered {steered:g} of them")
         trial.problems += self._bound_otherwise(new)
 
