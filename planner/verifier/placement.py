@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from planner.model.cluster import Workload
 from planner.model.disruption import pod_key
+from planner.model.domains import find_homes
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan, PlannedNode, PlannedWorkload
 from planner.model.resources import Resources
@@ -240,7 +241,12 @@ def _could_be_placed(
         if replace(spot, room=rooms.get(node.name, spot.room)).takes(supply.key):
             yield f"a pod of {supply.workload} is left out, but node {node.name} has room for it"
             return
+    snapshot, catalogue = facts.inputs.snapshot, facts.inputs.catalogue
+    closed = find_homes(snapshot.nodes, catalogue.offerings, snapshot.pods).closed
     for offering, spot in facts.offers.values():
+        # A first node of a domain may break the spread of pods elsewhere: none may be booted there.
+        if not (offering.minimum or closed.isdisjoint(offering.labels.items())):
+            continue
         if spot.takes(supply.key) and tally.allows(offering_label(offering)):
             yield (
                 f"a pod of {supply.workload} is left out, but a new {offering.machine_type} of pool "
