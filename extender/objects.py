@@ -130,6 +130,7 @@ class FieldRequirement(msgspec.Struct, frozen=True, gc=False):
     """One matchFields requirement of a node selector term."""
 
     key: str = ""
+    operator: str = ""
 
 
 class SelectorTerm(msgspec.Struct, frozen=True, rename="camel"):
@@ -271,11 +272,14 @@ def quantity(text: str) -> Decimal:
 
 
 def _names_its_node(spec: PodSpec) -> bool:
+    """Tell whether the required node affinity leaves one node by its name, as in the pods of a DaemonSet."""
     affinity = spec.affinity.node_affinity if spec.affinity is not None else None
     if affinity is None or affinity.required is None:
         return False
     terms = affinity.required.node_selector_terms or ()
-    return any(field.key == "metadata.name" for term in terms for field in term.match_fields or ())
+    return len(terms) == 1 and any(
+        field.key == "metadata.name" and field.operator == "In" for field in terms[0].match_fields or ()
+    )
 
 
 def _amounts(resources: Resources | None) -> dict[str, int]:

@@ -49,11 +49,16 @@ class DisruptionRules:
 
 @dataclass(frozen=True, slots=True)
 class Mobility:
-    """How the pods of a workload may be moved: by roll-out, by eviction of at most `evictable` at once, or not."""
+    """How the pods of a workload may be moved: by roll-out, by eviction of at most `evictable` at once, or not.
+
+    `budgets` are the disruption budgets over it ("namespace/name"), each with how many of its pods may be unavailable
+    at once: other workloads under the same budget share in that.
+    """
 
     rollout: bool
     evictable: int
     reason: str
+    budgets: tuple[tuple[str, int], ...] = ()
 
     @property
     def movable(self) -> bool:
@@ -145,7 +150,9 @@ def mobilities(snapshot: Snapshot, rules: DisruptionRules) -> dict[str, Mobility
     for workload in snapshot.workloads:
         if (sample := samples.get(workload.key)) is not None:
             budgets = [item for item in slack.get(sample.namespace, ()) if item[0].covers(sample)]
-            found[workload.key] = _mobility(workload, budgets, rules, hindrances.get(workload.key, ""))
+            shared = tuple((f"{budget.namespace}/{budget.name}", spare) for budget, spare in budgets)
+            own = _mobility(workload, budgets, rules, hindrances.get(workload.key, ""))
+            found[workload.key] = replace(own, budgets=shared)
     return found
 
 

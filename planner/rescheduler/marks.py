@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from planner import labels as keys
 from planner.model.cluster import Node, Snapshot
@@ -15,8 +15,13 @@ from planner.rescheduler.placement import Standing, placement_of
 from planner.settings import MoveSettings
 
 
-def mark(record: PlanRecord, snapshot: Snapshot, settings: MoveSettings) -> tuple[Step, ...]:
-    """Label the plan's nodes and those that expire, publish the placement, clear what older iterations left."""
+def mark(
+    record: PlanRecord, snapshot: Snapshot, settings: MoveSettings, only: Collection[str] | None = None
+) -> tuple[Step, ...]:
+    """Label the plan's nodes and those that expire, publish the placement, clear what older iterations left.
+
+    `only` names the nodes that are marked; without it all are.
+    """
     plan = record.plan
     planned = {node.name: node for node in plan.nodes}
     spares = spared(plan, snapshot, settings)
@@ -26,6 +31,8 @@ def mark(record: PlanRecord, snapshot: Snapshot, settings: MoveSettings) -> tupl
             live[pod.node][pod.workload] += 1
     steps = []
     for node in snapshot.nodes:
+        if only is not None and node.name not in only:
+            continue
         target = planned.get(node.name)
         if target is None or target.frozen:
             step = mark_of(node) if iteration_of(node) not in (None, plan.iteration) else None

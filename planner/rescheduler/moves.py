@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from planner import labels as keys
@@ -130,8 +130,8 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Mover:
-    """A workload that the plan moves: its live pods, those to evict where it does not roll, and what the plan wants of
-    it on each node that stays.
+    """A workload that the plan moves, or of which pods wait for a node: its live pods, those to evict where it does not
+    roll, and what the plan wants of it on each node that stays.
     """
 
     key: str
@@ -175,23 +175,47 @@ def find_moves(record: PlanRecord, snapshot: Snapshot, allowed: Mapping[str, Mob
             under_way.append(reason)
         promise_what_comes(record, mover, room)
     waiting = [mover for mover in movers if not _rolls(record, mover)]
-    return replace(choose_moves(waiting, room, allowed), under_way=tuple(under_way))
+    rolling = {mover.key for mover in movers if _rolls(record, mover) and _under_way(record, mover)}
+    disrupted = _disrupted(snapshot, allowed, rolling)
+    return replace(choose_moves(waiting, room, allowed, disrupted), under_way=tuple(under_way))
 
 
-def choose_moves(movers: Iterable[Mover], room: Room, allowed: Mapping[str, Mobility]) -> Moves:
+def _disrupted(snapshot: Snapshot, allowed: Mapping[str, Mobility], rolling: Collection[str]) -> Counter[str]:
+    """Count by disruption budget the pods that are unavailable, or may become so at any time in a roll-out."""
+    ready: Counter[str] = Counter()
+    for pod in planned_pods(snapshot):
+        ready[pod.workload] += pod.ready
+    found: Counter[str] = Counter()
+    for workload in snapshot.workloads:
+        if (mobility := allowed.get(workload.key)) is None:
+            continue
+        missing = max(0, workload.replicas - ready[workload.key])
+        if workload.key in rolling:
+            missing = max(missing, workload.max_unavailable)
+        for budget, _ in mobility.budgets:
+            found[budget] += missing
+    return found
+
+
+def choose_moves(
+    movers: Iterable[Mover], room: Room, allowed: Mapping[str, Mobility], disrupted: Mapping[str, int] | None = None
+) -> Moves:
     """Choose the moves that start now, and set their room aside.
+
+    `disrupted` counts by disruption budget the pods that are unavailable already. A roll-out asks no budget, so those
+    of several workloads under one must not take down more pods at once than it allows, evictions included.
 
     The workloads come in the order of their stages. One that still waits keeps its room claimed against those behind
     it, so that a slow pod here or a fast one there cannot lead into a state that the rehearsal never saw
     (docs/designs/stages.md).
     """
-    found = _Found()
+    found = _Found(Counter(disrupted or {}))
     for mover in movers:
+        mobility = allowed.get(mover.key, _IMMOBILE)
         if mover.planned.strategy == "rollout":
-            _choose_rollout(mover, room, found)
+            _choose_rollout(mover, mobility, room, found)
         else:
-            mobility = allowed.get(mover.key)
-            _choose_evictions(mover, mobility.evictable if mobility else 0, room, found)
+            _choose_evictions(mover, mobility, room, found)
     return Moves(
         rollouts=tuple(found.rollouts),
         evictions=tuple(found.evictions),
@@ -218,22 +242,38 @@ def starts(plan: Plan, snapshot: Snapshot, moves: Moves) -> tuple[Step, ...]:
     return (*rollouts, *openings, *evictions)
 
 
+_BUDGET_SPENT = "pods of others under its disruption budget are unavailable"
+_IMMOBILE = Mobility(False, 0, "its controller is not known")
+
+
 @dataclass(slots=True)
 class _Found:
+    disrupted: Counter[str]
     rollouts: list[str] = field(default_factory=list)
     evictions: list[tuple[Pod, str]] = field(default_factory=list)
     openings: list[tuple[str, str]] = field(default_factory=list)
     stuck: list[tuple[str, str]] = field(default_factory=list)
     behind: list[tuple[str, str]] = field(default_factory=list)
 
+    def spare(self, mobility: Mobility, most: int) -> int:
+        """Return how many of `most` pods the budgets still let become unavailable beside those of other workloads."""
+        return min((spare - self.disrupted[budget] for budget, spare in mobility.budgets), default=most)
+
+    def disrupt(self, mobility: Mobility, pods: int) -> None:
+        self.disrupted.update(dict.fromkeys((budget for budget, _ in mobility.budgets), pods))
+
 
 def movers_of(record: PlanRecord, snapshot: Snapshot) -> list[Mover]:
-    """Return the workloads that the plan moves and that are still the ones that it was made for, by stage."""
+    """Return the workloads that the plan moves or brings to a node, by stage.
+
+    Left out are those that are no longer the ones that it was made for.
+    """
     plan = record.plan
-    pods: dict[str, list[Pod]] = {key: [] for key, planned in plan.workloads.items() if planned.moves}
+    pods: dict[str, list[Pod]] = {key: [] for key in plan.workloads}
     for pod in planned_pods(snapshot):
         if pod.workload in pods:
             pods[pod.workload].append(pod)
+    pods = {key: own for key, own in pods.items() if plan.workloads[key].moves or any(p.node is None for p in own)}
     wanted: dict[str, dict[str, int]] = {key: {} for key in pods}
     for node in plan.nodes:
         for key, count in node.pods.items():
@@ -246,7 +286,7 @@ def movers_of(record: PlanRecord, snapshot: Snapshot) -> list[Mover]:
             planned=plan.workloads[w.key],
             workload=w,
             pods=tuple(pods[w.key]),
-            misplaced=find_misplaced(pods[w.key], wanted[w.key]),
+            misplaced=find_misplaced(pods[w.key], wanted[w.key]) if plan.workloads[w.key].moves else (),
             wanted=wanted[w.key],
         ).as_planned(plan.workloads[w.key])
         for w in snapshot.workloads
@@ -269,6 +309,8 @@ def _rolls(record: PlanRecord, mover: Mover) -> bool:
 def _under_way(record: PlanRecord, mover: Mover) -> str:
     """Return what the workload is waited for; "" where it stands still."""
     workload, iteration = mover.workload, record.plan.iteration
+    if not mover.planned.moves:
+        return ""  # whether its pods are ready is no matter of the plan
     if mover.planned.strategy != "rollout":
         ready = sum(pod.ready for pod in mover.pods)
         return f"{mover.key}: {ready} of {workload.replicas} pods ready" if ready < workload.replicas else ""
@@ -281,10 +323,12 @@ def _under_way(record: PlanRecord, mover: Mover) -> str:
     return f"{mover.key}: {new} of {workload.replicas} pods rolled out"
 
 
-def promise_what_comes(record: PlanRecord, mover: Mover, room: Room) -> None:
-    """Set room aside for the workload's pods that are on their way."""
-    for node, count in _on_their_way(record, mover, room).items():
+def promise_what_comes(record: PlanRecord, mover: Mover, room: Room) -> Mapping[str, int]:
+    """Set room aside for the workload's pods that are on their way, and return how many come to each node."""
+    coming = _on_their_way(record, mover, room)
+    for node, count in coming.items():
         room.promise(node, mover.planned.requests * count)
+    return coming
 
 
 def _on_their_way(record: PlanRecord, mover: Mover, room: Room) -> dict[str, int]:
@@ -320,35 +364,42 @@ def _shared_out(pods: int, wanted: Mapping[str, int], here: Mapping[str, int]) -
     return shares
 
 
-def _choose_rollout(mover: Mover, room: Room, found: _Found) -> None:
+def _choose_rollout(mover: Mover, mobility: Mobility, room: Room, found: _Found) -> None:
     """Start the roll-out if every new pod has room beside all pods that still stand; else claim the room."""
+    unavailable = mover.workload.max_unavailable
+    refused = found.spare(mobility, unavailable) < unavailable
     asked = {node: mover.planned.requests * count for node, count in sorted(mover.wanted.items())}
     tight = [node for node, requests in asked.items() if not room.would_hold(node, requests)]
     claimed = [node for node, requests in asked.items() if not room.holds(node, requests)]
     for node, requests in asked.items():
-        (room.claim if claimed else room.promise)(node, requests)
+        (room.claim if claimed or refused else room.promise)(node, requests)
     if tight:
         found.stuck.append((mover.key, f"its new pods do not fit beside the old ones on {', '.join(tight)}"))
     elif claimed:
         found.behind.append((mover.key, f"others go first on {', '.join(claimed)}"))
+    elif refused:
+        found.behind.append((mover.key, _BUDGET_SPENT))
     else:
         found.rollouts.append(mover.key)
+        found.disrupt(mobility, unavailable)
 
 
-def _choose_evictions(mover: Mover, evictable: int, room: Room, found: _Found) -> None:
+def _choose_evictions(mover: Mover, mobility: Mobility, room: Room, found: _Found) -> None:
     """Evict as many misplaced pods as may be unavailable now, each towards a planned node that suits it and has room.
 
     A target that is published but not open yet is opened first; the pod follows in the next round.
     """
     misplaced, requests = mover.misplaced, mover.planned.requests
-    if not misplaced:
+    if not misplaced and not mover.coming:
         return
     here = mover.here
     taken = _evicted_and_open(mover, room)
     open_ = _open_targets(mover, taken, room)
     for node, count in taken.items():
         here[node] += count
-    quota = max(0, evictable - mover.unavailable)
+    _open_for_coming(mover, here, room, found)
+    own = max(0, mobility.evictable - mover.unavailable)
+    quota = max(0, min(own, found.spare(mobility, own)))
     begun = 0
     # Pods of one kind find room or none: room only becomes less here.
     vain: set[object] = set()
@@ -375,17 +426,50 @@ def _choose_evictions(mover: Mover, evictable: int, room: Room, found: _Found) -
         else:
             found.evictions.append((pod, target))
         begun += 1
+    found.disrupt(mobility, begun)
     if begun == len(misplaced):
         return
     for node, count in mover.wanted.items():
         if count > here[node]:
             room.claim(node, requests * (count - here[node]))
-    if not quota and not mover.unavailable:
+    if not quota and own:
+        found.behind.append((mover.key, _BUDGET_SPENT))
+    elif not quota and not mover.unavailable:
         found.stuck.append((mover.key, "its disruption budgets allow no eviction now"))
     elif quota and not begun:
         free = any(here[n] < count and room.would_hold(n, requests) for n, count in mover.wanted.items())
         reason = f"no planned node has room for its pod {misplaced[0].name}"
         (found.behind if free else found.stuck).append((mover.key, reason))
+
+
+def _open_for_coming(mover: Mover, here: Counter[str], room: Room, found: _Found) -> None:
+    """Open a target for each pod that is on no node and has none, where there is room; say which ones wait.
+
+    `here` counts the pods by node, those included that are on their way to an open target.
+    """
+    homeless = mover.coming - (here.total() - mover.here.total())
+    for node in _left_for_coming(mover, _closed(mover, here), room)[: max(0, homeless)]:
+        if node in room.opened and room.holds(node, mover.planned.requests):
+            room.promise(node, mover.planned.requests)
+            here[node] += 1
+            found.openings.append((node, mover.key))
+    if not mover.misplaced and (waiting := [node for node in mover.wanted if here[node] > mover.here[node]]):
+        found.stuck.append((mover.key, f"its pods have yet to come to {', '.join(waiting)}"))
+
+
+def _closed(mover: Mover, here: Mapping[str, int]) -> list[str]:
+    """Return the targets that are not open, one entry each."""
+    return [node for node, count in mover.wanted.items() for _ in range(count - here.get(node, 0))]
+
+
+def _left_for_coming(mover: Mover, targets: list[str], room: Room) -> list[str]:
+    """Return the targets that the pods which still stand leave over."""
+    left = list(targets)
+    for pod in reversed(mover.misplaced):
+        last = next((i for i in reversed(range(len(left))) if room.suits(pod, left[i])), None)
+        if last is not None:
+            del left[last]
+    return left
 
 
 def _suiting(mover: Mover, pod: Pod, room: Room) -> Callable[[str], bool]:
@@ -410,12 +494,7 @@ def _open_targets(mover: Mover, taken: Mapping[str, int], room: Room) -> list[st
     open_ = [node for node, count in taken.items() for _ in range(count)]
     if not (mover.coming and open_):
         return open_
-    closed = ([node] * (count - mover.here[node] - taken.get(node, 0)) for node, count in mover.wanted.items())
-    left = open_ + [node for nodes in closed for node in nodes]
-    for pod in reversed(mover.misplaced):
-        last = next((i for i in reversed(range(len(left))) if room.suits(pod, left[i])), None)
-        if last is not None:
-            del left[last]
+    left = _left_for_coming(mover, open_ + _closed(mover, mover.here + Counter(taken)), room)
     for node in left[: mover.coming]:
         if node in open_:
             open_.remove(node)

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from planner.model.cluster import Node, Snapshot
-from planner.model.disruption import Mobility, mobilities, planned_pods
+from planner.model.disruption import Mobility, mobilities
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Catalogue, Offering
 from planner.model.plan import Plan, PlanRecord
+from planner.model.resources import Resources
 from planner.rescheduler.moves import (
     MisplacedPods,
     Mover,
@@ -22,18 +23,23 @@ from planner.rescheduler.moves import (
     promise_what_comes,
 )
 
+_AT_ONCE = 10**9
+"""More pods than any disruption budget covers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
     """The cluster in which a plan's moves are played, before the first of them.
 
-    Plans that differ only in stages and strategies share one; one that wants other nodes of some is `wanting`.
+    Plans that differ only in stages and strategies share one; one that wants other nodes of some is `wanting`. On the
+    `tight` nodes others must leave before the pods have room that wait for any node and are to come there.
     """
 
     movers: tuple[Mover, ...]
     room: Room
     allowed: dict[str, Mobility]
     find_misplaced: MisplacedPods
+    tight: frozenset[str]
 
     @classmethod
     def of(cls, plan: Plan, inputs: PlanningInputs) -> Rehearsal:
@@ -43,13 +49,17 @@ class Rehearsal:
         # Where pods are changes nothing about how many of them may be unavailable.
         allowed = mobilities(inputs.snapshot, inputs.rules)
         room, movers = Room(plan, booted), movers_of(record, booted)
+        free, arriving = dict(room.free), {name: Resources() for name in room.free}
+        arrived = []
         for mover in movers:
-            promise_what_comes(record, mover, room)
-            if (mobility := allowed.get(mover.key)) is not None and mobility.evictable > mover.unavailable:
-                # How many go at once decides how long it takes, and not whether there is room for each in its turn.
-                allowed[mover.key] = replace(mobility, evictable=mobility.evictable + len(mover.pods))
-        _promise_pending(plan, inputs.snapshot, {mover.key for mover in movers}, room)
-        return cls(tuple(movers), room, allowed, MisplacedPods(record))
+            coming = promise_what_comes(record, mover, room)
+            arrived.append(_arrived(mover, coming))
+            for node in coming.keys() & arriving.keys():
+                arriving[node] = arriving[node] + mover.planned.requests * coming[node]
+        tight = frozenset(node for node, requests in arriving.items() if not requests.fits_in(free[node]))
+        disrupted = _disrupted_for_good(plan, allowed)
+        unpaced = {m.key: _unpaced(allowed[m.key], m, disrupted) for m in arrived if m.key in allowed}
+        return cls(tuple(arrived), room, allowed | unpaced, MisplacedPods(record), tight)
 
     def wanting(self, wanted: Mapping[str, dict[str, int]]) -> Rehearsal:
         """Return the rehearsal of a plan that wants these workloads' pods on other nodes."""
@@ -73,15 +83,24 @@ class Rehearsal:
         """Play the plan's moves in the order of its stages, until nothing moves any more.
 
         A move is possible where every new pod of a roll-out fits beside all pods that still stand, and every evicted
-        pod finds its planned node with room at that moment.
+        pod finds its planned node with room at that moment. Nothing moves of which the plan leaves pods without a
+        place: they would take the places of those that move, and are unavailable already. Nor does what would have to
+        leave a node before pods can come there that wait for any: those take what they find, whoever it is meant for.
         """
         planned = plan.workloads
         movers = by_stage(m.as_planned(planned[m.key]) for m in self.movers if planned[m.key].moves)
+        left_out = {m.key: "the plan has no place for some of its pods" for m in movers if m.key in plan.unplaced}
         room = self.room.copy()
+        for mover in movers:
+            leaving = mover.pods if mover.planned.strategy == "rollout" else mover.misplaced
+            if nodes := sorted(self.tight & {pod.node for pod in leaving if pod.node}):
+                left_out.setdefault(mover.key, f"pods that wait for a node have no room on {nodes[0]} before it moves")
+        movers = [mover for mover in movers if mover.key not in left_out]
+        disrupted = _disrupted_for_good(plan, self.allowed)
         while True:
-            moves = choose_moves(movers, room, self.allowed)
+            moves = choose_moves(movers, room, self.allowed, disrupted)
             if not moves.rollouts and not moves.evictions:
-                return Ending(dict(moves.stuck or moves.behind), tuple(movers), room)
+                return Ending(left_out | dict(moves.stuck or moves.behind), tuple(movers), room)
             movers = _after(moves, movers, room)
             room = room.copy()
 
@@ -95,15 +114,36 @@ class Ending:
     room: Room
 
 
-def _promise_pending(plan: Plan, snapshot: Snapshot, moving: set[str], room: Room) -> None:
-    """Set room aside for pods that the plan gives a first place, of workloads that it does not move."""
-    here = Counter((pod.workload, pod.node) for pod in planned_pods(snapshot))
-    shares = {pod.workload: pod.requests.shares for pod in snapshot.pods}
-    for node in plan.nodes:
-        for key, count in node.pods.items():
-            if key not in moving and count > here[key, node.name]:
-                requests = plan.workloads[key].requests.with_shares(shares.get(key, ()))
-                room.promise(node.name, requests * (count - here[key, node.name]))
+def _disrupted_for_good(plan: Plan, allowed: Mapping[str, Mobility]) -> Counter[str]:
+    """Count by disruption budget the pods without a place: they stay unavailable, and others share their budgets."""
+    disrupted: Counter[str] = Counter()
+    for key, unplaced in plan.unplaced.items():
+        for budget, _ in allowed[key].budgets if key in allowed else ():
+            disrupted[budget] += unplaced.count
+    return disrupted
+
+
+def _unpaced(mobility: Mobility, mover: Mover, disrupted: Mapping[str, int]) -> Mobility:
+    """Let all go at once that may go one after the other.
+
+    Pace decides how long it takes, and not whether there is room for each in its turn.
+    """
+    many = mover.workload.replicas + len(mover.pods)
+    evictable = mobility.evictable + (many if mobility.evictable > mover.unavailable else 0)
+    least = max(1, mover.workload.max_unavailable if mobility.rollout else 1)
+    budgets = tuple(
+        (name, _AT_ONCE if spare - disrupted.get(name, 0) >= least else spare) for name, spare in mobility.budgets
+    )
+    return replace(mobility, evictable=evictable, budgets=budgets)
+
+
+def _arrived(mover: Mover, coming: Mapping[str, int]) -> Mover:
+    """Return the mover once so many of its pods that wait for a node have come to each, and run there."""
+    places = [node for node, count in coming.items() for _ in range(count)]
+    pods = []
+    for pod in mover.pods:
+        pods.append(replace(pod, node=places.pop(), ready=True) if pod.node is None and places else pod)
+    return replace(mover, pods=tuple(pods))
 
 
 def _after(moves: Moves, movers: list[Mover], room: Room) -> list[Mover]:

@@ -38,7 +38,8 @@ def next_steps(record: PlanRecord, snapshot: Snapshot, now: float, settings: Mov
     """Return what can be done now, a `Wait` with its reasons while something is under way, () when all is done.
 
     `now` is in seconds since the epoch. Boots come before marks, marks before moves; a node is removed as soon
-    as nothing that the plan moves is left on it.
+    as nothing that the plan moves is left on it. A new node is marked while it starts: pods that wait for any node
+    take the first that is usable, whoever it is meant for.
     """
     if record.phase == "done":
         return ()
@@ -46,7 +47,7 @@ def next_steps(record: PlanRecord, snapshot: Snapshot, now: float, settings: Mov
         return take_back(record, snapshot)
     if reason := _given_up(record, snapshot, now, settings):
         return (SavePlan(replace(record, phase="abandoning", reason=reason)),)
-    for stage in (_boot(record.plan, snapshot), mark(record, snapshot, settings)):
+    for stage in (_boot(record, snapshot, settings), mark(record, snapshot, settings)):
         if stage:
             return stage
     allowed = mobilities(snapshot, rules_of(settings))
@@ -100,8 +101,9 @@ def _given_up(record: PlanRecord, snapshot: Snapshot, now: float, settings: Move
     return ""
 
 
-def _boot(plan: Plan, snapshot: Snapshot) -> tuple[Step, ...]:
-    """Create what is missing, at once in every pool and zone; wait until every machine is a usable node."""
+def _boot(record: PlanRecord, snapshot: Snapshot, settings: MoveSettings) -> tuple[Step, ...]:
+    """Create what is missing, at once in every pool and zone; mark what joins, until every machine is a usable node."""
+    plan = record.plan
     nodes = {node.name: node for node in snapshot.nodes}
     instances = {instance.name for instance in snapshot.instances or ()}
     boots = [node for node in plan.nodes if node.state == "boot"]
@@ -118,7 +120,9 @@ def _boot(plan: Plan, snapshot: Snapshot) -> tuple[Step, ...]:
             BootNodes(pool, zone, tuple(names), plan.iteration) for (pool, zone), names in sorted(missing.items())
         )
     if waiting:
-        return (Wait((f"{waiting} of {len(boots)} new nodes are still booting",)),)
+        joined = {p.name for p in boots if p.name in nodes and nodes[p.name].labels.get(NODE_POOL) == p.pool}
+        marks = mark(record, snapshot, settings, joined)
+        return (*marks, Wait((f"{waiting} of {len(boots)} new nodes are still booting",)))
     return ()
 
 

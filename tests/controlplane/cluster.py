@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import copy
 import ctypes
 import http.client
 import json
@@ -46,6 +47,24 @@ FAKE_NODE: Final = ("kwok.x-k8s.io/node", "fake")
 
 DELETION_MILLISECONDS: Final = 300
 """How long a deleted pod of kwok's takes to go."""
+
+RUNS_ON: Final = "tests.kinema.io/runs-on"
+"""Annotation of pods of Jobs that never complete; those without it complete at once."""
+
+STARTS_SLOWLY: Final = "tests.kinema.io/starts-slowly"
+"""Annotation of nodes that become Ready some time after they joined, as real ones do; the others are so at once."""
+
+_NOT_READY: Final = """
+conditions:
+- lastTransitionTime: {{ $now | Quote }}
+  status: "False"
+  type: Ready
+  reason: PodCompleted
+"""
+"""What a kubelet says of a pod that has completed; else it would count as healthy in a budget."""
+
+START_MILLISECONDS: Final = 1500
+"""How long such a node takes. Real ones take ten and more seconds, and are looked at every five."""
 
 CONTROLLERS: Final = (
     "daemonset-controller",
@@ -408,20 +427,30 @@ class ControlPlane:
         return name
 
     def clear(self) -> None:
-        """Delete every workload, pod, budget and node, and every namespace but the system's.
+        """Empty the cluster, and delete every namespace but the system's.
 
-        What else stands in the system namespaces (ServiceAccounts, roles, ConfigMaps, Leases) stays. The
-        namespaces are empty on return; the objects themselves go five seconds later, by their controller.
+        The objects of the namespaces themselves go five seconds later, by their controller.
+        """
+        self.empty()
+        for name, phase in self._namespaces().items():
+            if name not in _SYSTEM_NAMESPACES and phase != "Terminating":
+                self.request("DELETE", f"/api/v1/namespaces/{name}")
+
+    def empty(self) -> None:
+        """Delete every workload, pod, budget, claim, volume and node; the namespaces stay.
+
+        So does what else is in them (ServiceAccounts, roles, ConfigMaps, Leases, Events).
         """
         for namespace in self._namespaces():
             for version, resource in _WORKLOADS:
                 self.request("DELETE", f"/apis/{version}/namespaces/{namespace}/{resource}")
         self.eventually(self._delete_pods, "every pod to be gone")
-        for name, phase in self._namespaces().items():
-            if name not in _SYSTEM_NAMESPACES and phase != "Terminating":
-                self.request("DELETE", f"/api/v1/namespaces/{name}")
-        self.request("DELETE", "/api/v1/nodes")
-        self.eventually(lambda: not self.items("/api/v1/nodes"), "every node to be gone")
+        for namespace in self._namespaces():
+            self.request("DELETE", f"/api/v1/namespaces/{namespace}/persistentvolumeclaims")
+        for resource in ("persistentvolumes", "nodes"):
+            self.request("DELETE", f"/api/v1/{resource}")
+        gone = ("persistentvolumeclaims", "persistentvolumes", "nodes")
+        self.eventually(lambda: not any(self.items(f"/api/v1/{it}") for it in gone), "volumes and nodes to be gone")
 
     def _namespaces(self) -> dict[str, str]:
         """Return the phase of every namespace by its name."""
@@ -471,7 +500,7 @@ class ControlPlane:
         self._healthy(kwok, f"http://{LOOPBACK}:{kwok_port}/healthz")
 
     def _stages(self) -> list[Path]:
-        """Return kwok's stages, with a grace for pods that are deleted.
+        """Return kwok's stages, with a grace for pods that are deleted, and what `RUNS_ON` and `STARTS_SLOWLY` say.
 
         A StatefulSet's pod that is gone and back under its name before the disruption controller looked counts as
         still being disrupted for two minutes, and its budget then allows nothing. No real kubelet is that fast.
@@ -479,10 +508,22 @@ class ControlPlane:
         found = []
         for path in self._binaries.stages():
             stage = yaml.safe_load(path.read_text())
-            if stage["metadata"]["name"] == "pod-delete":
-                stage["spec"]["delay"] = {"durationMilliseconds": DELETION_MILLISECONDS}
+            variants = [stage]
+            match stage["metadata"]["name"]:
+                case "pod-delete":
+                    stage["spec"]["delay"] = {"durationMilliseconds": DELETION_MILLISECONDS}
+                case "pod-complete":
+                    _restrict(stage, RUNS_ON, "DoesNotExist")
+                    stage["spec"]["next"]["statusTemplate"] += _NOT_READY
+                case "node-initialize":
+                    slow = copy.deepcopy(stage)
+                    slow["metadata"]["name"] += "-slowly"
+                    slow["spec"]["delay"] = {"durationMilliseconds": START_MILLISECONDS}
+                    _restrict(slow, STARTS_SLOWLY, "Exists")
+                    _restrict(stage, STARTS_SLOWLY, "DoesNotExist")
+                    variants.append(slow)
             found.append(self.folder / path.name)
-            found[-1].write_text(yaml.safe_dump(stage))
+            found[-1].write_text(yaml.safe_dump_all(variants))
         return found
 
     def _start_etcd(self) -> str:
@@ -517,6 +558,8 @@ class ControlPlane:
             f"--cert-dir={self.certificate_authority.parent}",
             f"--token-auth-file={self._write_secret('tokens.csv', tokens)}",
             "--anonymous-auth=false",
+            # Claims and volumes go at once when they are deleted: no controller here would lift their protection.
+            "--disable-admission-plugins=StorageObjectInUseProtection",
             "--authorization-mode=RBAC",
             "--endpoint-reconciler-type=none",
             "--service-cluster-ip-range=10.0.0.0/24",
@@ -591,6 +634,12 @@ class ControlPlane:
         path.touch(mode=0o600)
         path.write_text(text)
         return path
+
+
+def _restrict(stage: Json, annotation: str, operator: str) -> None:
+    """Let a stage of kwok's concern only objects that have the annotation, or only those that have not."""
+    condition = {"key": f'.metadata.annotations["{annotation}"]', "operator": operator}
+    stage["spec"]["selector"]["matchExpressions"].append(condition)
 
 
 def _usable(node: Json) -> bool:

@@ -5,40 +5,28 @@ Every part of Kinema runs as a process of its own with the ServiceAccount and th
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml
+from typing import Any
 
 from planner import labels as keys
 from planner.cloud.gcp.machines import builtin_machines
-from planner.kube.record import decode_record
-from planner.model.plan import PlanRecord
 from tests.controlplane.cluster import ControlPlane, FakeNode
-from tests.extender.serving import serve
+from tests.controlplane.installation import Installation, Steering
 from tests.googlecloud.fake import FakeGoogleCloud, FakePool
 
 Json = dict[str, Any]
-Steering = Literal["extender", "scheduler", "affinity", "labels"]
-
-ROOT = Path(__file__).parents[2]
-BASE = ROOT / "manifests" / "base"
 ZONE = "us-central1-a"
 OLD_POOL, NEW_POOL = "old-n2", "new-e2"
 OLD_TYPE, NEW_TYPE = "n2-standard-4", "e2-standard-4"
 OLD_NODES = tuple(f"old-n2-{number}" for number in range(8))
 NAMESPACE = "shop"
-SCHEDULER = "kinema-scheduler"
 PAUSE_SECONDS = 0.05
 
 
@@ -92,28 +80,19 @@ def google_cloud(boot_seconds: float) -> FakeGoogleCloud:
     return FakeGoogleCloud(pools, boot_seconds=boot_seconds, delete_seconds=0.2)
 
 
-class Site:
-    """A running site; `steering` says how pods are put on their planned nodes."""
+class Site(Installation):
+    """A running site on a cloud of its own."""
 
     def __init__(self, cluster: ControlPlane, cloud: FakeGoogleCloud, folder: Path, steering: Steering) -> None:
-        self.cluster = cluster
+        super().__init__(cluster, folder, steering)
         self.cloud = cloud
-        self.folder = folder
-        self.steering = steering
-        self._stack = ExitStack()
-
-    @property
-    def scheduler_name(self) -> str:
-        return SCHEDULER if self.steering == "scheduler" else "default-scheduler"
 
     def start(self) -> None:
-        """Authorize Kinema's parts, start schedulers and extender, register the nodes, spread the workloads."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.cluster.apply(BASE / "rbac.yaml", namespace="kube-system")
+        """Install Kinema's parts, register the nodes, spread the workloads."""
         self.cloud.on_instance_created = lambda name, pool, _zone, machine_type: self.cluster.add_node(
             machine_node(name, pool, machine_type)
         )
-        self._start_schedulers()
+        self.install()
         self.cluster.add_node(*(machine_node(name, OLD_POOL, OLD_TYPE) for name in OLD_NODES))
         self.cluster.create_namespace(NAMESPACE)
         for body in manifests(self.scheduler_name):
@@ -125,70 +104,9 @@ class Site:
             self.cluster.request("POST", path, body)
         self.cluster.eventually(self.settled, "every pod to run and every budget to be counted")
 
-    def stop(self) -> None:
-        """End schedulers and extender."""
-        self._stack.close()
-
-    def _start_schedulers(self) -> None:
-        configuration = yaml.safe_load((BASE / "scheduler-configuration.yaml").read_text())
-        del configuration["leaderElection"]
-        extended = self.steering != "affinity"
-        if self.steering != "extender" and self.steering != "labels":
-            self._stack.callback(self.cluster.start_scheduler().stop)
-        if not extended:
-            return
-        identity = self.cluster.kubeconfig_for("kube-system", "kinema-extender")
-        running = self._stack.enter_context(serve({"EXTENDER_KUBECONFIG": str(identity)}))
-        configuration["profiles"] = [{"schedulerName": self.scheduler_name}]
-        (extender,) = configuration["extenders"]
-        extender["urlPrefix"] = f"http://127.0.0.1:{running.port}"
-        # On a busy test machine a slow answer must not look like a lost one.
-        extender["httpTimeout"] = "5s"
-        own = self.cluster.kubeconfig_for("kube-system", "kinema-scheduler") if self.steering == "scheduler" else None
-        self._stack.callback(self.cluster.start_scheduler(configuration, kubeconfig=own).stop)
-
-    # The planner
-
-    def write_settings(self, **move: Any) -> Path:
-        """Write the planner's settings file: this cloud, this steering, short pauses."""
-        cloud = self.cloud.settings()
-        document = {
-            "mode": "apply",
-            "metrics_port": 0,
-            "kubeconfig": str(self.cluster.kubeconfig_for("kube-system", "kinema-planner")),
-            "interval_seconds": 1,
-            "cloud": {
-                "provider": "gcp",
-                "project": cloud.project,
-                "location": cloud.location,
-                "cluster": cloud.cluster,
-                "pools": list(cloud.pools),
-                "compute_endpoint": cloud.compute_endpoint,
-                "container_endpoint": cloud.container_endpoint,
-            },
-            "move": {
-                "steering": "extender" if self.steering == "labels" else self.steering,
-                "publish_placement": self.steering != "labels",
-                "poll_seconds": 0.2,
-                **move,
-            },
-            "leader": {"duration_seconds": 4},
-        }
-        path = self.folder / "settings.yaml"
-        path.write_text(yaml.safe_dump(document))
-        return path
-
     def run_planner(self, *arguments: str, stdout: int | None = subprocess.PIPE) -> subprocess.Popen[str]:
         """Start `kinema run --once` as a process with the planner's ServiceAccount."""
-        settings = self.write_settings()
-        return subprocess.Popen(
-            [sys.executable, "-m", "planner", "run", "--settings", str(settings), "--once", *arguments],
-            cwd=ROOT,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "PYTHONUNBUFFERED": "1"},
-            stdout=stdout,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        return self.launch(self.settings(self.cloud), *arguments, stdout=stdout)
 
     # Looking from outside
 
@@ -207,20 +125,6 @@ class Site:
             b.get("status", {}).get("expectedPods") == WORKLOADS[b["metadata"]["name"]].replicas for b in budgets
         )
         return counted and ready == {**wanted, "agent": nodes, "pinned": 1}
-
-    def record(self) -> PlanRecord | None:
-        """Return the plan that the cluster remembers."""
-        found = self.cluster.items("/api/v1/namespaces/kube-system/configmaps")
-        for item in found:
-            if item["metadata"]["name"] == "kinema-plan":
-                return decode_record(json.dumps(item).encode())
-        return None
-
-    def events(self) -> list[str]:
-        """Return the reasons of the planner's Events, oldest first."""
-        found = self.cluster.items("/api/v1/namespaces/kube-system/events")
-        own = [event for event in found if event["source"].get("component") == "kinema-planner"]
-        return [event["reason"] for event in sorted(own, key=lambda event: str(event["metadata"]["name"]))]
 
     def leave_old_marks(self) -> None:
         """Put marks of an iteration that never ended on two nodes."""

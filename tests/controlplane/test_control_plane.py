@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.controlplane.build import Binaries
-from tests.controlplane.cluster import ApiError, ControlPlane, ControlPlaneError, FakeNode, Process
+from tests.controlplane.cluster import RUNS_ON, ApiError, ControlPlane, ControlPlaneError, FakeNode, Process
+from tests.controlplane.readiness import is_ready
 
 pytestmark = pytest.mark.controlplane
 
@@ -114,6 +115,24 @@ def test_the_second_eviction_is_refused_where_the_budget_allows_one(
     with pytest.raises(ApiError) as refusal:
         evict(control_plane, namespace, second)
     assert refusal.value.status == 429
+
+
+def test_a_completed_pod_is_not_ready_and_an_annotated_one_runs_on(control_plane: ControlPlane, namespace: str) -> None:
+    for name, notes in (("short", {}), ("long", {RUNS_ON: "true"})):
+        template = deployment(name, 1)["spec"]["template"]
+        template["spec"]["restartPolicy"] = "Never"
+        template["metadata"]["annotations"] = notes
+        body = {"metadata": {"name": name}, "spec": {"template": template}}
+        control_plane.request("POST", f"/apis/batch/v1/namespaces/{namespace}/jobs", body)
+
+    def pod_of(job: str) -> dict[str, Any]:
+        found = control_plane.items(f"/api/v1/namespaces/{namespace}/pods?labelSelector=job-name%3D{job}")
+        return found[0] if found else {"status": {}}
+
+    control_plane.eventually(lambda: pod_of("short")["status"].get("phase") == "Succeeded", "the Job to complete")
+    assert not is_ready(pod_of("short"))
+    control_plane.eventually(lambda: is_ready(pod_of("long")), "the other Job's pod to run")
+    assert pod_of("long")["status"]["phase"] == "Running"
 
 
 def evict(control_plane: ControlPlane, namespace: str, pod: str) -> None:

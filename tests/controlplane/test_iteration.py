@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +13,10 @@ from planner import labels as keys
 from planner.model.plan import Plan
 from planner.rescheduler import CARRIED_OUT
 from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.site import NAMESPACE, OLD_NODES, WORKLOADS, Site, Steering, Watcher, open_site, wait_for
+from tests.controlplane.installation import Steering, finish
+from tests.controlplane.site import NAMESPACE, OLD_NODES, WORKLOADS, Site, Watcher, open_site, wait_for
 
 pytestmark = pytest.mark.controlplane
-
-TIMEOUT_SECONDS = 180
 
 
 @pytest.fixture
@@ -26,18 +24,6 @@ def site(new_control_plane: ControlPlane, tmp_path: Path, request: pytest.Fixtur
     steering: Steering = getattr(request, "param", "extender")
     with open_site(new_control_plane, tmp_path, steering) as running:
         yield running
-
-
-def finish(planner: subprocess.Popen[str]) -> str:
-    """Wait for the planner's end and return what it printed; anything but a success is shown."""
-    try:
-        output, _ = planner.communicate(timeout=TIMEOUT_SECONDS)
-    except subprocess.TimeoutExpired:
-        planner.kill()
-        output, _ = planner.communicate()
-        raise AssertionError(f"the planner did not end:\n{output}") from None
-    assert planner.returncode == 0, output
-    return output
 
 
 def check_end(site: Site, watcher: Watcher, *, exact: bool) -> Plan:

@@ -67,10 +67,11 @@ def named(app: str, namespace: str) -> Json:
     return thing
 
 
-def on_one_node(key: str) -> Json:
+def on_one_node(key: str, operator: str = "In", *others: str) -> Json:
+    """Return a pod with a required affinity to a field of node a, or else of others, one term each."""
     thing = pod("chosen", "")
-    field = {"key": key, "operator": "In", "values": ["a"]}
-    terms = {"nodeSelectorTerms": [{"matchFields": [field]}]}
+    fields = [{"key": key, "operator": operator, "values": [name]} for name in ("a", *others)]
+    terms = {"nodeSelectorTerms": [{"matchFields": [field]} for field in fields]}
     thing["spec"]["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
     return thing
 
@@ -88,6 +89,8 @@ def on_one_node(key: str) -> Json:
         pytest.param(pod("bound", on="a"), True, id="with its node"),
         pytest.param(on_one_node("metadata.name"), True, id="with required affinity to a node's name"),
         pytest.param(on_one_node("metadata.other"), False, id="with another field"),
+        pytest.param(on_one_node("metadata.name", "NotIn"), False, id="kept off one node"),
+        pytest.param(on_one_node("metadata.name", "In", "b"), False, id="with two nodes to choose from"),
         pytest.param(pod("web-1"), False, id="of a Deployment"),
     ],
 )

@@ -41,6 +41,17 @@ class Machine:
     arch: str = "amd64"
     storage_gib: int = 50
     gpus: int = 0
+    spot_price_usd: float | None = None
+
+    def allocatable(self) -> dict[str, str]:
+        """Return what pods may request of one, as Kubernetes quantities."""
+        amounts = {
+            "cpu": f"{self.cpu_millicores}m",
+            "memory": f"{self.memory_gib}Gi",
+            "pods": str(self.pods),
+            "ephemeral-storage": f"{self.storage_gib}Gi",
+        }
+        return amounts | ({GPU: str(self.gpus)} if self.gpus else {})
 
 
 _MACHINES: Final = (
@@ -103,11 +114,16 @@ def generate(seed: int, filters: Filters) -> Case:
     return _Builder(seed).build(filters)
 
 
+def outline(seed: int) -> Case:
+    """Return the cluster of a seed before any pod but those of DaemonSets has a node."""
+    return _Builder(seed).outline()
+
+
 def _line(machine: Machine) -> str:
     return (
         f"{machine.name},{machine.cpu_millicores},{machine.memory_gib * _GIB},{machine.pods},{machine.price_usd},"
         f"{machine.arch},{machine.storage_gib * _GIB},{f'{GPU}={machine.gpus}' if machine.gpus else ''},"
-        f"{machine.price_usd * 0.4:.4f}"
+        f"{machine.spot_price_usd or machine.price_usd * 0.4:.6f}"
     )
 
 
@@ -125,6 +141,13 @@ class _Builder:
         self._density = self._random.choice([0.1, 0.2, 0.35])
 
     def build(self, filters: Filters) -> Case:
+        self.outline()
+        self._settle(filters)
+        self._disturb()
+        self._random.shuffle(self._case.objects)
+        return self._case
+
+    def outline(self) -> Case:
         self._namespaces()
         if self._chance(0.5):
             self._pools()
@@ -135,9 +158,6 @@ class _Builder:
             self._workload(app)
         for number in range(self._random.choice([0, 0, 1, 2])):
             self._budget(number)
-        self._settle(filters)
-        self._disturb()
-        self._random.shuffle(self._case.objects)
         return self._case
 
     def _chance(self, share: float) -> bool:
@@ -202,15 +222,7 @@ class _Builder:
                 taints.append({"key": "spoilt", "value": "yes", "effect": "NoSchedule"})
             if self._chance(0.03):
                 del labels[ZONE]
-            allocatable = {
-                "cpu": f"{machine.cpu_millicores}m",
-                "memory": f"{machine.memory_gib}Gi",
-                "pods": str(machine.pods),
-                "ephemeral-storage": f"{machine.storage_gib}Gi",
-            }
-            if machine.gpus:
-                allocatable[GPU] = str(machine.gpus)
-            status = {"allocatable": allocatable, "conditions": [{"type": "Ready", "status": "True"}]}
+            status = {"allocatable": machine.allocatable(), "conditions": [{"type": "Ready", "status": "True"}]}
             spec = {"taints": taints} if taints else {}
             self._add("v1", "Node", name, meta={"labels": labels}, spec=spec, status=status)
 

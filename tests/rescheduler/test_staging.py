@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from planner import labels as keys
 from planner.model.cluster import Snapshot, Workload
-from planner.model.disruption import mobilities
+from planner.model.disruption import DisruptionRules, mobilities
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Catalogue
-from planner.model.plan import Plan, PlannedNode, PlannedWorkload, PlanRecord, Strategy
+from planner.model.plan import Plan, PlannedNode, PlannedWorkload, PlanRecord, Strategy, Unplaced
 from planner.rescheduler import rules_of, staged
 from planner.rescheduler.moves import Moves, find_moves
 from planner.rescheduler.rehearsal import Rehearsal, with_booted
@@ -59,6 +59,59 @@ def test_rehearsal_counts_the_daemonsets_of_new_nodes() -> None:
     cluster = snapshot([pool_node("old")], [a], pods_of(a, {"old": 1}), daemonsets=(daemonset("agent", cpu=100),))
     assert list(stuck_of(record.plan, cluster, catalogue(offering(pool="pool-a")))) == [a.key]
     assert stuck_of(record.plan, replace(cluster, daemonsets=()), catalogue(offering(pool="pool-a"))) == {}
+
+
+def test_rehearsal_holds_a_workload_of_which_the_plan_leaves_pods_without_a_place() -> None:
+    # 2 of 4 find no place: the two that run must not be evicted, and would have to share their targets with those two.
+    store = deployment("store", 4, kind="StatefulSet")
+    record = record_of(
+        [planned_node("old", "remove"), planned_node("new", "boot", {store.key: 2})],
+        {store.key: moved(store, 2, "evict")},
+    )
+    cluster = snapshot([pool_node("old")], [store], pods_of(store, {"old": 2}, pending=2))
+    plan = replace(record.plan, unplaced={store.key: Unplaced(2, "no room")})
+    stuck = stuck_of(plan, cluster, catalogue(offering(pool="pool-a")))
+    assert stuck == {store.key: "the plan has no place for some of its pods"}
+
+
+def test_rehearsal_lets_pending_pods_come_before_others_of_their_workload_are_evicted() -> None:
+    store = deployment("store", 3, kind="StatefulSet")
+    record = record_of(
+        [planned_node("old", "remove"), planned_node("new", "boot", {store.key: 3})],
+        {store.key: moved(store, 2, "evict")},
+    )
+    cluster = snapshot([pool_node("old")], [store], pods_of(store, {"old": 2}, pending=1))
+    assert stuck_of(record.plan, cluster, catalogue(offering(pool="pool-a"))) == {}
+    # Beside 3 x 1500 of them there is no room on "new" (4000): what could not move before the pending pod came is told.
+    wide = replace(store, requests=resources(1500, 1, 1))
+    pods = pods_of(wide, {"old": 2}, pending=1)
+    stuck = stuck_of(
+        replace(record.plan, workloads={wide.key: moved(wide, 2, "evict")}),
+        replace(cluster, workloads=(wide,), pods=tuple(pods)),
+        catalogue(offering(pool="pool-a")),
+    )
+    assert list(stuck) == [wide.key]
+
+
+def test_rehearsal_refuses_to_let_a_pending_pod_wait_until_others_have_left() -> None:
+    # The waiting pod (3000) is to stand on "mid" (4000) once store (2000) has left it for "new". It would not wait:
+    # when "new" comes up it takes that.
+    store, late = deployment("store", 1, cpu=2000, kind="StatefulSet"), deployment("late", 1, cpu=3000)
+    plan = record_of(
+        [planned_node("mid", "keep", {late.key: 1}), planned_node("new", "boot", {store.key: 1})],
+        {store.key: moved(store, 1, "evict"), late.key: moved(late, 0, "stay")},
+    ).plan
+    pods = pods_of(store, {"mid": 1}) + pods_of(late, pending=1)
+    cluster = snapshot([pool_node("mid")], [store, late], pods)
+    given = replace(inputs(cluster, catalogue(offering(pool="pool-a"))), rules=DisruptionRules(1.0))
+    stuck = Rehearsal.of(plan, given).stuck(plan)
+    assert stuck == {store.key: "pods that wait for a node have no room on mid before it moves"}
+    # Beside 4000 - 2000 a pod of 2000 has room at once.
+    small = replace(late, requests=resources(2000, 1, 1))
+    plan = replace(plan, workloads={store.key: moved(store, 1, "evict"), late.key: moved(small, 0, "stay")})
+    pods = pods_of(store, {"mid": 1}) + pods_of(small, pending=1)
+    given = replace(given, snapshot=replace(cluster, workloads=(store, small), pods=tuple(pods)))
+    assert Rehearsal.of(plan, given).stuck(plan) == {}
 
 
 def stuck_of(plan: Plan, cluster: Snapshot, offers: Catalogue) -> dict[str, str]:

@@ -109,11 +109,16 @@ def test_missing_machines_are_booted_at_once_in_each_pool_and_zone() -> None:
         {"taints": (Taint("startup-taint.cluster-autoscaler.kubernetes.io/gpu", "", "NoSchedule"),)},
     ],
 )
-def test_nothing_is_marked_while_a_new_node_is_still_starting(starting: dict[str, Any]) -> None:
+def test_only_a_new_node_is_marked_while_it_is_still_starting(starting: dict[str, Any]) -> None:
     cluster = snapshot([pool_node("old"), pool_node("new", **starting)], instances=running("old", "new"))
-    assert next_steps(KEEP_OLD_BOOT_NEW, cluster, ACCEPTED_AT, SETTINGS) == (
-        Wait(("1 of 1 new nodes are still booting",)),
-    )
+    # A pod that waits for any node takes the first that is usable: what it is meant for must be on it by then.
+    mark, wait = next_steps(KEEP_OLD_BOOT_NEW, cluster, ACCEPTED_AT, SETTINGS)
+    assert isinstance(mark, MarkNode)
+    assert (mark.node, mark.labels) == ("new", {keys.OPTIMAL: IT})
+    assert keys.PLACEMENT in mark.annotations
+    assert wait == Wait(("1 of 1 new nodes are still booting",))
+    nodes = (cluster.nodes[0], marked(cluster.nodes[1], KEEP_OLD_BOOT_NEW, cluster))
+    assert next_steps(KEEP_OLD_BOOT_NEW, replace(cluster, nodes=nodes), ACCEPTED_AT, SETTINGS) == (wait,)
 
 
 def test_a_ready_node_without_its_pools_label_is_not_used() -> None:
@@ -271,12 +276,71 @@ def test_a_pod_whose_zone_was_filled_by_one_of_another_zone_goes_where_that_one_
     assert [step.node for step in steps if isinstance(step, MarkNode)] == ["new-b", "old-b"]
 
 
+def test_a_plan_has_not_ended_before_pods_that_stay_pending_are_on_their_planned_nodes() -> None:
+    web = deployment("web", 2)
+    record = record_of([planned_node("a", "keep", {web.key: 2})], {web.key: moved(web, 0, "stay")})
+    one_pending = snapshot([pool_node("a")], [web], pods_of(web, {"a": 1}, pending=1), instances=running("a"))
+    one_pending = all_marked(record, one_pending)
+    [wait] = next_steps(record, one_pending, ACCEPTED_AT, SETTINGS)
+    assert wait == Wait((f"{web.key}: its pods have yet to come to a",))
+    # After a minute in which nothing moved the plan ends all the same: the next one knows better.
+    [end] = next_steps(record, one_pending, ACCEPTED_AT + 61, SETTINGS)
+    assert isinstance(end, SavePlan)
+    both = all_marked(record, replace(one_pending, pods=tuple(pods_of(web, {"a": 2}))))
+    [end] = next_steps(record, both, ACCEPTED_AT, SETTINGS)
+    assert isinstance(end, SavePlan)
+
+
+def test_a_target_is_opened_for_a_pending_pod_of_a_workload_of_which_others_are_evicted() -> None:
+    # 1 of 3 is pending: none of the others may be evicted (a StatefulSet moves one by one) before it has come.
+    store = deployment("store", 3, kind="StatefulSet")
+    record = record_of(
+        [planned_node("old", "remove"), planned_node("new", "boot", {store.key: 3})],
+        {store.key: moved(store, 2, "evict")},
+    )
+    pods = pods_of(store, {"old": 2}, pending=1)
+    cluster = snapshot([pool_node("old"), pool_node("new")], [store], pods, instances=running("old", "new"))
+    [opening] = next_steps(record, all_marked(record, cluster), ACCEPTED_AT, SETTINGS)
+    assert isinstance(opening, MarkNode)
+    text = opening.annotations[keys.PLACEMENT]
+    assert text is not None
+    assert [target.want for target in keys.decode_placement(text).targets] == [1]
+
+
 def test_a_disruption_budget_without_slack_stops_evictions() -> None:
     record, cluster = evicting(replicas=3, ready=3)
     selector = LabelSelector((Requirement("app", "In", ("store",)),))
     budget = DisruptionBudget("default", "store", selector, desired_healthy=3, disruptions_allowed=0)
     steps = next_steps(record, replace(cluster, budgets=(budget,)), ACCEPTED_AT, SETTINGS)
     assert not any(isinstance(step, EvictPod) for step in steps)
+
+
+def test_workloads_under_one_budget_do_not_take_down_more_pods_together_than_it_allows() -> None:
+    # 2 + 2 pods of which 3 must stay healthy: each may have 1 unavailable, both at once would be 2.
+    a, b = (deployment(name, 2, max_unavailable=1, max_surge=1) for name in ("a", "b"))
+    pods = [replace(p, labels={"tier": "web"}) for w in (a, b) for p in pods_of(w, {"old": 2})]
+    selector = LabelSelector((Requirement("tier", "In", ("web",)),))
+    budget = DisruptionBudget("default", "web", selector, desired_healthy=3, disruptions_allowed=1)
+    nodes = [planned_node("old", "remove"), planned_node("new", "boot", {a.key: 2, b.key: 2})]
+    cluster = snapshot([pool_node("old"), pool_node("new")], [a, b], pods, instances=running("old", "new"))
+    cluster = replace(cluster, budgets=(budget,))
+
+    def begun(strategies: Mapping[str, Strategy], cluster: Snapshot) -> list[str]:
+        record = record_of(nodes, {w.key: moved(w, 2, strategies[w.key]) for w in (a, b)})
+        steps = next_steps(record, all_marked(record, cluster), ACCEPTED_AT, SETTINGS)
+        return [step.workload for step in steps if isinstance(step, RollOut)]
+
+    assert begun({a.key: "rollout", b.key: "rollout"}, cluster) == [a.key]
+    # While a rolls out, b waits, also where all pods are ready at this moment.
+    rolling = replace(a, template_annotations={keys.ITERATION: IT})
+    assert begun({a.key: "rollout", b.key: "rollout"}, replace(cluster, workloads=(rolling, b))) == []
+    # So it does while a pod of a is away.
+    away = replace(cluster, pods=(replace(pods[0], ready=False), *pods[1:]))
+    assert begun({a.key: "evict", b.key: "rollout"}, away) == []
+    # Once a has rolled out, b may.
+    over = [replace(p, node="new", annotations={keys.ITERATION: IT}) if p.workload == a.key else p for p in pods]
+    rolled = replace(cluster, workloads=(rolling, b), pods=tuple(over))
+    assert begun({a.key: "rollout", b.key: "rollout"}, rolled) == [b.key]
 
 
 def test_a_pod_made_after_the_plan_is_not_evicted_again_where_steering_is_not_exact() -> None:

@@ -7,8 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from planner.model.cluster import ZONE
+from planner.model.coexistence import interpreted
 from planner.model.effort import Effort, Watch
 from planner.model.inputs import PlanningInputs
+from planner.model.scheduling import LabelSelector, PodRules, Requirement, Spread
 from planner.optimizer import optimize
 from planner.verifier import verify
 from tests.building import (
@@ -83,3 +86,18 @@ def test_optimized_plan_is_right(seed: int) -> None:
     claimed = replace(plan.objective, lower_bound_nanousd_per_hour=verdict.lower_bound_nanousd_per_hour + 1)
     bold = verify(replace(plan, objective=claimed), given, 60.0, lambda: 0.0)
     assert any("is not proven" in problem for problem in bold.problems)
+
+
+def test_a_pod_is_rightly_left_out_whose_only_node_would_open_a_zone_to_a_spread() -> None:
+    # Two web pods in zone-a: a first node in zone-b, without any, would make that a skew of 2, above 1. In zone-a no
+    # node may be added, and the one there has 4000 - 2 x 500 left for the pod that wants 3500.
+    spread = Spread(ZONE, 1, LabelSelector((Requirement("app", "In", ("web",)),)))
+    web, late = deployment("web", 2), deployment("late", 1, cpu=3500)
+    pods = pods_of(web, {"a": 2}, rules=PodRules(spreads=(spread,)))
+    nodes = [node("a", pool="pool-a", zone="zone-a")]
+    pods = list(interpreted(nodes, [*pods, *pods_of(late, pending=1)]))
+    offers = [offering(pool="pool-a", zone="zone-a", maximum=0), offering(pool="pool-b", zone="zone-b")]
+    given = inputs(snapshot(nodes, [web, late], pods), catalogue(*offers))
+    plan = optimize(given, Effort(), Watch(now=lambda: 0.0, report=lambda _: None))
+    assert plan.unplaced[late.key].count == 1
+    assert verify(plan, given, 10.0, now=lambda: 0.0).problems == ()
