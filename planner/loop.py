@@ -20,6 +20,7 @@ from planner.model.effort import Progress, never
 from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.machines import Catalogue
 from planner.model.plan import Decision, Plan, PlanRecord, SavePlan, Step, Wait
+from planner.model.preferences import PreferencePrices
 from planner.model.resources import Resources
 from planner.observer import instabilities
 from planner.ports import Clock, Cloud, Kubernetes, Usage
@@ -130,6 +131,7 @@ def iterate(edges: Edges, settings: Settings) -> Outcome:
         forecast=forecast,
         rules=rules_of(settings.move),
         prices=change_prices(settings),
+        preferences=preference_prices(settings),
         start=record.plan if record is not None else None,
     )
     with edges.metrics.stage_seconds.labels("optimize").time():
@@ -289,6 +291,12 @@ def change_prices(settings: Settings) -> ChangePrices:
     """Return what change costs by the settings."""
     effort = settings.optimizer
     return ChangePrices(effort.payback_hours, effort.move_cost_nanousd, effort.boot_overlap_minutes)
+
+
+def preference_prices(settings: Settings) -> PreferencePrices:
+    """Return what preferences are worth by the settings."""
+    effort = settings.optimizer
+    return PreferencePrices(effort.preference_nanousd_per_hour, effort.preference_ceiling_nanousd_per_hour)
 
 
 def _wait(edges: Edges, reasons: tuple[str, ...]) -> Outcome:

@@ -13,7 +13,7 @@ def decide(plan: Plan, planned_on: Snapshot, current: Snapshot, settings: Proces
 
     churn = pods and nodes that came, went or (a pod) got another node / all pods and nodes,
     saving = (present cost - cost) / present cost. Accepted are plans with churn < `churn_limit` that place pending
-    pods, or whose value is below the present cost and saving > `saving_threshold`.
+    pods, or whose value without preferences is below the present cost and saving > `saving_threshold`.
     """
     churn = _churn(planned_on, current)
     present, cost = plan.current_cost_nanousd_per_hour, plan.cost_nanousd_per_hour
@@ -32,7 +32,8 @@ def decide(plan: Plan, planned_on: Snapshot, current: Snapshot, settings: Proces
         )
     if placed := _placed_pending_pods(plan, planned_on):
         return decision("accepted", f"{placed} pending {'pod gets' if placed == 1 else 'pods get'} a place")
-    value = plan.objective.value_nanousd_per_hour
+    # What pods prefer shapes a plan and is no reason for one: money is saved, or nothing is.
+    value = plan.objective.paid_nanousd_per_hour
     if value >= present:
         return decision(
             "too-small",

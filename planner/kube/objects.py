@@ -150,10 +150,20 @@ class NodeTerms(Object):
     node_selector_terms: tuple[NodeTerm, ...] | None = None
 
 
+class PreferredTerm(Object):
+    """One preferred term of a node affinity."""
+
+    weight: int
+    preference: NodeTerm
+
+
 class NodeAffinity(Object):
-    """A pod's affinity to nodes; what is only preferred is not read."""
+    """A pod's affinity to nodes."""
 
     required: NodeTerms | None = msgspec.field(default=None, name="requiredDuringSchedulingIgnoredDuringExecution")
+    preferred: tuple[PreferredTerm, ...] | None = msgspec.field(
+        default=None, name="preferredDuringSchedulingIgnoredDuringExecution"
+    )
 
 
 class PodTerm(Object):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from planner import labels as keys
 from planner.kube.objects import (
     ContainerObject,
     Expression,
+    NodeTerm,
     NodeTerms,
     PodSpec,
     PodStatus,
@@ -16,6 +18,7 @@ from planner.kube.objects import (
 )
 from planner.kube.objects import PodTerm as ObjectTerm
 from planner.model.cluster import Container
+from planner.model.preferences import Wish, Wishes
 from planner.model.resources import Resources
 from planner.model.scheduling import (
     LabelSelector,
@@ -149,6 +152,25 @@ def constraints(spec: PodSpec) -> NodeConstraints:
     return NodeConstraints(tuple(sorted((spec.node_selector or {}).items())), required, tolerations)
 
 
+def wishes(spec: PodSpec, path: str) -> Wishes:
+    """Return what the pod prefers of its node; terms about Kinema's own marks steer, and empty ones say nothing.
+
+    Raises:
+        FieldError: a weight is not between 1 and 100.
+    """
+    preferred = spec.affinity.node_affinity.preferred if spec.affinity and spec.affinity.node_affinity else None
+    found = []
+    for index, item in enumerate(preferred or ()):
+        if not 1 <= item.weight <= 100:
+            at = f"{path}.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[{index}].weight"
+            raise FieldError(f"{at} must be between 1 and 100, not {item.weight}")
+        term = _term(item.preference)
+        marks = any(requirement.key in (keys.OPTIMAL, keys.EXPIRING) for requirement in term.expressions)
+        if term != NodeSelectorTerm() and not marks:
+            found.append(Wish(item.weight, term))
+    return tuple(found)
+
+
 def daemon_constraints(spec: PodSpec) -> NodeConstraints:
     """Return which nodes a DaemonSet of this template runs on: its constraints and the controller's tolerations."""
     own = constraints(spec)
@@ -247,10 +269,11 @@ def claims(spec: PodSpec) -> tuple[str, ...]:
 
 def terms(affinity: NodeTerms) -> tuple[NodeSelectorTerm, ...]:
     """Return the terms of a required node affinity, one of which must hold."""
-    return tuple(
-        NodeSelectorTerm(_requirements(term.match_expressions), _requirements(term.match_fields))
-        for term in affinity.node_selector_terms or ()
-    )
+    return tuple(_term(term) for term in affinity.node_selector_terms or ())
+
+
+def _term(term: NodeTerm) -> NodeSelectorTerm:
+    return NodeSelectorTerm(_requirements(term.match_expressions), _requirements(term.match_fields))
 
 
 def unmodelled(spec: PodSpec) -> tuple[str, ...]:

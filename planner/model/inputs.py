@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from planner.model.cluster import Pod, Snapshot, Workload
-from planner.model.disruption import Assessment, DisruptionRules, assess, with_held
+from planner.model.disruption import Assessment, DisruptionRules, assess, planned_pods, with_held
 from planner.model.forecast import Forecast
 from planner.model.machines import Catalogue
 from planner.model.plan import Plan
+from planner.model.preferences import PreferencePrices
 from planner.model.resources import Resources
 
 
@@ -56,6 +57,7 @@ class PlanningInputs:
     forecast: Forecast = field(default_factory=Forecast)
     rules: DisruptionRules = field(default_factory=DisruptionRules)
     prices: ChangePrices = field(default_factory=ChangePrices)
+    preferences: PreferencePrices = field(default_factory=PreferencePrices)
     held: Mapping[str, str] = field(default_factory=dict)
     fresh: frozenset[str] = frozenset()
     start: Plan | None = None
@@ -64,6 +66,10 @@ class PlanningInputs:
         """Apply the rules of disruption, and `held`."""
         found = assess(self.snapshot, self.catalogue, self.rules)
         return with_held(found, self.snapshot, self.held) if self.held else found
+
+    def displeasure_nanousd_per_hour(self) -> int:
+        """Return what one wholly displeased pod costs in this cluster."""
+        return self.preferences.each_nanousd_per_hour(len(planned_pods(self.snapshot)))
 
     def planned_requests(self, pod: Pod, workload: Workload | None) -> Resources:
         """Return what the pod will request: its present requests, with the forecast's change of its containers."""

@@ -40,10 +40,11 @@ class Draft:
     nodes_cost: int
     moves_cost: int
     boots_cost: int
+    preferences_cost: int
 
     @property
     def value(self) -> int:
-        return self.nodes_cost + self.moves_cost + self.boots_cost
+        return self.nodes_cost + self.moves_cost + self.boots_cost + self.preferences_cost
 
     @property
     def missing(self) -> int:
@@ -101,6 +102,7 @@ def assemble(movement: Movement, problem: Problem, packing: Packing, unplaceable
         nodes_cost=sum(price[n.name] for n in nodes if n.state != "remove"),
         moves_cost=inputs.prices.moves_nanousd_per_hour(sum(w.moves for w in workloads.values())),
         boots_cost=sum(inputs.prices.overlap_nanousd_per_hour(price[name]) for name in sorted(emptied)),
+        preferences_cost=problem.displeased + int(problem.displeasures(packing.classes, packing.contents).sum()),
     )
 
 
@@ -123,6 +125,9 @@ def finish(movement: Movement, draft: Draft, lower_bound: int, proof: Certificat
             payback_hours=prices.payback_hours,
             move_cost_nanousd=prices.move_cost_nanousd,
             boot_overlap_minutes=prices.boot_overlap_minutes,
+            preferences_nanousd_per_hour=draft.preferences_cost,
+            preference_nanousd_per_hour=inputs.preferences.pod_nanousd_per_hour,
+            preference_ceiling_nanousd_per_hour=inputs.preferences.ceiling_nanousd_per_hour,
         ),
         current_cost_nanousd_per_hour=sum(inputs.catalogue.price(n) or 0 for n in inputs.snapshot.nodes),
         cost_nanousd_per_hour=draft.nodes_cost,

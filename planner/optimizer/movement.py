@@ -10,14 +10,16 @@ from planner.model.cluster import Pod, Workload
 from planner.model.disruption import Assessment, planned_pods, pod_key
 from planner.model.domains import Home, Homes, find_homes
 from planner.model.inputs import PlanningInputs
+from planner.model.preferences import Wishes
 from planner.model.resources import Resources
 from planner.model.scheduling import NodeConstraints
+from planner.optimizer.preferences import Preferences
 
 
 class GroupKey(NamedTuple):
     """What makes pods identical: planned requests, constraints, home, and whether only new nodes may hold them.
 
-    A pod that is `barred` may come to no spot node.
+    A pod that is `barred` may come to no spot node. `wishes` are those that tell nodes apart.
     """
 
     requests: Resources
@@ -25,6 +27,7 @@ class GroupKey(NamedTuple):
     home: Home
     fresh: bool
     barred: bool = False
+    wishes: Wishes = ()
 
     def admits(self, labels: Mapping[str, str]) -> bool:
         """Say whether a node of these labels is at home."""
@@ -47,6 +50,7 @@ class Movement:
     rollable: frozenset[str]
     workloads: Mapping[str, Workload]
     homes: Homes
+    preferences: Preferences
 
     def requests(self, pod: Pod) -> Resources:
         """Return what the pod will request under the plan: the forecast's change needs a roll-out."""
@@ -59,7 +63,8 @@ class Movement:
         name = pod_key(pod)
         home = _NOWHERE if name in self.homes.refused else self.homes.homes.get(name, ())
         barred = self.inputs.catalogue.spot.bars(pod)
-        return GroupKey(self.requests(pod), pod.constraints, home, pod.workload in self.inputs.fresh, barred)
+        fresh = pod.workload in self.inputs.fresh
+        return GroupKey(self.requests(pod), pod.constraints, home, fresh, barred, self.preferences.wishes(pod))
 
     def anywhere(self) -> Movement:
         """Return the same without homes: what a lower bound is about, since other homes might do as well."""
@@ -84,4 +89,5 @@ def movement_of(inputs: PlanningInputs) -> Movement:
         rollable=frozenset(k for k, m in assessment.mobility.items() if m.rollout and k in running - pinned),
         workloads={w.key: w for w in inputs.snapshot.workloads},
         homes=find_homes(inputs.snapshot.nodes, inputs.catalogue.offerings, inputs.snapshot.pods),
+        preferences=Preferences.of(inputs),
     )

@@ -64,7 +64,7 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
     start = watch.now()
     movement = movement_of(inputs)
     unplaceable, left_out = unplaceable_pods(movement)
-    problem = build_problem(movement.open_inputs(), movement.assessment, movement.group, left_out)
+    problem = build_problem(movement.open_inputs(), movement.assessment, movement.group, left_out, movement.preferences)
     race = _Race(movement, problem, unplaceable, effort, watch, start)
     known = [heuristics.fill(problem, heuristics.present_state(problem), fit) for fit in _FITS]
     if inputs.start is not None:
@@ -116,7 +116,7 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
         for key, count in race.left_out(left_out).items():
             missing[key._replace(fresh=False, home=())] += count
         apart = dict(zip((g.key for g in problem.groups), search.proof.pod_prices.tolist(), strict=True))
-        problem = build_problem(whole.inputs, whole.assessment, whole.group, missing)
+        problem = build_problem(whole.inputs, whole.assessment, whole.group, missing, whole.preferences)
         solved, became = _at_size(problem)
         search = Search(solved, solver, race.all_left)
         search.start_at(fluid(solved, search.asked, solver, max(race.all_left(), _LEAST_SECONDS)))

@@ -9,6 +9,7 @@ import pytest
 
 from planner.kube import specs
 from planner.kube.objects import PodSpec, PodStatus, decode
+from planner.model.preferences import Wish
 from planner.model.resources import Resources
 from planner.model.scheduling import LabelSelector, NodeSelectorTerm, PodRules, PodTerm, Requirement, Spread, Taint
 from tests.kube.documents import Json, container
@@ -106,7 +107,7 @@ def test_a_wrong_quantity_names_its_field() -> None:
         requests(container("a", "1"), container("b", "1", "12x"))
 
 
-def test_node_constraints_are_read_and_preferences_are_not() -> None:
+def test_node_constraints_are_read_without_preferences() -> None:
     found = specs.constraints(
         spec(
             nodeSelector={"b": "2", "a": "1"},
@@ -136,6 +137,31 @@ def test_node_constraints_are_read_and_preferences_are_not() -> None:
     )
     # The comparison (alpha) is left out: the pod is kept off such nodes.
     assert [t.key for t in found.tolerations] == ["gpu"]
+
+
+def preferring(weight: int, *expressions: Json) -> Json:
+    return {"weight": weight, "preference": {"matchExpressions": list(expressions)}}
+
+
+def wishing(*preferred: Json) -> PodSpec:
+    return spec(affinity={"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": list(preferred)}})
+
+
+def test_preferred_terms_are_wishes_but_for_those_of_our_own_steering() -> None:
+    ssd = {"key": "disk", "operator": "In", "values": ["ssd"]}
+    ours = {"key": "kinema.io/optimal", "operator": "Exists"}
+    found = specs.wishes(wishing(preferring(100, ours), preferring(70, ssd), {"weight": 5, "preference": {}}), "spec")
+    # An empty preferred term is no wish: kube-scheduler skips it too.
+    assert found == (Wish(70, NodeSelectorTerm((Requirement("disk", "In", ("ssd",)),))),)
+    assert specs.wishes(spec(), "spec") == ()
+
+
+@pytest.mark.parametrize("weight", [0, 101])
+def test_a_weight_out_of_range_names_its_field(weight: int) -> None:
+    exists = {"key": "disk", "operator": "Exists"}
+    field = r"spec\.affinity\.nodeAffinity\.preferredDuringSchedulingIgnoredDuringExecution\[1\]\.weight"
+    with pytest.raises(specs.FieldError, match=rf"^{field} must be between 1 and 100, not {weight}$"):
+        specs.wishes(wishing(preferring(1, exists), preferring(weight, exists)), "spec")
 
 
 PORT = {"ports": [{"containerPort": 80, "hostPort": 8080}]}
