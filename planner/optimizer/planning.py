@@ -17,6 +17,7 @@ from planner.optimizer import heuristics
 from planner.optimizer.assembly import Draft, assemble, finish
 from planner.optimizer.certificate import Bound, certificate
 from planner.optimizer.constraints import IntArray
+from planner.optimizer.contentment import contented
 from planner.optimizer.continuing import packing_as, prices_as
 from planner.optimizer.fluid import fluid
 from planner.optimizer.master import CvxpySolver, Solver
@@ -104,6 +105,7 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
         picked = search.pick(race.to_beat(), race.left() * _PICK_SHARE)
         if picked is not None:
             race.enter(given_out(problem, became, picked))
+    race.please()
     if race.best is None:
         raise SolverError(race.why_none())
     if race.best.missing > sum(left_out.values()) or inputs.held or inputs.fresh or movement.homes.homes:
@@ -255,6 +257,12 @@ class _Race:
         if self.best is None or (draft.missing, draft.value) < (self.best.missing, self.best.value):
             self.best, self._packing = draft, packing
             self._tell("plan")
+
+    def please(self) -> None:
+        """Let pods of the best candidate change places where that pleases them."""
+        for settled in (True, False):
+            if self._packing is not None:
+                self.enter(contented(self._problem, self._packing, settled=settled))
 
     def bound(self, proof: Bound) -> None:
         """Take note of a bound."""
