@@ -198,10 +198,10 @@ def test_pods_change_places_where_it_pleases_both() -> None:
     # 40 of each wish for 20 nodes, of which half have each disk. With so large a gap the first plan that is known, one
     # that packs without regard to wishes, is good enough.
     stays = {"kinema.io/do-not-disrupt": "true"}
-    nodes = [node(f"n{i:02}", labels=SSD if i % 2 else HDD, annotations=stays) for i in range(20)]
+    nodes = [node(f"n{i:02}", labels=HDD if i % 2 else SSD, annotations=stays) for i in range(20)]
     left, right = (deployment(name, 40, cpu=1000) for name in ("left", "right"))
     pods = pods_of(left, pending=40, wishes=(wish("ssd"),)) + pods_of(right, pending=40, wishes=(wish("hdd"),))
-    plan = planned(inputs(snapshot(nodes, [left, right], pods), catalogue()), target_gap=0.9)
+    plan = planned(inputs(snapshot(nodes, [left, right], pods), catalogue(offering())), target_gap=0.9)
     assert plan.objective.preferences_nanousd_per_hour == 0
 
 
