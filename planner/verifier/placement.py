@@ -366,7 +366,11 @@ def _money(plan: Plan, facts: Facts) -> Iterator[str]:
         ("move_cost_nanousd", objective.move_cost_nanousd, prices.move_cost_nanousd),
         ("boot_overlap_minutes", objective.boot_overlap_minutes, prices.boot_overlap_minutes),
         ("preference_nanousd_per_hour", objective.preference_nanousd_per_hour, wishes.pod_nanousd_per_hour),
-        ("preference_ceiling", objective.preference_ceiling_nanousd_per_hour, wishes.ceiling_nanousd_per_hour),
+        (
+            "preference_ceiling_nanousd_per_hour",
+            objective.preference_ceiling_nanousd_per_hour,
+            wishes.ceiling_nanousd_per_hour,
+        ),
     ):
         if said != right:
             yield f"{what} is {said} in the plan, {right} recomputed"
