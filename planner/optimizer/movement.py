@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from planner.model.cluster import Pod, Workload
+from planner.model.displeasure import Preferences
 from planner.model.disruption import Assessment, planned_pods, pod_key
 from planner.model.domains import Home, Homes, find_homes
 from planner.model.inputs import PlanningInputs
 from planner.model.preferences import Wishes
 from planner.model.resources import Resources
 from planner.model.scheduling import NodeConstraints
-from planner.optimizer.preferences import Preferences
 
 
 class GroupKey(NamedTuple):

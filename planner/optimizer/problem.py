@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.model.cluster import CapacityType, Node, Pod
+from planner.model.displeasure import Preferences, surroundings
 from planner.model.disruption import Assessment, foreign_taints, planned_pods, pod_key
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Catalogue, Offering
@@ -22,7 +23,6 @@ from planner.model.resources import BEARER, Resources, is_share, other_side
 from planner.optimizer import constraints
 from planner.optimizer.constraints import ClassRole, Place, Row
 from planner.optimizer.movement import GroupKey
-from planner.optimizer.preferences import Preferences, surroundings
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -211,7 +211,7 @@ def _displeased(inputs: PlanningInputs, assessment: Assessment, preferences: Pre
     """Return what it costs that pinned pods are where they are, in nanodollars per hour."""
     at = {node.name: surroundings(node) for node in inputs.snapshot.nodes}
     pinned = [p for p in planned_pods(inputs.snapshot) if p.node in at and pod_key(p) in assessment.pins]
-    return sum(preferences.cost((preferences.wishes(p), p.constraints), at[str(p.node)]) for p in pinned)
+    return sum(preferences.cost(p, at[str(p.node)]) for p in pinned)
 
 
 def _group_order(key: GroupKey) -> tuple[object, ...]:
@@ -305,7 +305,7 @@ def _arrange(
             held[index[key]] = count
         if site.node.capacity_type == "spot":
             admitted &= constraints.spot_nodes(barred, held)
-        displeased = preferences.costs(tastes, surroundings(site.node))
+        displeased = np.array(preferences.costs(tastes, surroundings(site.node)), dtype=np.int64)
         pool = inputs.catalogue.pool_of(site.node)
         like = (
             pool, site.node.zone, site.node.machine_type, site.node.capacity_type, site.role, site.price,
@@ -368,7 +368,7 @@ def _arrange(
         rooms.append(room)
         admissible.append(admitted)
         present.append(np.zeros(len(groups), dtype=np.int64))
-        displeasure.append(preferences.costs(tastes, surroundings(offering)))
+        displeasure.append(np.array(preferences.costs(tastes, surroundings(offering)), dtype=np.int64))
     resources = _counted(groups)
     wanted = [group.requests.requested() for group in groups]
     asks = _amounts(([asked.get(name, 0) for name in resources] for asked in wanted), resources)
