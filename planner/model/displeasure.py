@@ -85,9 +85,13 @@ def preferences_nanousd_per_hour(plan: Plan, inputs: PlanningInputs) -> int:
     Where pods of one workload differ in what they prefer, those that are not named count like the first of them.
     """
     preferences = Preferences.of(inputs)
-    offers = {(o.pool, o.zone, o.machine_type, o.capacity_type): surroundings(o) for o in inputs.catalogue.offerings}
-    nodes = {node.name: surroundings(node) for node in inputs.snapshot.nodes}
     pods = {pod_key(pod): pod for pod in planned_pods(inputs.snapshot)}
+    if not preferences.price or not (preferences.discouraging or any(pod.wishes for pod in pods.values())):
+        return 0
+    offers: dict[tuple[str, ...], Surroundings] = {
+        (o.pool, o.zone, o.machine_type, o.capacity_type): surroundings(o) for o in inputs.catalogue.offerings
+    }
+    nodes = {node.name: surroundings(node) for node in inputs.snapshot.nodes}
     named = {key for node in plan.nodes for key in node.pod_names}
     samples: dict[str, Pod] = {}
     for key in sorted(pods.keys() - named):

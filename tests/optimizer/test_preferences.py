@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from planner.model.cluster import ZONE
+from planner.model.displeasure import preferences_nanousd_per_hour
 from planner.model.disruption import DisruptionRules
 from planner.model.effort import Effort, Watch
 from planner.model.inputs import PlanningInputs
@@ -28,6 +29,8 @@ from planner.optimizer.contentment import contented
 from planner.optimizer.movement import movement_of
 from planner.optimizer.problem import build_problem
 from planner.verifier import check_placement, verify
+from planner.verifier.displeasure import displeasure_range
+from planner.verifier.facts import gather
 from tests.building import catalogue, deployment, inputs, nanousd, node, offering, pod, pods_of, snapshot
 from tests.optimizer.test_planning import after, mixed_cluster
 
@@ -248,6 +251,23 @@ def test_planning_again_on_the_result_changes_nothing(seed: int, worth: Preferen
     assert plan.moves > 0
     assert again.moves == 0
     assert {n.state for n in again.nodes} == {"keep"}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_a_plan_counts_can_be_told_from_the_plan(seed: int) -> None:
+    given = wishing_cluster(seed, PreferencePrices(nanousd(0.005), nanousd(1)))
+    plan = planned(given)
+    assert plan.objective.preferences_nanousd_per_hour == preferences_nanousd_per_hour(plan, given)
+    # A pod that goes from one node of the plan to another counts by what it finds there.
+    crowded = max((n for n in plan.nodes if n.state != "remove"), key=lambda n: sum(n.pods.values()))
+    key = next(iter(crowded.pods))
+    others = [replace(n, pods={**n.pods, key: n.pods.get(key, 0) + 1}) for n in plan.nodes if n.state == "keep"]
+    for other in others:
+        nodes = [n for n in plan.nodes if n.name not in (crowded.name, other.name)]
+        fewer = replace(crowded, pods={**crowded.pods, key: crowded.pods[key] - 1})
+        moved = replace(plan, nodes=(*nodes, fewer, other))
+        if other.name != crowded.name:
+            assert displeasure_range(moved, gather(given)) == (preferences_nanousd_per_hour(moved, given),) * 2
 
 
 @pytest.mark.parametrize("settled", [True, False])
