@@ -44,7 +44,7 @@ from planner.model.cluster import (
     Workload,
 )
 from planner.model.coexistence import interpreted, port_shares
-from planner.model.preferences import Wishes
+from planner.model.preferences import Company, Wishes
 from planner.model.resources import Resources
 from planner.model.scheduling import (
     LabelSelector,
@@ -329,6 +329,7 @@ def _pods(objects: _Objects, owners: _Owners) -> list[_Read]:
     shared: dict[NodeConstraints, NodeConstraints] = {}
     shared_rules: dict[PodRules, PodRules] = {}
     shared_wishes: dict[Wishes, Wishes] = {}
+    shared_company: dict[Company, Company] = {}
     for item in objects.of("Pod", PodObject).values():
         meta, spec, status = item.metadata, item.spec, item.status
         workload, uid = owners.of_pod(meta)
@@ -344,6 +345,7 @@ def _pods(objects: _Objects, owners: _Owners) -> list[_Read]:
         if required:
             before = specs.constraints(spec)
             rules = replace(rules, spreads=tuple(replace(spread, own=before) for spread in rules.spreads))
+        company = specs.company(spec, meta.namespace, meta.labels or {})
         unmodelled = (*specs.unmodelled(spec), *unmodelled_volumes)
         if template is not None and template.node_name:
             unmodelled = (*unmodelled, f"nodeName {template.node_name} in its template")
@@ -366,6 +368,7 @@ def _pods(objects: _Objects, owners: _Owners) -> list[_Read]:
             local_storage=specs.local_storage(spec),
             rules=shared_rules.setdefault(rules, rules),
             wishes=shared_wishes.setdefault(wishes, wishes),
+            company=shared_company.setdefault(company, company),
             unmodelled=unmodelled,
             created_at=_seconds(meta),
             scheduler_name=spec.scheduler_name or "default-scheduler",

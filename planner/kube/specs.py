@@ -18,7 +18,7 @@ from planner.kube.objects import (
 )
 from planner.kube.objects import PodTerm as ObjectTerm
 from planner.model.cluster import Container
-from planner.model.preferences import Wish, Wishes
+from planner.model.preferences import Company, Wish, Wishes
 from planner.model.resources import Resources
 from planner.model.scheduling import (
     LabelSelector,
@@ -221,19 +221,35 @@ def rules(spec: PodSpec, namespace: str, labels: Mapping[str, str]) -> PodRules:
     return PodRules(
         affinity=tuple(_pod_term(term, namespace, labels) for term in near),
         anti_affinity=tuple(_pod_term(term, namespace, labels) for term in apart),
-        spreads=tuple(
-            Spread(
-                topology_key=spread.topology_key,
-                max_skew=spread.max_skew,
-                selector=_selector_with(spread.label_selector, labels, spread.match_label_keys, ()) or _NOTHING,
-                min_domains=spread.min_domains or 1,
-                honors_affinity=spread.node_affinity_policy != "Ignore",
-                honors_taints=spread.node_taints_policy == "Honor",
-            )
-            for spread in spec.topology_spread_constraints or ()
-            if spread.when_unsatisfiable != "ScheduleAnyway"
-        ),
+        spreads=_spreads(spec, labels, soft=False),
         host_ports=tuple(sorted(ports)),
+    )
+
+
+def company(spec: PodSpec, namespace: str, labels: Mapping[str, str]) -> Company:
+    """Return what a pod of this namespace and these labels would like of the pods around it."""
+    affinity = spec.affinity
+    near = affinity.pod_affinity.preferred or () if affinity and affinity.pod_affinity else ()
+    apart = affinity.pod_anti_affinity.preferred or () if affinity and affinity.pod_anti_affinity else ()
+    return Company(
+        tuple((item.weight, _pod_term(item.pod_affinity_term, namespace, labels)) for item in near),
+        tuple((item.weight, _pod_term(item.pod_affinity_term, namespace, labels)) for item in apart),
+        _spreads(spec, labels, soft=True),
+    )
+
+
+def _spreads(spec: PodSpec, labels: Mapping[str, str], *, soft: bool) -> tuple[Spread, ...]:
+    return tuple(
+        Spread(
+            topology_key=spread.topology_key,
+            max_skew=spread.max_skew,
+            selector=_selector_with(spread.label_selector, labels, spread.match_label_keys, ()) or _NOTHING,
+            min_domains=spread.min_domains or 1,
+            honors_affinity=spread.node_affinity_policy != "Ignore",
+            honors_taints=spread.node_taints_policy == "Honor",
+        )
+        for spread in spec.topology_spread_constraints or ()
+        if (spread.when_unsatisfiable == "ScheduleAnyway") == soft
     )
 
 

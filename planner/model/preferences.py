@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from planner.model.scheduling import NodeConstraints, NodeSelectorTerm, Taint
+from planner.model.scheduling import NodeConstraints, NodeSelectorTerm, PodTerm, Spread, Taint
 
 AFFINITY_PARTS, TAINT_PARTS = 2, 3
 """How the two kinds of preferences are weighed against each other: as kube-scheduler weighs its plugins NodeAffinity
@@ -25,6 +25,19 @@ class Wish:
 
 
 Wishes = tuple[Wish, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """What a pod would like of the pods around it, without demanding it; hashable, so that equal ones are one value.
+
+    `near` and `apart` are preferred terms of (anti-)affinity with their weights of 1 to 100, `spreads` are those with
+    whenUnsatisfiable ScheduleAnyway.
+    """
+
+    near: tuple[tuple[int, PodTerm], ...] = ()
+    apart: tuple[tuple[int, PodTerm], ...] = ()
+    spreads: tuple[Spread, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

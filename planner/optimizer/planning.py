@@ -10,9 +10,11 @@ from dataclasses import replace
 import numpy as np
 
 from planner.errors import SolverError
+from planner.model.disruption import planned_pods
 from planner.model.effort import Effort, Progress, Watch
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan, Unplaced
+from planner.model.preferences import Company
 from planner.optimizer import heuristics
 from planner.optimizer.assembly import Draft, assemble, finish
 from planner.optimizer.certificate import Bound, certificate
@@ -263,6 +265,9 @@ class _Race:
         for settled in (True, False):
             if self._packing is not None:
                 self.enter(contented(self._problem, self._packing, settled=settled))
+        pods = planned_pods(self._movement.inputs.snapshot)
+        if self._packing is not None and any(pod.company != Company() for pod in pods):
+            self.best = assemble(self._movement, self._problem, self._packing, self._unplaceable, in_company=True)
 
     def bound(self, proof: Bound) -> None:
         """Take note of a bound."""
