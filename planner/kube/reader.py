@@ -336,6 +336,7 @@ def _pods(objects: _Objects, owners: _Owners) -> list[_Read]:
         with objects.naming("Pod", meta):
             requests = specs.pod_requests(spec, "spec", status)
             wishes = specs.wishes(spec, "spec")
+            company = specs.company(spec, meta.namespace, meta.labels or {}, "spec")
         conditions = {c.type: c for c in (status.conditions or () if status else ())}
         scheduled, ready = conditions.get("PodScheduled"), conditions.get("Ready")
         template = owners.template_of(workload)
@@ -345,7 +346,6 @@ def _pods(objects: _Objects, owners: _Owners) -> list[_Read]:
         if required:
             before = specs.constraints(spec)
             rules = replace(rules, spreads=tuple(replace(spread, own=before) for spread in rules.spreads))
-        company = specs.company(spec, meta.namespace, meta.labels or {})
         unmodelled = (*specs.unmodelled(spec), *unmodelled_volumes)
         if template is not None and template.node_name:
             unmodelled = (*unmodelled, f"nodeName {template.node_name} in its template")

@@ -37,6 +37,7 @@ Amounts = dict[str, int]
 _FIELDS = {"cpu": "cpu_millicores", "memory": "memory_bytes", "ephemeral-storage": "ephemeral_storage_bytes"}
 _HARMLESS_VOLUMES = frozenset({"name", "configMap", "secret", "projected", "downwardAPI", "nfs", "image"})
 _POD_LEVEL = ("cpu", "memory")
+_PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 _NOTHING = LabelSelector((Requirement("", "In", ()),))
 """Matches no pod: what a spread without a selector counts."""
 
@@ -161,9 +162,7 @@ def wishes(spec: PodSpec, path: str) -> Wishes:
     preferred = spec.affinity.node_affinity.preferred if spec.affinity and spec.affinity.node_affinity else None
     found = []
     for index, item in enumerate(preferred or ()):
-        if not 1 <= item.weight <= 100:
-            at = f"{path}.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[{index}].weight"
-            raise FieldError(f"{at} must be between 1 and 100, not {item.weight}")
+        _check_weight(item.weight, f"{path}.affinity.nodeAffinity.{_PREFERRED}[{index}]")
         term = _term(item.preference)
         marks = any(requirement.key in (keys.OPTIMAL, keys.EXPIRING) for requirement in term.expressions)
         if term != NodeSelectorTerm() and not marks:
@@ -226,16 +225,28 @@ def rules(spec: PodSpec, namespace: str, labels: Mapping[str, str]) -> PodRules:
     )
 
 
-def company(spec: PodSpec, namespace: str, labels: Mapping[str, str]) -> Company:
-    """Return what a pod of this namespace and these labels would like of the pods around it."""
+def company(spec: PodSpec, namespace: str, labels: Mapping[str, str], path: str) -> Company:
+    """Return what a pod of this namespace and these labels would like of the pods around it.
+
+    Raises:
+        FieldError: a weight is not between 1 and 100.
+    """
     affinity = spec.affinity
     near = affinity.pod_affinity.preferred or () if affinity and affinity.pod_affinity else ()
     apart = affinity.pod_anti_affinity.preferred or () if affinity and affinity.pod_anti_affinity else ()
+    for kind, items in (("podAffinity", near), ("podAntiAffinity", apart)):
+        for index, item in enumerate(items):
+            _check_weight(item.weight, f"{path}.affinity.{kind}.{_PREFERRED}[{index}]")
     return Company(
         tuple((item.weight, _pod_term(item.pod_affinity_term, namespace, labels)) for item in near),
         tuple((item.weight, _pod_term(item.pod_affinity_term, namespace, labels)) for item in apart),
         _spreads(spec, labels, soft=True),
     )
+
+
+def _check_weight(weight: int, at: str) -> None:
+    if not 1 <= weight <= 100:
+        raise FieldError(f"{at}.weight must be between 1 and 100, not {weight}")
 
 
 def _spreads(spec: PodSpec, labels: Mapping[str, str], *, soft: bool) -> tuple[Spread, ...]:

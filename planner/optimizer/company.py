@@ -26,9 +26,9 @@ from planner.optimizer.constraints import IntArray
 from planner.optimizer.problem import Problem
 
 _SPREAD_WEIGHT = 100
-# So many steps are looked at for one pod, and so many in all; a look takes some 20 µs.
-_LOOKS_EACH = 500
-_LOOKS = 40_000
+# So many steps are looked at for one pod, and so many in all; a look takes some 50 µs at 400 nodes.
+_LOOKS_EACH = 200
+_LOOKS = 20_000
 
 Arrivals = dict[tuple[int, str], int]
 """How many pods arrive at a node, by group and workload."""
@@ -59,9 +59,9 @@ class _Rule:
     skew: int | None
     carriers: frozenset[str]
     counted: frozenset[str]
-    bearing: Counter[str] = field(default_factory=Counter)
-    number: Counter[str] = field(default_factory=Counter)
-    both: Counter[str] = field(default_factory=Counter)
+    bearing: Counter[str | None] = field(default_factory=Counter)
+    number: Counter[str | None] = field(default_factory=Counter)
+    both: Counter[str | None] = field(default_factory=Counter)
 
     def penalty(self) -> int:
         """Return what the rule counts, the more the worse."""
@@ -71,6 +71,20 @@ class _Rule:
             return self.weight * sum(max(0, count - least - self.skew) for count in counts)
         pairs = sum(count * self.number[domain] - self.both[domain] for domain, count in self.bearing.items())
         return self.weight * pairs
+
+    def draws(self, workload: str, source: str | None, target: str | None) -> bool:
+        """Say whether a pod of the workload may be better off in the target's domain, as far as the rule goes."""
+        if source == target:
+            return False
+        # A node without the label is in no domain and counts 0.
+        if self.skew is not None:
+            return self.number[source] > self.number[target] + (target is not None)
+        company = 0
+        if workload in self.carriers:
+            company += self.number[source] - self.number[target]
+        if workload in self.counted:
+            company += self.bearing[source] - self.bearing[target]
+        return self.weight * company > 0
 
     def shift(self, workload: str, domain: str | None, change: int) -> None:
         """Count so many more pods of the workload in the domain; a node without the label is in none."""
@@ -166,10 +180,11 @@ class _Seating:
     def _steps(self, n: int, pod: tuple[int, str], full: bool) -> Iterator[_Step]:
         """Yield what could be done for one such pod: another seat, or that of another pod that arrives."""
         here, (g, workload) = self.places[n], pod
-        keys = {rule.key for rule in self._about[workload]}
+        rules = self._about[workload]
         for m, there in enumerate(self.places):
-            elsewhere = any(here.labels.get(key) != there.labels.get(key) for key in keys)
-            if not elsewhere or there.k is None or workload in there.leaving:
+            if there.k is None or workload in there.leaving:
+                continue
+            if not any(rule.draws(workload, here.labels.get(rule.key), there.labels.get(rule.key)) for rule in rules):
                 continue
             if not full:
                 yield _Step(n, m, pod, None)
