@@ -17,6 +17,7 @@ KinemaError
     │   └── InstanceNotFound      the machine is gone already
     ├── UsageError        Prometheus or VPA gave no usable answer
     └── SolverError       the solver crashed, hung, or gave an answer that does not check
+        └── WrongPlan     a plan was found, and it fails the independent check
 """
 
 from __future__ import annotations
@@ -92,3 +93,7 @@ class UsageError(Outside):
 
 class SolverError(Outside):
     """There is no plan: the solver crashed, hung, or its answer failed the check."""
+
+
+class WrongPlan(SolverError):
+    """A plan was found, and it fails the independent check."""

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
-from planner.errors import KinemaError, SolverError
+from planner.errors import KinemaError, SolverError, WrongPlan
 from planner.execution import Executor
 from planner.kube.reader import read_snapshot
 from planner.leadership import Leadership
 from planner.metrics import Metrics
 from planner.model.cluster import Snapshot
 from planner.model.disruption import planned_pods
+from planner.model.domains import upset_by_minimums
 from planner.model.effort import Progress, never
 from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.machines import Catalogue
@@ -41,7 +42,7 @@ from planner.verifier import check_placement
 _log = logging.getLogger(__name__)
 
 MOST_REHEARSALS = 8
-"""How often a plan is made with new nodes for what was stuck, or with it held; at last with everything held."""
+"""How often a plan is made with new nodes for what was stuck, or with it held; after that with everything held."""
 
 FIRST_SHARE = 0.75
 """Share of the time limit for the first solve, where pods run that would have to move."""
@@ -199,51 +200,61 @@ def make_plan(
     """Return the cheapest plan that can be carried out stage by stage; the best so far once `hurried` says so.
 
     Workloads that no order of stages can move may stand on new nodes only, or are held where they are, whatever is
-    cheaper, and the plan is made again; at last every one that still moves is held. The bound of the first solve
-    stays: what we choose to do without is no part of the problem. The time limit is for all of it, by `now` in seconds.
+    cheaper, and the plan is made again; at last all are held. To stand still is also the answer to a plan that fails
+    its check, and the last one to leave pending pods where they are. The bound of the first solve stays: what we
+    choose to do without is no part of the problem. The time limit is for all of it, by `now` in seconds.
 
     Raises:
-        SolverError: the solver failed, or no plan passed the rehearsal.
+        SolverError: the solver failed, or not even the present state passed the check.
     """
     limit = settings.optimizer.time_limit_seconds
     end = now() + limit
 
-    def solved(given: PlanningInputs, seconds: float) -> Plan:
-        return solve(
-            given, replace(settings.optimizer, time_limit_seconds=max(LEAST_SECONDS, seconds)), report, hurried
-        )
+    def solve_within(given: PlanningInputs, seconds: float) -> Plan:
+        effort = replace(settings.optimizer, time_limit_seconds=max(LEAST_SECONDS, seconds))
+        return solve(given, effort, report, hurried)
+
+    def solve_or_less(given: PlanningInputs, seconds: float) -> tuple[Plan, PlanningInputs]:
+        while True:
+            try:
+                return solve_within(given, seconds), given
+            except SolverError as error:
+                given, seconds = _less(given, error), end - now()
 
     def left_until(then: float) -> Callable[[], float]:
         return lambda: then - now()
 
     moving = any(pod.node is not None for pod in planned_pods(inputs.snapshot))
-    first = plan = solved(inputs, limit * (FIRST_SHARE if moving else 1.0))
-    narrowed, overdue = inputs, 0
-    for attempt in range(MOST_REHEARSALS):
-        plan, stuck = staged(
-            _with_bound_of(plan, first), narrowed, left_until(max(end, now() + REHEARSAL_SHARE * limit))
-        )
+    plan, narrowed = solve_or_less(_with_upset_held(inputs), limit * (FIRST_SHARE if moving else 1.0))
+    first, attempts, overdue = plan, 0, 0
+    while True:
+        attempts += 1
+        patience = left_until(max(end, now() + REHEARSAL_SHARE * limit))
+        plan, stuck = staged(_with_bound_of(plan, first), narrowed, patience)
         if not stuck:
-            if problems := check_placement(plan, narrowed):
-                raise SolverError(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
-            return plan
-        trials: list[tuple[Plan, PlanningInputs]] = []
+            problems = check_placement(plan, narrowed)
+            if not problems:
+                return plan
+            wrong = f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}"
+            plan, narrowed = solve_or_less(_less(narrowed, WrongPlan(wrong)), end - now())
+            continue
+        if attempts > MOST_REHEARSALS:
+            raise SolverError(f"no plan could be carried out in stages: {', '.join(sorted(narrowed.held))}")
         over = hurried() or now() >= end
         overdue += over
-        if attempt < MOST_REHEARSALS - 2 and overdue <= MOST_OVERDUE:
+        trials: list[tuple[Plan, PlanningInputs]] = []
+        if attempts < MOST_REHEARSALS and overdue <= MOST_OVERDUE:
             narrower_ones = _narrower(replace(narrowed, start=plan), stuck)
             for narrower in islice(narrower_ones, 1) if over else narrower_ones:
                 try:
-                    trials.append((solved(narrower, (end - now()) * LATER_SHARE), narrower))
+                    trials.append((solve_within(narrower, (end - now()) * LATER_SHARE), narrower))
                 except SolverError as error:
                     # New nodes for what was stuck may not be had, or cost more than standing still.
                     _log.debug("no plan without %s: %s", ", ".join(sorted(stuck)), error)
         if not trials:
-            still = (key for key, workload in plan.workloads.items() if workload.moves)
-            narrower = _holding(narrowed, dict.fromkeys(still, "others stood in its way") | stuck)
-            trials.append((solved(narrower, end - now()), narrower))
+            still = _holding(narrowed, dict.fromkeys(_movable(narrowed), "others stood in its way") | stuck)
+            trials.append(solve_or_less(still, end - now()))
         plan, narrowed = min(trials, key=lambda trial: _merit(trial[0]))
-    raise SolverError(f"no plan could be carried out in stages: {', '.join(sorted(narrowed.held))}")
 
 
 def run(edges: Edges, settings: Settings, *, once: bool) -> Outcome:
@@ -349,6 +360,42 @@ def _narrower(inputs: PlanningInputs, stuck: Mapping[str, str]) -> Iterator[Plan
     if fresh := stuck.keys() - inputs.fresh:
         held = {key: why for key, why in stuck.items() if key not in fresh}
         yield _holding(replace(inputs, fresh=inputs.fresh | fresh), held)
+
+
+def _with_upset_held(inputs: PlanningInputs) -> PlanningInputs:
+    """Hold the workloads whose pods would not be let in again beside the nodes that pools need for their minimums."""
+    snapshot = inputs.snapshot
+    upset = upset_by_minimums(snapshot.nodes, inputs.catalogue.due(snapshot.nodes), snapshot.pods)
+    return replace(inputs, held={**upset, **inputs.held}) if upset else inputs
+
+
+def _less(inputs: PlanningInputs, error: SolverError) -> PlanningInputs:
+    """Return the inputs with less to plan: no new nodes for what was stuck, else no moves, else no pending pods.
+
+    New nodes may not be had, or cost more than standing still.
+
+    Raises:
+        SolverError: the error itself, where nothing is left to do without, or no plan was found wrong.
+    """
+    if inputs.fresh:
+        return _holding(inputs, dict.fromkeys(inputs.fresh, "new nodes for it do not pay"))
+    if not isinstance(error, WrongPlan):
+        raise error
+    if movable := _movable(inputs):
+        _log.warning("the plan is made again without any move: %s", error)
+        return _holding(inputs, dict.fromkeys(movable, str(error)))
+    names = {node.name for node in inputs.snapshot.nodes}
+    arriving = {id(pod) for pod in inputs.snapshot.pods if pod.node not in names and not pod.unmodelled}
+    if not arriving:
+        raise error
+    _log.warning("the plan is made again without any pending pod: %s", error)
+    why = (f"the plan with all pending pods is wrong: {error}",)
+    pods = tuple(replace(p, unmodelled=why) if id(p) in arriving else p for p in inputs.snapshot.pods)
+    return replace(inputs, snapshot=replace(inputs.snapshot, pods=pods))
+
+
+def _movable(inputs: PlanningInputs) -> set[str]:
+    return {workload.key for workload in inputs.snapshot.workloads} - inputs.held.keys()
 
 
 def _holding(inputs: PlanningInputs, stuck: Mapping[str, str]) -> PlanningInputs:

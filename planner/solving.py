@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from planner.errors import BadSettings, SolverError
+from planner.errors import BadSettings, SolverError, WrongPlan
 from planner.model.effort import Effort, Progress, Watch, never
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan
@@ -89,7 +89,8 @@ def solve(
 
     Raises:
         BadSettings: the solver is not installed.
-        SolverError: the child crashed, hung, ran out of memory or refused, or its plan does not check.
+        SolverError: the child crashed, hung, ran out of memory or refused.
+        WrongPlan: its plan does not check.
     """
     from planner.verifier import check_placement
 
@@ -126,7 +127,7 @@ def solve(
         raise SolverError(f"the optimizer claims a lower bound of {bound} nanodollars per hour for a plan of {value}")
     if problems := check_placement(plan, inputs):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise SolverError(f"the plan fails the independent check: {problems[0]}{more}")
+        raise WrongPlan(f"the plan fails the independent check: {problems[0]}{more}")
     return plan
 
 

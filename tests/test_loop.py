@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from planner import labels as keys
 from planner.cloud.gcp.machines import builtin_machines
+from planner.errors import WrongPlan
 from planner.kube.reader import read_snapshot
 from planner.loop import Outcome, Report, iterate, make_plan
+from planner.model.cluster import ZONE as ZONE_KEY
+from planner.model.coexistence import interpreted
 from planner.model.effort import Progress
 from planner.model.forecast import Forecast
-from planner.model.plan import Wait
+from planner.model.inputs import PlanningInputs
+from planner.model.plan import Plan, Wait
 from planner.model.resources import Resources
+from planner.model.scheduling import LabelSelector, PodRules, Requirement, Spread
 from planner.rescheduler import CARRIED_OUT, divergence
 from planner.settings import MoveSettings, OptimizerSettings, Settings
+from planner.solving import solve
 from planner.verifier import verify
 from simulator.cloud import CloudTimes
 from simulator.embedded import embedded_extender
@@ -82,6 +89,64 @@ def test_a_planner_that_is_asked_to_stop_while_it_plans_carries_nothing_out() ->
     assert iterate(edges_of(world, note, stopping=lambda: asked["stop"]), APPLY) == "interrupted"
     assert all(isinstance(report, Progress) for report in told)
     assert read_snapshot(world.kubernetes, world.cloud, world.clock).record is None
+
+
+def test_a_roll_out_that_fits_on_new_nodes_alone_stays_where_it_is_if_those_cost_more() -> None:
+    # On paper both pods go to "a" (0.2), where the new ones have no room beside an old one. On a new node they cost
+    # 0.5 and standing still 2 x 0.2.
+    web = deployment("web", 2, cpu=2000)
+    cluster = snapshot([node("a"), node("b")], [web], pods_of(web, {"a": 1, "b": 1}))
+    dear = replace(catalogue(offering(), offering("m8", 0.5)), offerings=(offering("m8", 0.5),))
+    plan = make_plan(inputs(cluster, dear), Settings(), lambda report: None)
+    assert plan.objective.value_nanousd_per_hour == 2 * 200_000_000
+    assert plan.workloads[web.key].strategy == "pinned"
+    assert "no order of stages could move it" in plan.workloads[web.key].reason
+
+
+def test_a_plan_with_moves_that_fails_its_check_gives_way_to_one_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(given: PlanningInputs, *others: Any) -> Plan:
+        plan = solve(given, *others)
+        if plan.moves:
+            raise WrongPlan("a planted fault")
+        return plan
+
+    monkeypatch.setattr("planner.loop.solve", faulty)
+    web = deployment("web", 2, max_unavailable=1)
+    cluster = snapshot([node("a"), node("b")], [web], pods_of(web, {"a": 1, "b": 1}))
+    plan = make_plan(inputs(cluster, catalogue(offering())), Settings(), lambda report: None)
+    assert [(n.state, dict(n.pods)) for n in plan.nodes] == [("keep", {web.key: 1}), ("keep", {web.key: 1})]
+    assert "a planted fault" in plan.workloads[web.key].reason
+
+
+def test_pods_that_a_pools_minimum_leaves_in_an_uneven_spread_stay_where_they_are() -> None:
+    # Two in a and two in b, one to a node; the pool must have a node in c. Then a new pod would have to go to c.
+    web = deployment("web", 4, max_unavailable=1)
+    rules = PodRules(spreads=(Spread(ZONE_KEY, 1, LabelSelector((Requirement("app", "In", ("web",)),))),))
+    nodes = [node(name, zone=name[0]) for name in ("a1", "a2", "b1", "b2")]
+    pods = interpreted(nodes, pods_of(web, {n.name: 1 for n in nodes}, rules=rules))
+    offers = catalogue(offering(zone="a"), offering(zone="b"), offering(zone="c", minimum=1))
+    plan = make_plan(inputs(snapshot(nodes, [web], pods), offers), Settings(), lambda report: None)
+    assert [(n.zone, n.state) for n in plan.nodes if n.state != "keep"] == [("c", "boot")]
+    assert plan.moves == 0
+    assert "its spread over topology.kubernetes.io/zone does not hold beside a node" in plan.workloads[web.key].reason
+
+
+def test_pending_pods_of_whose_plan_the_check_fails_stay_pending_and_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def faulty(given: PlanningInputs, *others: Any) -> Plan:
+        plan = solve(given, *others)
+        if not plan.unplaced:
+            raise WrongPlan("a planted fault")
+        return plan
+
+    monkeypatch.setattr("planner.loop.solve", faulty)
+    web, api = deployment("web", 1), deployment("api", 1)
+    cluster = snapshot([node("a")], [web, api], [*pods_of(web, {"a": 1}), *pods_of(api, pending=1)])
+    plan = make_plan(inputs(cluster, catalogue(offering())), Settings(), lambda report: None)
+    assert [(n.state, dict(n.pods)) for n in plan.nodes] == [("keep", {web.key: 1})]
+    assert plan.unplaced[api.key].count == 1
+    assert "a planted fault" in plan.unplaced[api.key].reason
 
 
 def test_a_held_workload_with_a_forecast_leaves_the_plan_a_proof_of_its_own() -> None:

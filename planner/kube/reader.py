@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -223,8 +223,8 @@ def assemble(objects: _Objects) -> Snapshot:
     """Build the snapshot: owners resolved, strategies resolved against replicas, absent controllers inferred."""
     owners = _Owners(objects)
     nodes = tuple(_node(objects, item) for item in objects.of("Node", NodeObject).values())
-    pods = _among_each_other(nodes, _pods(objects, owners))
     known = [*_controllers(objects), *_jobs(objects)]
+    pods = _among_each_other(nodes, _pods(objects, owners), {w.key: w.template_labels for w in known})
     workloads = [*known, *_inferred_workloads(pods, {w.key for w in known})]
     return Snapshot(
         nodes=nodes,
@@ -378,9 +378,11 @@ def _pods(objects: _Objects, owners: _Owners) -> list[_Read]:
     return found
 
 
-def _among_each_other(nodes: tuple[Node, ...], pods: list[_Read]) -> list[_Read]:
+def _among_each_other(
+    nodes: tuple[Node, ...], pods: list[_Read], templates: Mapping[str, Mapping[str, str]]
+) -> list[_Read]:
     """Return the pods with what follows from the rules between them."""
-    told = interpreted(nodes, [found.pod for found in pods])
+    told = interpreted(nodes, [found.pod for found in pods], templates)
     return [replace(found, pod=pod) for found, pod in zip(pods, told, strict=True)]
 
 

@@ -17,7 +17,7 @@ from planner.kube.objects import (
     Selector,
 )
 from planner.kube.objects import PodTerm as ObjectTerm
-from planner.model.cluster import Container
+from planner.model.cluster import HOSTNAME, Container
 from planner.model.preferences import Company, Wish, Wishes
 from planner.model.resources import Resources
 from planner.model.scheduling import (
@@ -250,6 +250,9 @@ def _check_weight(weight: int, at: str) -> None:
 
 
 def _spreads(spec: PodSpec, labels: Mapping[str, str], *, soft: bool) -> tuple[Spread, ...]:
+    every = spec.topology_spread_constraints or ()
+    spreads = [spread for spread in every if (spread.when_unsatisfiable == "ScheduleAnyway") == soft]
+    keys = dict.fromkeys(spread.topology_key for spread in spreads if spread.topology_key != HOSTNAME)
     return tuple(
         Spread(
             topology_key=spread.topology_key,
@@ -258,9 +261,9 @@ def _spreads(spec: PodSpec, labels: Mapping[str, str], *, soft: bool) -> tuple[S
             min_domains=spread.min_domains or 1,
             honors_affinity=spread.node_affinity_policy != "Ignore",
             honors_taints=spread.node_taints_policy == "Honor",
+            beside=tuple(key for key in keys if key != spread.topology_key),
         )
-        for spread in spec.topology_spread_constraints or ()
-        if (spread.when_unsatisfiable == "ScheduleAnyway") == soft
+        for spread in spreads
     )
 
 

@@ -35,11 +35,14 @@ MOST_SIDED = 31
 gets a node without any that it matches or that carries it."""
 
 
-def interpreted(nodes: Sequence[Node], pods: Sequence[Pod]) -> tuple[Pod, ...]:
+def interpreted(
+    nodes: Sequence[Node], pods: Sequence[Pod], templates: Mapping[str, Mapping[str, str]] | None = None
+) -> tuple[Pod, ...]:
     """Return the pods with their shares of a node, the domains that they keep, and what of their rules is not modelled.
 
     Where the present state breaks a rule (a label was changed later, or even the emptiest node holds some), the pods
-    that break it stay where they are.
+    that break it stay where they are. So does a pod of which a rule would think otherwise once it is made anew, with
+    the labels of its workload's template; `templates` has those by workload.
     """
     if all(pod.rules == PodRules() for pod in pods if not pod.finished):
         return tuple(pods)
@@ -54,12 +57,19 @@ def interpreted(nodes: Sequence[Node], pods: Sequence[Pod]) -> tuple[Pod, ...]:
         _hold_where_skewed(kind, kinds, nodes)
         _hold_where_broken(kind, kinds, by_name)
     found: dict[int, Pod] = {}
+    asked = asked_keys(pods) - _GIVEN_BY_CONTROLLERS
     for kind in kinds:
         keeps = tuple(sorted(kind.keeps))
         for pod in kind.pods:
             shares = port_shares(pod.rules) | kind.shares | clipped.get(id(pod), {})
             reasons = [*kind.reasons, *kind.reasons_on.get(pod.node or "", ())]
             node = by_name.get(pod.node or "")
+            own = (templates or {}).get(pod.workload) if node else None
+            reasons += [
+                f"its label {key}, for which a rule asks, is not that of its workload's template"
+                for key in sorted(asked if own is not None else ())
+                if pod.labels.get(key) != (own or {}).get(key)
+            ]
             reasons += [
                 f"a rule over {key}, a label that its node lacks" for key in keeps if node and key not in node.labels
             ]
@@ -70,6 +80,17 @@ def interpreted(nodes: Sequence[Node], pods: Sequence[Pod]) -> tuple[Pod, ...]:
                 unmodelled=(*pod.unmodelled, *dict.fromkeys(reasons)),
             )
     return tuple(found.get(id(pod), pod) for pod in pods)
+
+
+_GIVEN_BY_CONTROLLERS = frozenset(
+    {
+        "pod-template-hash",
+        "controller-revision-hash",
+        "statefulset.kubernetes.io/pod-name",
+        "apps.kubernetes.io/pod-index",
+    }
+)
+"""Labels of pods that no template has."""
 
 
 @dataclass(slots=True, eq=False)
@@ -92,6 +113,9 @@ class Kind:
     def matched_by(self, term: PodTerm) -> bool:
         return term.matches(self.namespace, self.labels)
 
+    def sought_by(self, rules: PodRules) -> bool:
+        return rules.seeks(self.namespace, self.labels)
+
     def counts_for(self, spread: Spread, namespace: str) -> bool:
         return self.namespace == namespace and spread.selector.matches(self.labels)
 
@@ -108,7 +132,7 @@ def kinds_of(pods: Iterable[Pod]) -> list[Kind]:
     """Sort the pods that are not finished into kinds."""
     standing = [pod for pod in pods if not pod.finished]
     # A StatefulSet's pods each have a label of their own, which hardly any rule asks for.
-    asked = {key for rules in {pod.rules for pod in standing} for key in _asked_keys(rules)}
+    asked = asked_keys(standing)
     found: dict[tuple[str, frozenset[tuple[str, str]], PodRules], Kind] = {}
     for pod in standing:
         labels = {key: value for key, value in pod.labels.items() if key in asked}
@@ -122,11 +146,14 @@ def kinds_of(pods: Iterable[Pod]) -> list[Kind]:
     return list(found.values())
 
 
-def _asked_keys(rules: PodRules) -> Iterator[str]:
-    selectors = [term.selector for term in (*rules.affinity, *rules.anti_affinity)]
-    for selector in (*selectors, *(spread.selector for spread in rules.spreads)):
-        for requirement in selector.requirements if selector is not None else ():
-            yield requirement.key
+def asked_keys(pods: Iterable[Pod]) -> set[str]:
+    """Name the labels for which any rule of these pods asks, finished ones left out."""
+    found: set[str] = set()
+    for rules in {pod.rules for pod in pods if not pod.finished}:
+        selectors = [term.selector for term in (*rules.affinity, *rules.anti_affinity)]
+        for selector in (*selectors, *(spread.selector for spread in rules.spreads)):
+            found.update(requirement.key for requirement in (selector.requirements if selector else ()))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +215,10 @@ def _add_shares(
         kind.shares[rule.name] = weight
         for node, count in kind.on.items():
             load[node] += weight * count
-    left = {node: WHOLE_NODE for node in nodes if load[node] > WHOLE_NODE}
     if (other := other_side(rule.name)) is not None:
-        # What stands on a node beside the other side, which came first, stays there without a mark.
-        sides = {node for kind in kinds if other in kind.shares for node in kind.on}
-        left = dict.fromkeys(sides & load.keys(), 0)
+        _hold_beside(rule, [kind for kind in kinds if other in kind.shares])
+        return
+    left = {node: WHOLE_NODE for node in nodes if load[node] > WHOLE_NODE}
     if not left:
         return
     for kind, weight in rule.weights:
@@ -204,13 +230,23 @@ def _add_shares(
                 left[pod.node] -= min(weight, left[pod.node])
 
 
+def _hold_beside(rule: _Exclusion, others: Sequence[Kind]) -> None:
+    """Hold the pods of both sides on each node that has both; their marks keep further ones of either away."""
+    own = [kind for kind, _ in rule.weights]
+    both = {node for kind in own for node in kind.on} & {node for kind in others for node in kind.on}
+    for kind in (*own, *others):
+        for node in both & kind.on.keys():
+            kind.hold(node, f"{rule.name}, which does not hold on its node")
+
+
 def _keep_domains(kind: Kind, kinds: Sequence[Kind]) -> None:
     """Let the pods of a kind, and those that its rules are about, keep their domains."""
-    for term in (*kind.rules.affinity, *kind.rules.anti_affinity):
-        if term.topology_key != HOSTNAME:
-            for other in kinds:
-                if other is kind or other.matched_by(term):
-                    other.keeps.add(term.topology_key)
+    for terms, sought in ((kind.rules.affinity, True), (kind.rules.anti_affinity, False)):
+        for term in terms:
+            if term.topology_key != HOSTNAME:
+                for other in kinds:
+                    if other is kind or (other.sought_by(kind.rules) if sought else other.matched_by(term)):
+                        other.keeps.add(term.topology_key)
     for spread in kind.rules.spreads:
         if spread.topology_key != HOSTNAME:
             for other in kinds:
@@ -225,7 +261,7 @@ def _hold_companions(kind: Kind, kinds: Sequence[Kind]) -> None:
             continue
         kind.reasons.append(f"required podAffinity to {text_of(term.selector)} by host name")
         for other in kinds:
-            if other is not kind and other.matched_by(term):
+            if other is not kind and other.sought_by(kind.rules):
                 for node in kind.on:
                     other.hold(node, f"required podAffinity of {kind.pods[0].workload}, which needs it on its node")
 
@@ -244,21 +280,29 @@ def _hold_where_skewed(kind: Kind, kinds: Sequence[Kind], nodes: Sequence[Node])
 
 def _hold_where_broken(kind: Kind, kinds: Sequence[Kind], nodes: Mapping[str, Node]) -> None:
     """Hold the pods whose affinity or anti-affinity over domains would not admit them where they are, made anew."""
-    for term in dict.fromkeys((*kind.rules.affinity, *kind.rules.anti_affinity)):
-        if term.topology_key == HOSTNAME or not kind.on:
+    if not kind.on:
+        return
+    sought = [other for other in kinds if other.sought_by(kind.rules)]
+    alone = kind in sought and sum(other.on.total() for other in sought) == 1
+    for term in dict.fromkeys(kind.rules.affinity if not alone else ()):
+        if term.topology_key != HOSTNAME:
+            _hold_where(kind, term, sought, nodes, near=True)
+    for term in dict.fromkeys(kind.rules.anti_affinity):
+        if term.topology_key != HOSTNAME:
+            _hold_where(kind, term, [other for other in kinds if other.matched_by(term)], nodes, near=False)
+
+
+def _hold_where(kind: Kind, term: PodTerm, matched: Sequence[Kind], nodes: Mapping[str, Node], near: bool) -> None:
+    """Hold all that the term is about in the domains where it does not hold: others must be there, or not (`near`)."""
+    counts = sum((_by_domain(other, term.topology_key, nodes) for other in matched), Counter[str]())
+    for domain in _by_domain(kind, term.topology_key, nodes):
+        if (counts[domain] - (kind in matched) > 0) == near:
             continue
-        matched = [other for other in kinds if other.matched_by(term)]
-        itself = int(kind in matched)
-        counts = sum((_by_domain(other, term.topology_key, nodes) for other in matched), Counter[str]())
-        for domain in _by_domain(kind, term.topology_key, nodes):
-            others = counts[domain] - itself
-            near = term in kind.rules.affinity and not others and not (itself and counts.total() == 1)
-            apart = term in kind.rules.anti_affinity and others > 0
-            words = f"to {text_of(term.selector)} in {domain}, which does not hold"
-            for other in (kind, *matched) if near or apart else ():
-                for name in other.on.keys() & nodes.keys():
-                    if nodes[name].labels.get(term.topology_key) == domain:
-                        other.hold(name, f"a required pod{'Affinity' if near else 'AntiAffinity'} {words}")
+        rule = "podAffinity" if near else "podAntiAffinity"
+        for other in (kind, *matched):
+            for name in other.on.keys() & nodes.keys():
+                if nodes[name].labels.get(term.topology_key) == domain:
+                    other.hold(name, f"a required {rule} to {text_of(term.selector)} in {domain}, which does not hold")
 
 
 def _by_domain(kind: Kind, key: str, nodes: Mapping[str, Node]) -> Counter[str]:

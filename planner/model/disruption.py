@@ -184,7 +184,7 @@ def _overdrawn(snapshot: Snapshot) -> list[str]:
     for pod in snapshot.pods:
         if pod.live and pod.node in requested:
             requested[pod.node] = requested[pod.node] + pod.requests
-    return [node.name for node in snapshot.nodes if not requested[node.name].fits_in(node.allocatable)]
+    return [node.name for node in snapshot.nodes if not requested[node.name].as_it_stands.fits_in(node.allocatable)]
 
 
 def _frozen_reason(node: Node, catalogue: Catalogue) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from planner.model.cluster import CapacityType, Node, Pod
 from planner.model.resources import Resources
@@ -106,6 +107,11 @@ class Catalogue:
     def manages(self, node: Node) -> bool:
         """Say whether the node is of a pool that Kinema was given."""
         return self.managed_pools is None or node.pool in self.managed_pools
+
+    def due(self, nodes: Iterable[Node]) -> tuple[Offering, ...]:
+        """Return the offerings, with a minimum for those alone of whose pool and zone too few of these nodes are."""
+        sizes = Counter((self.pool_of(node), node.zone) for node in nodes)
+        return tuple(replace(o, minimum=0) if sizes[o.pool, o.zone] >= o.minimum else o for o in self.offerings)
 
     def limits(self) -> dict[tuple[str, str], tuple[int, int | None]]:
         """Return (minimum, maximum) of the nodes of each (pool, zone), where it restricts anything."""

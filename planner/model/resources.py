@@ -60,6 +60,11 @@ class Resources:
         """The same amounts without shares, as a public format has them."""
         return self.with_shares(())
 
+    @property
+    def as_it_stands(self) -> Resources:
+        """The same amounts without marks of sides: what pods that stand beside each other already take together."""
+        return self.with_shares(tuple((name, amount) for name, amount in self.shares if other_side(name) is None))
+
     def with_shares(self, shares: tuple[tuple[str, int], ...]) -> Resources:
         """Return the same amounts with these shares of a node."""
         return self if shares == self.shares else replace(self, shares=shares)

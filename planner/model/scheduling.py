@@ -91,7 +91,8 @@ class Spread:
     With fewer than `min_domains` domains the emptiest counts as empty. Domains are those of the nodes that the pod's
     selector and node affinity admit (where `honors_affinity`) and whose taints it tolerates (where `honors_taints`).
     Only pods of the pod's own namespace count. `own` are the pod's own constraints where its volumes add to them: to
-    which nodes a volume is bound is nothing to a spread.
+    which nodes a volume is bound is nothing to a spread. `beside` are the topology keys of the pod's other hard spreads
+    (the host name left out, which every node has): a node that lacks one of them counts for none.
     """
 
     topology_key: str
@@ -101,11 +102,17 @@ class Spread:
     honors_affinity: bool = True
     honors_taints: bool = False
     own: NodeConstraints | None = None
+    beside: tuple[str, ...] = ()
 
     def regards(
         self, constraints: NodeConstraints, labels: Mapping[str, str], name: str, taints: tuple[Taint, ...]
     ) -> bool:
-        """Say whether a node counts for a pod of these constraints."""
+        """Say whether a node counts for a pod of these constraints.
+
+        Source: kube-scheduler's plugin PodTopologySpread, calPreFilterState.
+        """
+        if any(key not in labels for key in self.beside):
+            return False
         selecting = self.own if self.own is not None else constraints
         if self.honors_affinity and not selecting.select(labels, name):
             return False
@@ -116,6 +123,8 @@ class Spread:
 class PodRules:
     """What a pod demands of the pods around it; hashable, so that equal ones are one value.
 
+    `affinity` asks in each term's domain for a pod that matches every term (`seeks`); while there is none anywhere, a
+    pod that is such a one itself may go anywhere. Source: kube-scheduler's plugin InterPodAffinity, satisfyPodAffinity.
     `host_ports` holds (protocol, port). `holds_volume` says that a volume of the pod can be attached to one node only,
     so that no second pod can start before it is gone.
     """
@@ -125,6 +134,10 @@ class PodRules:
     spreads: tuple[Spread, ...] = ()
     host_ports: tuple[tuple[str, int], ...] = ()
     holds_volume: bool = False
+
+    def seeks(self, namespace: str, labels: Mapping[str, str]) -> bool:
+        """Say whether a pod of this namespace and these labels is one that the affinity asks for."""
+        return bool(self.affinity) and all(term.matches(namespace, labels) for term in self.affinity)
 
 
 @dataclass(frozen=True, slots=True)

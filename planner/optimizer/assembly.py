@@ -356,11 +356,11 @@ def _left_over(
     for key, queue in waiting.items():
         for workload, count in (+queue).items():
             before, reasons = left_over.get(workload, (0, set()))
-            left_over[workload] = (before + count, reasons | _obstacles(problem, packing, groups[key]))
+            left_over[workload] = (before + count, reasons | obstacles(problem, packing, groups[key]))
     return left_over
 
 
-def _obstacles(problem: Problem, packing: Packing, g: int) -> set[str]:
+def obstacles(problem: Problem, packing: Packing, g: int) -> set[str]:
     """Name the limits, as the user knows them, that forbid one more node of a class that could hold such a pod."""
     sums = [int(row.coefficients[packing.classes].sum()) for row in problem.rows]
     names = set()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from planner.model.cluster import Pod, Workload
 from planner.model.displeasure import Preferences
 from planner.model.disruption import Assessment, planned_pods, pod_key
-from planner.model.domains import Home, Homes, find_homes
+from planner.model.domains import Crowding, Home, Homes, find_homes
 from planner.model.inputs import PlanningInputs
+from planner.model.machines import Offering
 from planner.model.preferences import Wishes
 from planner.model.resources import Resources
 from planner.model.scheduling import NodeConstraints
@@ -34,7 +35,8 @@ class GroupKey(NamedTuple):
         return all(labels.get(key) == domain for key, domain in self.home)
 
 
-_NOWHERE: Home = (("", ""),)
+NOWHERE: Home = (("", ""),)
+"""The home of a pod to which no domain is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +63,25 @@ class Movement:
     def group(self, pod: Pod) -> GroupKey:
         """Return the group of identical pods that the pod belongs to."""
         name = pod_key(pod)
-        home = _NOWHERE if name in self.homes.refused else self.homes.homes.get(name, ())
+        home = NOWHERE if name in self.homes.refused else self.homes.homes.get(name, ())
+        return self.alike(pod)._replace(home=home)
+
+    def alike(self, pod: Pod) -> GroupKey:
+        """Return what makes the pod identical to others, wherever they are at home."""
         barred = self.inputs.catalogue.spot.bars(pod)
         fresh = pod.workload in self.inputs.fresh
-        return GroupKey(self.requests(pod), pod.constraints, home, fresh, barred, self.preferences.wishes(pod))
+        return GroupKey(self.requests(pod), pod.constraints, (), fresh, barred, self.preferences.wishes(pod))
+
+    def crowded(self, most: Mapping[GroupKey, tuple[int, str]]) -> Movement:
+        """Return the same with homes for at most so many pending pods of each group, and why not for more."""
+        snapshot = self.inputs.snapshot
+        by_home: dict[tuple[Hashable, Home], tuple[int, str]] = {
+            (key._replace(home=()), key.home): limit for key, limit in most.items()
+        }
+        crowding = Crowding(self.alike, by_home)
+        return replace(
+            self, homes=find_homes(snapshot.nodes, self.inputs.catalogue.due(snapshot.nodes), snapshot.pods, crowding)
+        )
 
     def anywhere(self) -> Movement:
         """Return the same without homes: what a lower bound is about, since other homes might do as well."""
@@ -72,9 +89,13 @@ class Movement:
 
     def open_inputs(self) -> PlanningInputs:
         """Return the inputs without what is on offer in closed domains, unless a pool must have nodes there."""
-        catalogue, closed = self.inputs.catalogue, self.homes.closed
-        offerings = tuple(o for o in catalogue.offerings if o.minimum or closed.isdisjoint(o.labels.items()))
+        catalogue = self.inputs.catalogue
+        offerings = tuple(o for o in catalogue.offerings if o.minimum or not self.shut(o))
         return replace(self.inputs, catalogue=replace(catalogue, offerings=offerings))
+
+    def shut(self, offering: Offering) -> str:
+        """Say why nothing may be booted in a domain of the offering; "" where it may."""
+        return next((str(c) for c in self.homes.closed if c.bars(offering.labels, offering.taints)), "")
 
 
 def movement_of(inputs: PlanningInputs) -> Movement:
@@ -88,6 +109,6 @@ def movement_of(inputs: PlanningInputs) -> Movement:
         assessment=assessment,
         rollable=frozenset(k for k, m in assessment.mobility.items() if m.rollout and k in running - pinned),
         workloads={w.key: w for w in inputs.snapshot.workloads},
-        homes=find_homes(inputs.snapshot.nodes, inputs.catalogue.offerings, inputs.snapshot.pods),
+        homes=find_homes(inputs.snapshot.nodes, inputs.catalogue.due(inputs.snapshot.nodes), inputs.snapshot.pods),
         preferences=Preferences.of(inputs),
     )

@@ -13,7 +13,7 @@ from planner.errors import SolverError
 from planner.model.disruption import planned_pods
 from planner.model.effort import Effort, Progress, Watch
 from planner.model.inputs import PlanningInputs
-from planner.model.plan import Plan, Unplaced
+from planner.model.plan import Plan
 from planner.model.preferences import Company
 from planner.optimizer import heuristics
 from planner.optimizer.assembly import Draft, assemble, finish
@@ -23,12 +23,12 @@ from planner.optimizer.contentment import contented
 from planner.optimizer.continuing import packing_as, prices_as
 from planner.optimizer.fluid import fluid
 from planner.optimizer.master import CvxpySolver, Solver
-from planner.optimizer.movement import GroupKey, Movement, movement_of
+from planner.optimizer.movement import GroupKey, movement_of
 from planner.optimizer.packing import Packing
 from planner.optimizer.pooling import given_out, pooled
 from planner.optimizer.problem import Problem, build_problem
 from planner.optimizer.search import Search
-from planner.optimizer.unplaceable import unplaceable_pods
+from planner.optimizer.settling import Settled, settle
 
 # Of the time, at most this share goes to the bound before the plan gets the rest.
 _BOUND_SHARE = 0.5
@@ -65,10 +65,9 @@ def optimize(inputs: PlanningInputs, effort: Effort, watch: Watch) -> Plan:
 def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Watch) -> Plan:
     """Return the plan to which this solver leads; raises as `optimize` does."""
     start = watch.now()
-    movement = movement_of(inputs)
-    unplaceable, left_out = unplaceable_pods(movement)
-    problem = build_problem(movement.open_inputs(), movement.assessment, movement.group, left_out, movement.preferences)
-    race = _Race(movement, problem, unplaceable, effort, watch, start)
+    settled = settle(movement_of(inputs))
+    movement, problem, left_out = settled.movement, settled.problem, settled.left_out
+    race = _Race(settled, effort, watch, start)
     known = [heuristics.fill(problem, heuristics.present_state(problem), fit) for fit in _FITS]
     if inputs.start is not None:
         known.append(heuristics.fill(problem, packing_as(inputs.start, problem), "best"))
@@ -208,18 +207,19 @@ class _Race:
 
     def __init__(
         self,
-        movement: Movement,
-        problem: Problem,
-        unplaceable: Mapping[str, Unplaced],
+        settled: Settled,
         effort: Effort,
         watch: Watch,
         start: float,
     ) -> None:
+        movement, problem = settled.movement, settled.problem
         # Where the plan is made for a part of what is possible, the proof of the whole takes its time too.
         narrow = bool(movement.inputs.held or movement.inputs.fresh or movement.homes.homes)
         self.best: Draft | None = None
         self._packing: Packing | None = None
-        self._movement, self._problem, self._unplaceable = movement, problem, unplaceable
+        self._movement, self._problem, self._unplaceable = movement, problem, settled.unplaceable
+        # Where others may be rests on where these are, so that without a place for all of them a plan is none.
+        self._counted_on = np.array([bool(g.pending and g.key.home) for g in problem.groups], dtype=np.bool_)
         self._effort, self._watch, self._start = effort, watch, start
         # A plan that goes on from another one is done when it is proven as well as that.
         earlier = movement.inputs.start
@@ -243,7 +243,10 @@ class _Race:
 
     def enter(self, packing: Packing) -> None:
         """Take the candidate if it is right and better: fewer pods without a place, then the lower value."""
-        if faults := packing.faults(self._problem):
+        faults = packing.faults(self._problem)
+        if packing.unplaced(self._problem)[self._counted_on].any():
+            faults.append("a pod that a rule over domains counts has no place")
+        if faults:
             self._faults += faults
             return
         # Moves beyond the displaced pods (a roll-out replaces all) are no matter of the packing.

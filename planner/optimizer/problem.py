@@ -263,7 +263,7 @@ def _missing_daemons(inputs: PlanningInputs, node: Node, pods: Sequence[Pod]) ->
     missing = Resources()
     for daemon in sorted(inputs.snapshot.daemonsets, key=lambda d: d.key):
         selected = daemon.constraints.admit(node.labels, node.name, foreign_taints(node))
-        if daemon.key not in served and selected and (used + missing + daemon.requests).fits_in(node.allocatable):
+        if daemon.key not in served and selected and daemon.requests.fits_in(node.allocatable - used - missing):
             missing = missing + daemon.requests
     return missing
 

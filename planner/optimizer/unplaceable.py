@@ -23,7 +23,7 @@ def unplaceable_pods(movement: Movement) -> tuple[dict[str, Unplaced], dict[Grou
     pending = [p for p in planned_pods(inputs.snapshot) if not is_running(p, names)]
     if not pending:
         return {}, {}
-    problem = build_problem(inputs, movement.assessment, movement.group, {}, movement.preferences)
+    problem = build_problem(movement.open_inputs(), movement.assessment, movement.group, {}, movement.preferences)
     holds: list[bool] = np.asarray((problem.caps > 0).any(axis=0)).tolist()
     hopeless = {g.key for g, possible in zip(problem.groups, holds, strict=True) if not possible}
     reasons: dict[str, list[str]] = defaultdict(list)
@@ -32,8 +32,8 @@ def unplaceable_pods(movement: Movement) -> tuple[dict[str, Unplaced], dict[Grou
         key = movement.group(pod)
         if pod.unmodelled:
             reasons[pod.workload].append("not modelled yet: " + ", ".join(pod.unmodelled))
-        elif pod_key(pod) in movement.homes.refused:
-            reasons[pod.workload].append(f"no domain is open to it: {movement.homes.refused[pod_key(pod)]}")
+        elif why := movement.homes.refused.get(pod_key(pod), ""):
+            reasons[pod.workload].append(f"no domain is open to it: {why}")
             left_out[key] += 1
         elif key in hopeless:
             reasons[pod.workload].append(_reason(movement, pod, key.requests))
@@ -53,6 +53,10 @@ def _reason(movement: Movement, pod: Pod, requests: Resources) -> str:
             return "spot.workloads bars it from spot nodes, and no other offering admits it"
     if not admitting:
         return "no offering has the labels and taints that its nodeSelector, node affinity and tolerations ask for"
+    for offering in offers:
+        barred = offering.capacity_type == "spot" and inputs.catalogue.spot.bars(pod)
+        if not barred and requests.fits_in(offering_room(inputs, offering)) and (why := movement.shut(offering)):
+            return why
     for name, amount in requests.amounts().items():
         room, machine_type = max((room.amounts().get(name, 0), kind) for kind, room in admitting)
         if amount > room:

@@ -80,6 +80,8 @@ def assign(demand: Demand, supplies: Sequence[Supply]) -> Assignment:
             left_over.append((kinds[0], kinds[0].count - demanded.get(workload, 0)))
             if left_over[-1][1] < 0:
                 problems.append(f"the plan places pods of {workload} whose constraints are not modelled")
+        elif workload not in demanded:
+            left_over += [(supply, supply.count) for supply in kinds]
     if problems or not slots:
         rest = {name: demand.spots[name].room - loads[name] for name in loads}
         return Assignment(tuple(problems), rest, tuple(left_over))
@@ -119,7 +121,6 @@ def _search(
     """Go through the slots (node, workload), pods that are there already first, and step back where nothing fits."""
     mixed = {workload for _, workload in slots}
     stock = {(s.workload, s.group): s.count for w in mixed for s in by_workload.get(w, ())}
-    spare = {w: sum(s.count for s in by_workload.get(w, ())) - sum(slot[1] == w for slot in slots) for w in mixed}
     room = {name: demand.spots[name].room - load for name, load in loads.items()}
     options: list[list[Supply]] = []
     for name, workload in slots:
@@ -128,6 +129,14 @@ def _search(
             s for s in by_workload.get(workload, ()) if s.key.constraints.admit(spot.labels, spot.name, spot.taints)
         ]
         options.append(sorted(kinds, key=lambda s: (-s.here.get(name, 0), s.group)))
+    # Every running pod needs a slot; of those of its workload so many are left to be filled, this one included.
+    unseated = {w: sum(s.count - s.pending for s in by_workload.get(w, ())) for w in mixed}
+    open_slots = Counter(workload for _, workload in slots)
+
+    def settles(supply: Supply) -> bool:
+        """Say whether the next pod of the supply is a running one."""
+        return stock[(supply.workload, supply.group)] > supply.pending
+
     # chosen[i] is the option that slot i has now; equal slots take options in order, so no order is tried twice.
     chosen: list[int] = []
     settled: Counter[tuple[str, str, int]] = Counter()
@@ -142,6 +151,7 @@ def _search(
                 o
                 for o in range(start, len(options[index]))
                 if stock[(workload, options[index][o].group)] > 0
+                and (settles(options[index][o]) or unseated[workload] < open_slots[workload])
                 and options[index][o].key.requests.fits_in(room[name])
                 and _may_join(options[index][o], name, demand.spots[name], settled)
             ),
@@ -149,6 +159,8 @@ def _search(
         )
         if pick is not None:
             supply = options[index][pick]
+            unseated[workload] -= settles(supply)
+            open_slots[workload] -= 1
             stock[(workload, supply.group)] -= 1
             settled[name, workload, supply.group] += 1
             room[name] = room[name] - supply.key.requests
@@ -163,11 +175,10 @@ def _search(
         name, workload = slots[len(chosen)]
         supply = options[len(chosen)][back]
         stock[(workload, supply.group)] += 1
+        unseated[workload] += settles(supply)
+        open_slots[workload] += 1
         settled[name, workload, supply.group] -= 1
         room[name] = room[name] + supply.key.requests
         start = back + 1
     rest = [(s, stock[(s.workload, s.group)]) for w in mixed for s in by_workload.get(w, ())]
-    problems = tuple(
-        f"a running pod of {s.workload} is left out" for s, count in rest if count > s.pending and spare[s.workload]
-    )
-    return Assignment(problems, room, (*left_over, *rest))
+    return Assignment((), room, (*left_over, *rest))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from planner.model.cluster import HOSTNAME, Pod
+from planner.model.coexistence import asked_keys
+from planner.model.disruption import pod_key
+from planner.model.machines import Offering
 from planner.model.plan import Plan
 from planner.model.scheduling import PodRules, PodTerm, Spread, Taint
-from planner.verifier.facts import Facts, offering_key
+from planner.verifier.facts import Facts, OfferingKey, offering_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,44 +28,101 @@ class _Stand:
         return self.labels.get(key, self.name if key == HOSTNAME else None)
 
 
-def broken_rules(plan: Plan, facts: Facts) -> Iterator[str]:
-    """Name the rules between pods that the plan breaks and the present state does not.
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """The present state, as far as its pods stay where they are: all but those of the workloads that are `rolled`."""
 
-    A workload's pods are taken to be alike: where they differ (a roll-out half done) the first one speaks for them.
+    stands: tuple[_Stand, ...] = ()
+    rolled: frozenset[str] = frozenset()
+
+    def receiving(self, key: str, workload: str, stands: Iterable[_Stand]) -> set[str | None]:
+        """Return the domains in which a node gets pods of the workload that it does not have now."""
+        here = {} if workload in self.rolled else {s.name: s.pods.get(workload, 0) for s in self.stands}
+        return {s.domain(key) for s in stands if s.pods.get(workload, 0) > here.get(s.name, 0)}
+
+
+class Coexistence:
+    """The rules between pods on the nodes of a plan, and in the present state.
+
+    A workload's pods are taken to be alike: where they differ (a roll-out half done) the first one that may move speaks
+    for those that may. A pinned one of other rules, or of other labels that a rule asks for, stands for itself.
     """
-    samples: dict[str, Pod] = {}
-    present: dict[str, Counter[str]] = {name: Counter() for name in facts.nodes}
-    bound: dict[str, Counter[str]] = {name: Counter() for name in facts.nodes}
-    for pod in sorted(facts.inputs.snapshot.pods, key=lambda p: p.name):
-        if not pod.live:
-            continue
-        samples.setdefault(pod.workload, pod)
-        if pod.node in present:
-            present[pod.node][pod.workload] += 1
-            if pod.stays_with_node:
-                bound[pod.node][pod.workload] += 1
-    if all(pod.rules == PodRules() for pod in samples.values()):
-        return
-    now = [_Stand(n.name, n.labels, n.taints, present[n.name]) for n in facts.nodes.values()]
-    then = []
-    for planned in plan.nodes:
-        if planned.state == "remove":
-            continue
-        if planned.state == "boot":
-            offering, _ = facts.offers[offering_key(planned)]
-            then.append(_Stand(planned.name, offering.labels, offering.taints, planned.pods))
-        else:
-            node = facts.nodes[planned.name]
-            pods = Counter(planned.pods) + bound[planned.name]
-            then.append(_Stand(node.name, node.labels, node.taints, pods))
-    before = set(_violations(now, samples, {}))
-    yield from sorted(set(_violations(then, samples, present)) - before)
+
+    def __init__(self, plan: Plan, facts: Facts) -> None:
+        self._samples: dict[str, Pod] = {}
+        present: dict[str, Counter[str]] = {name: Counter() for name in facts.nodes}
+        bound: dict[str, Counter[str]] = {name: Counter() for name in facts.nodes}
+        pins = facts.assessment.pins
+        live = [pod for pod in facts.inputs.snapshot.pods if pod.live]
+        for pod in sorted(live, key=lambda p: (pod_key(p) in pins, p.name)):
+            self._samples.setdefault(pod.workload, pod)
+        asked = asked_keys(live)
+        apart = {
+            pod_key(pod): pod
+            for pod in live
+            if pod_key(pod) in pins and _seen(pod, asked) != _seen(self._samples[pod.workload], asked)
+        }
+        self._samples |= {f"pod {key}": pod for key, pod in apart.items()}
+        for pod in live:
+            if pod.node in present:
+                present[pod.node][f"pod {pod_key(pod)}" if pod_key(pod) in apart else pod.workload] += 1
+                if pod.stays_with_node:
+                    bound[pod.node][pod.workload] += 1
+        self._ruled = any(pod.rules != PodRules() for pod in self._samples.values())
+        now = tuple(_Stand(n.name, n.labels, n.taints, present[n.name]) for n in facts.nodes.values())
+        self._then = []
+        for planned in plan.nodes:
+            if planned.state == "remove":
+                continue
+            if planned.state == "boot":
+                offering, _ = facts.offers[offering_key(planned)]
+                self._then.append(_Stand(planned.name, offering.labels, offering.taints, planned.pods))
+            else:
+                node = facts.nodes[planned.name]
+                pods = Counter(planned.pods) + bound[planned.name]
+                for key in apart.keys() & set(planned.pod_names):
+                    pods[apart[key].workload] -= 1
+                    pods[f"pod {key}"] += 1
+                self._then.append(_Stand(node.name, node.labels, node.taints, pods))
+        # A pool's minimum opens a domain whatever the plan does.
+        self._due = [
+            _Stand("", offering.labels, offering.taints, {})
+            for offering, _ in facts.offers.values()
+            if offering.minimum
+            and len(facts.existing(offering.pool, offering.zone)) < facts.least(offering.pool, offering.zone)
+        ]
+        self._rolled = frozenset(key for key, workload in plan.workloads.items() if workload.strategy == "rollout")
+        self._now = now
+        self._barring: dict[OfferingKey, bool] = {}
+
+    def broken(self) -> Iterator[str]:
+        """Name the rules that the plan breaks and the present state does not, be it with the nodes that pools need."""
+        if self._ruled:
+            before = set(_violations(self._now, self._samples, _Settled()))
+            if self._due:
+                before |= set(_violations([*self._now, *self._due], self._samples, _Settled()))
+            yield from sorted(self._violated(self._then) - before)
+
+    def bars(self, offering: Offering) -> bool:
+        """Say whether one more node of the offering, be it empty, would break a spread: it opens a domain."""
+        if not self._ruled:
+            return False
+        kind = offering_key(offering)
+        if kind not in self._barring:
+            more = [*self._then, _Stand("", offering.labels, offering.taints, {})]
+            self._barring[kind] = bool(self._violated(more) - self._violated(self._then))
+        return self._barring[kind]
+
+    def _violated(self, stands: Sequence[_Stand]) -> set[str]:
+        return set(_violations(stands, self._samples, _Settled(self._now, self._rolled)))
 
 
-def _violations(
-    stands: list[_Stand], samples: Mapping[str, Pod], settled: Mapping[str, Mapping[str, int]]
-) -> Iterator[str]:
-    """Name what does not hold; no spread by host name sends pods away that are `settled` (by node and workload)."""
+def _seen(pod: Pod, asked: Collection[str]) -> tuple[object, ...]:
+    return pod.rules, {key: value for key, value in pod.labels.items() if key in asked}
+
+
+def _violations(stands: Sequence[_Stand], samples: Mapping[str, Pod], settled: _Settled) -> Iterator[str]:
+    """Name what does not hold; no spread by host name sends pods away that are settled."""
     for stand in stands:
         ports = Counter(
             port for workload, count in stand.pods.items() for port in samples[workload].rules.host_ports * count
@@ -71,12 +131,9 @@ def _violations(
     for workload, pod in samples.items():
         for term in pod.rules.anti_affinity:
             yield from _apart(workload, term, stands, samples)
-        for term in pod.rules.affinity:
-            yield from _near(workload, term, stands, samples)
+        yield from _near(workload, pod.rules, stands, samples, settled)
         for spread in pod.rules.spreads:
-            receiving = {
-                s.domain(HOSTNAME) for s in stands if s.pods.get(workload, 0) > settled.get(s.name, {}).get(workload, 0)
-            }
+            receiving = settled.receiving(HOSTNAME, workload, stands)
             for domain in _skewed(workload, pod, spread, stands, samples):
                 if spread.topology_key != HOSTNAME or domain in receiving:
                     yield f"{workload}: its spread over {spread.topology_key} does not hold in {domain}"
@@ -96,7 +153,7 @@ def _matching(term: PodTerm, samples: Mapping[str, Pod]) -> set[str]:
     return {workload for workload, pod in samples.items() if term.matches(pod.namespace, pod.labels)}
 
 
-def _apart(workload: str, term: PodTerm, stands: list[_Stand], samples: Mapping[str, Pod]) -> Iterator[str]:
+def _apart(workload: str, term: PodTerm, stands: Sequence[_Stand], samples: Mapping[str, Pod]) -> Iterator[str]:
     matched = _matching(term, samples)
     others = _counted(term.topology_key, stands, matched)
     for domain, count in _counted(term.topology_key, stands, [workload]).items():
@@ -104,16 +161,27 @@ def _apart(workload: str, term: PodTerm, stands: list[_Stand], samples: Mapping[
             yield f"{workload}: its required podAntiAffinity does not hold in {term.topology_key} {domain}"
 
 
-def _near(workload: str, term: PodTerm, stands: list[_Stand], samples: Mapping[str, Pod]) -> Iterator[str]:
-    matched = _matching(term, samples)
-    others = _counted(term.topology_key, stands, matched)
-    alone = workload in matched and others.total() <= 1
-    for domain, count in _counted(term.topology_key, stands, [workload]).items():
-        if count and not alone and others[domain] - (workload in matched) <= 0:
-            yield f"{workload}: its required podAffinity does not hold in {term.topology_key} {domain}"
+def _near(
+    workload: str, rules: PodRules, stands: Sequence[_Stand], samples: Mapping[str, Pod], settled: _Settled
+) -> Iterator[str]:
+    """Name where the affinity does not hold; one that stands without company, as the first of its kind, needs none."""
+    sought = {other for other, pod in samples.items() if rules.seeks(pod.namespace, pod.labels)}
+    itself = workload in sought
+    if itself and sum(stand.pods.get(other, 0) for stand in stands for other in sought) <= 1:
+        return
+    for term in rules.affinity:
+        others = _counted(term.topology_key, stands, sought)
+        before = _counted(term.topology_key, settled.stands, sought)
+        receiving = settled.receiving(term.topology_key, workload, stands)
+        for domain, count in _counted(term.topology_key, stands, [workload]).items():
+            needy = domain in receiving or before[domain] - itself > 0
+            if count and needy and others[domain] - itself <= 0:
+                yield f"{workload}: its required podAffinity does not hold in {term.topology_key} {domain}"
 
 
-def _skewed(workload: str, pod: Pod, spread: Spread, stands: list[_Stand], samples: Mapping[str, Pod]) -> Iterator[str]:
+def _skewed(
+    workload: str, pod: Pod, spread: Spread, stands: Sequence[_Stand], samples: Mapping[str, Pod]
+) -> Iterator[str]:
     matched = [
         w for w, other in samples.items() if other.namespace == pod.namespace and spread.selector.matches(other.labels)
     ]

@@ -237,7 +237,7 @@ def _overheads(snapshot: Snapshot) -> dict[str, Resources]:
         for daemonset in sorted(snapshot.daemonsets, key=lambda d: d.key):
             missing = daemonset.key not in present
             if missing and daemonset.constraints.admit(node.labels, node.name, foreign_taints(node)):
-                if not (used + daemonset.requests).fits_in(node.allocatable):
+                if not daemonset.requests.fits_in(node.allocatable - used):
                     continue
                 used = used + daemonset.requests
                 overhead = overhead + daemonset.requests

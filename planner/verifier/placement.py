@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from planner.model.cluster import Workload
 from planner.model.disruption import pod_key
 from planner.model.inputs import PlanningInputs
+from planner.model.machines import Offering
 from planner.model.plan import Plan, PlannedNode, PlannedWorkload
 from planner.model.resources import Resources
 from planner.verifier.assignment import Demand, Supply, assign
-from planner.verifier.coexistence import broken_rules
+from planner.verifier.coexistence import Coexistence
 from planner.verifier.displeasure import displeasure_range, present_displeasure
 from planner.verifier.facts import Facts, Spot, adopted, gather, offering_key
 from planner.verifier.limits import Tally, node_label, offering_label, tally_of
@@ -34,8 +35,9 @@ def check_placement(plan: Plan, inputs: PlanningInputs) -> tuple[str, ...]:
     tally = tally_of(plan, facts)
     problems += _further_limits(tally)
     if not problems:
-        problems += _capacity(plan, facts, tally)
-        problems += broken_rules(plan, facts)
+        rules = Coexistence(plan, facts)
+        problems += _capacity(plan, facts, _Growth(tally, rules))
+        problems += rules.broken()
     problems += _workloads(plan, inputs, facts)
     problems += _money(plan, facts)
     return tuple(problems)
@@ -206,7 +208,19 @@ def _pool_limits(plan: Plan, facts: Facts) -> Iterator[str]:
             yield f"pool {pool} in {zone}: {size} nodes are above the maximum of {most}"
 
 
-def _capacity(plan: Plan, facts: Facts, tally: Tally) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class _Growth:
+    """What stands against one more node beside those of the plan."""
+
+    tally: Tally
+    rules: Coexistence
+
+    def allows(self, offering: Offering) -> bool:
+        """Say whether the limits allow one more of the offering, and no spread depends on there being none."""
+        return self.tally.allows(offering_label(offering)) and not self.rules.bars(offering)
+
+
+def _capacity(plan: Plan, facts: Facts, growth: _Growth) -> Iterator[str]:
     """Every node admits and holds what the plan puts there; what is left out fits nowhere in the plan."""
     movable: dict[str, dict[str, int]] = {}
     for node in _staying(plan):
@@ -227,22 +241,22 @@ def _capacity(plan: Plan, facts: Facts, tally: Tally) -> Iterator[str]:
     for supply, count in found.left_over:
         # Room alone is no place for pods whose rules reach beyond a node: no domain may be open to them.
         if count and not any(pod.keeps for pod in facts.pods[supply.workload]):
-            yield from _could_be_placed(plan, facts, tally, supply, found.room)
+            yield from _could_be_placed(plan, facts, growth, supply, found.room)
 
 
 def _could_be_placed(
-    plan: Plan, facts: Facts, tally: Tally, supply: Supply, rooms: Mapping[str, Resources]
+    plan: Plan, facts: Facts, growth: _Growth, supply: Supply, rooms: Mapping[str, Resources]
 ) -> Iterator[str]:
     """Find a place that the plan itself leaves for a pod that it leaves out."""
     for node in plan.nodes:
-        if node.frozen or (node.state == "remove" and not tally.allows(node_label(node.name))):
+        if node.frozen or (node.state == "remove" and not growth.tally.allows(node_label(node.name))):
             continue
         spot = _spot(node, facts)
         if replace(spot, room=rooms.get(node.name, spot.room)).takes(supply.key):
             yield f"a pod of {supply.workload} is left out, but node {node.name} has room for it"
             return
     for offering, spot in facts.offers.values():
-        if spot.takes(supply.key) and tally.allows(offering_label(offering)):
+        if spot.takes(supply.key) and growth.allows(offering):
             yield (
                 f"a pod of {supply.workload} is left out, but a new {offering.machine_type} of pool "
                 f"{offering.pool} in {offering.zone} would hold it"

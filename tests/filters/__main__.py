@@ -44,12 +44,10 @@ def main() -> int:
             moves += plan.moves
             pods += len(verdict.final.pods)
             boots += sum(node.state == "boot" for node in plan.nodes)
-            if verdict.refusals or verdict.complaints:
+            if verdict.faults:
                 failed += 1
-                for refusal in verdict.refusals:
-                    _say(f"seed {seed}: {refusal}")
-                for complaint in verdict.complaints:
-                    _say(f"seed {seed}: by Kinema's own check: {complaint}")
+                for fault in verdict.faults:
+                    _say(f"seed {seed}: {fault}")
                 if arguments.out:
                     _keep(arguments.out / str(seed), case, verdict)
     _say(

@@ -21,6 +21,7 @@ ARCH: Final = "kubernetes.io/arch"
 MACHINE_TYPE: Final = "node.kubernetes.io/instance-type"
 POOL: Final = "cloud.google.com/gke-nodepool"
 GPU: Final = "nvidia.com/gpu"
+SPOT: Final = "cloud.google.com/gke-spot"
 
 _NAMESPACES: Final = ("shop", "data")
 _TIERS: Final = ("web", "db", "cache")
@@ -54,11 +55,15 @@ _MACHINES: Final = (
 
 @dataclass(slots=True)
 class Case:
-    """A cluster as a dump, and what can be bought; `objects` are in no particular order."""
+    """A cluster as a dump, and what can be bought; `objects` are in no particular order.
+
+    `spot_tiers` are the tiers whose pods may come to spot nodes; without any all may.
+    """
 
     seed: int
     machines: tuple[Machine, ...]
     pools: list[Object]
+    spot_tiers: tuple[str, ...] = ()
     objects: list[Object] = field(default_factory=list)
 
     def of(self, kind: str) -> list[Object]:
@@ -73,7 +78,7 @@ class Case:
         """Return MACHINES.csv."""
         head = (
             "machine_type,cpu_millicores,memory_bytes,max_pods,price_usd_per_hour,arch,ephemeral_storage_bytes,"
-            "extended_resources"
+            "extended_resources,spot_price_usd_per_hour"
         )
         return "\n".join([head, *map(_line, self.machines)]) + "\n"
 
@@ -101,13 +106,16 @@ def generate(seed: int, filters: Filters) -> Case:
 def _line(machine: Machine) -> str:
     return (
         f"{machine.name},{machine.cpu_millicores},{machine.memory_gib * _GIB},{machine.pods},{machine.price_usd},"
-        f"{machine.arch},{machine.storage_gib * _GIB},{f'{GPU}={machine.gpus}' if machine.gpus else ''}"
+        f"{machine.arch},{machine.storage_gib * _GIB},{f'{GPU}={machine.gpus}' if machine.gpus else ''},"
+        f"{machine.price_usd * 0.4:.4f}"
     )
 
 
 class _Builder:
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
+        # What came to the clusters later has a source of its own, so that every seed still means what it meant.
+        self._later = random.Random(f"later {seed}")
         self._zones = self._random.sample(["zone-a", "zone-b", "zone-c"], self._random.choice([1, 2, 2, 3, 3]))
         machines = self._random.sample(_MACHINES, self._random.randint(2, 4))
         self._case = Case(seed, tuple(machines), [])
@@ -164,7 +172,11 @@ class _Builder:
             if self._chance(0.25):
                 effect = self._random.choice(["NoSchedule", "NoExecute", "PreferNoSchedule"])
                 pool["taints"] = [{"key": "dedicated", "value": "batch", "effect": effect}]
+            if self._later.random() < 0.2:
+                pool["capacityType"] = "spot"
             self._case.pools.append(pool)
+        if self._later.random() < 0.5:
+            self._case.spot_tiers = tuple(self._later.sample(_TIERS, 1))
 
     def _nodes(self) -> None:
         pools = {pool["machineType"]: pool for pool in self._case.pools}
@@ -182,6 +194,7 @@ class _Builder:
             taints = []
             if pool:
                 labels |= {POOL: pool["name"]} | pool.get("labels", {})
+                labels |= {SPOT: "true"} if pool.get("capacityType") == "spot" else {}
                 taints += pool.get("taints", [])
             elif self._chance(0.2):
                 labels |= {"disk": "ssd", "generation": str(self._random.randint(1, 4))}
@@ -200,12 +213,6 @@ class _Builder:
             status = {"allocatable": allocatable, "conditions": [{"type": "Ready", "status": "True"}]}
             spec = {"taints": taints} if taints else {}
             self._add("v1", "Node", name, meta={"labels": labels}, spec=spec, status=status)
-
-        # A minimum that opens a zone may break the spread of pods that stay elsewhere, and then there is no way round.
-        inhabited = {node["metadata"]["labels"].get(ZONE) for node in self._case.of("Node")}
-        for pool in self._case.pools:
-            if not inhabited.issuperset(pool["zones"]):
-                pool.pop("min", None)
 
     def _daemonset(self, number: int) -> None:
         name = f"agent-{number}"
@@ -355,12 +362,23 @@ class _Builder:
                 [self._term(app, namespace, kind) for _ in range(self._random.choice([1, 1, 2]))]
             )
         if self._chance(self._density * 0.8):
-            affinity["podAffinity"] = _required([self._term(app, namespace, kind, near=True)])
+            terms = [self._term(app, namespace, kind, near=True)]
+            if self._later.random() < 0.3:
+                tiers = {"key": "tier", "operator": "In", "values": self._later.sample(_TIERS, 2)}
+                key = self._later.choice([HOSTNAME, ZONE, ZONE])
+                terms.append({"topologyKey": key, "labelSelector": {"matchExpressions": [tiers]}})
+            affinity["podAffinity"] = _required(terms)
         if self._chance(self._density):
             spec["topologySpreadConstraints"] = [
                 self._spread(app, kind, key)
                 for key in self._random.sample([ZONE, HOSTNAME], self._random.choice([1, 1, 2]))
             ]
+            if self._later.random() < 0.15:
+                selector = {"matchLabels": {"app": app}}
+                spec["topologySpreadConstraints"].append(
+                    {"maxSkew": 2, "topologyKey": "generation", "whenUnsatisfiable": "DoNotSchedule"}
+                    | {"labelSelector": selector}
+                )
         if not affinity:
             del spec["affinity"]
         return spec
@@ -457,6 +475,8 @@ class _Builder:
                 pod["metadata"]["deletionTimestamp"] = "2026-01-02T00:00:00Z"
             elif self._chance(0.01):
                 pod["metadata"].setdefault("annotations", {})["kinema.io/do-not-disrupt"] = "true"
+            elif self._later.random() < 0.02 and pod["spec"].get("nodeName"):
+                pod["metadata"]["labels"] |= {"tier": self._later.choice(_TIERS)}
 
 
 def bind(pod: Object, node: str) -> None:

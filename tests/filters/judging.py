@@ -16,14 +16,16 @@ import yaml
 
 from planner import loop
 from planner.cloud.tables import catalogue, read_machines, read_pools
+from planner.errors import WrongPlan
 from planner.kube.reader import read_dump
 from planner.model.cluster import Pod
 from planner.model.disruption import pod_key
 from planner.model.effort import Effort, Progress, Watch
 from planner.model.inputs import PlanningInputs
-from planner.model.machines import Offering
+from planner.model.machines import Offering, SpotRule
 from planner.model.plan import Plan, PlannedNode
 from planner.model.resources import Resources
+from planner.model.scheduling import LabelSelector, Requirement
 from planner.rescheduler import rules_of
 from planner.settings import MoveSettings, OptimizerSettings, Settings
 from planner.verifier import check_placement
@@ -38,7 +40,7 @@ _FIELDS = {"memory_bytes": "memory", "ephemeral_storage_bytes": "ephemeral-stora
 class Verdict:
     """A plan, and which refusals there are after it that there were not before.
 
-    `complaints` is what Kinema's own check of the placement says; with any, `kinema plan` gives no plan.
+    `complaints` is what Kinema's own check says of the first plan, in whose place another one without moves was made.
     """
 
     plan: Plan
@@ -47,12 +49,17 @@ class Verdict:
     present: State
     final: State
 
+    @property
+    def faults(self) -> list[str]:
+        """Everything that is wrong with the plan, in words."""
+        return [*map(str, self.refusals), *(f"by Kinema's own check: {said}" for said in self.complaints)]
+
 
 def judge(case: Case, filters: Filters, settings: Settings | None = None) -> Verdict:
     """Plan the cluster and offer the plan's final placement, pod by pod, to the real filters.
 
     Raises:
-        SolverError: there is no plan.
+        SolverError: there is no plan, or it fails Kinema's own check, with which `kinema plan` gives none either.
     """
     inputs = inputs_of(case)
     chosen = settings or settings_of(case.seed)
@@ -64,9 +71,16 @@ def judge(case: Case, filters: Filters, settings: Settings | None = None) -> Ver
     left = replace(present, pods=[pod for pod in present.pods if "deletionTimestamp" not in pod["metadata"]])
     # Only the first filter that refuses is named, so what a spread hid before is asked for too.
     settled = replace(left, pods=[_settled(pod) for pod in left.pods])
+    # A pending pod that gets a place has every right to it: that others would then not be let in again is its doing.
+    arrived = [pod for pod in final.pods if _key(pod) in {_key(other) for other in present.pods if not _placed(other)}]
+    joined = replace(
+        settled,
+        nodes=[*present.nodes, *(node for node in final.nodes if node not in present.nodes)],
+        pods=[*filter(_placed, settled.pods), *arrived],
+    )
     before = {
         (r.pod, r.node, r.plugin)
-        for state in (present, left, settled)
+        for state in (present, left, settled, joined)
         for r in filters.refusals(state, _asked(state.pods))
     }
     # What was refused where it stands, and still stands there, is no work of the plan.
@@ -97,28 +111,35 @@ def inputs_of(case: Case) -> PlanningInputs:
         if case.pools:
             listed.write_text(yaml.safe_dump(case.pools))
             pools = read_pools(str(listed), machines)
-    return PlanningInputs(snapshot, catalogue(machines, pools, snapshot), f"s{case.seed}")
+    bought = catalogue(machines, pools, snapshot)
+    if case.spot_tiers:
+        allowed = LabelSelector((Requirement("tier", "In", case.spot_tiers),))
+        bought = replace(bought, spot=SpotRule(allowed))
+    return PlanningInputs(snapshot, bought, f"s{case.seed}")
 
 
 @contextmanager
 def _planning_here(complaints: list[str]) -> Iterator[None]:
-    """Let the optimizer run in this process (thousands of children would mostly load libraries).
+    """Let the optimizer run in this process: thousands of children would mostly load libraries."""
 
-    A plan that fails Kinema's own check is judged all the same.
-    """
-
-    def solve(inputs: PlanningInputs, effort: OptimizerSettings, report: object) -> Plan:
+    def solve(inputs: PlanningInputs, effort: OptimizerSettings, *_: object) -> Plan:
         from planner.optimizer import optimize
 
         def ignore(progress: Progress) -> None:
             pass
 
         wanted = Effort(effort.solver, effort.time_limit_seconds, effort.target_gap)
-        return optimize(inputs, wanted, Watch(time.monotonic, ignore))
+        plan = optimize(inputs, wanted, Watch(time.monotonic, ignore))
+        if problems := check_placement(plan, inputs):
+            # With new nodes for what was stuck a plan may well be dearer than standing still.
+            complaints.extend(problems if not inputs.fresh else ())
+            raise WrongPlan(problems[0])
+        return plan
 
     def check(plan: Plan, inputs: PlanningInputs) -> tuple[str, ...]:
-        complaints.extend(check_placement(plan, inputs))
-        return ()
+        problems = check_placement(plan, inputs)
+        complaints.extend(problems)
+        return problems
 
     with mock.patch.object(loop, "solve", solve), mock.patch.object(loop, "check_placement", check):
         yield
@@ -260,10 +281,10 @@ def _settled(pod: Object) -> Object:
     return {**pod, "spec": {**pod["spec"], "topologySpreadConstraints": left}} if spreads else pod
 
 
+def _placed(pod: Object) -> bool:
+    return bool(pod["spec"].get("nodeName"))
+
+
 def _asked(pods: Sequence[Object]) -> list[int]:
     """Return the indices of the pods that the filters are asked about; one that is being deleted is not made anew."""
-    return [
-        index
-        for index, pod in enumerate(pods)
-        if pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]
-    ]
+    return [index for index, pod in enumerate(pods) if _placed(pod) and "deletionTimestamp" not in pod["metadata"]]

@@ -11,7 +11,16 @@ from planner.kube import specs
 from planner.kube.objects import PodSpec, PodStatus, decode
 from planner.model.preferences import Company, Wish
 from planner.model.resources import Resources
-from planner.model.scheduling import LabelSelector, NodeSelectorTerm, PodRules, PodTerm, Requirement, Spread, Taint
+from planner.model.scheduling import (
+    LabelSelector,
+    NodeConstraints,
+    NodeSelectorTerm,
+    PodRules,
+    PodTerm,
+    Requirement,
+    Spread,
+    Taint,
+)
 from tests.kube.documents import Json, container
 
 MIB = 1024**2
@@ -260,6 +269,16 @@ def test_hard_spreads_are_rules_with_their_policies() -> None:
         Spread("zone", 1, LabelSelector()),
         Spread("zone", 1, LabelSelector(), 3, honors_affinity=False, honors_taints=True),
     )
+
+
+def test_each_hard_spread_knows_the_labels_that_the_others_ask_of_a_node() -> None:
+    hard = {"maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}
+    keys = ("zone", "rack", "kubernetes.io/hostname")
+    pod = spec(topologySpreadConstraints=[{**hard, "topologyKey": key} for key in keys])
+    found = specs.rules(pod, "default", {}).spreads
+    assert [spread.beside for spread in found] == [("rack",), ("zone",), ("zone", "rack")]
+    assert not found[0].regards(NodeConstraints(), {"zone": "a"}, "n", ())
+    assert found[0].regards(NodeConstraints(), {"zone": "a", "rack": "r"}, "n", ())
 
 
 def test_a_spread_without_a_selector_counts_no_pod() -> None:

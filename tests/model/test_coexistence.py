@@ -9,7 +9,7 @@ import pytest
 
 from planner.model.cluster import HOSTNAME, ZONE, Node, Pod
 from planner.model.coexistence import excess, interpreted, surge_hindrances
-from planner.model.domains import find_homes
+from planner.model.domains import Crowding, find_homes
 from planner.model.resources import BEARER, TARGET, WHOLE_NODE
 from planner.model.scheduling import LabelSelector, NodeConstraints, PodRules, PodTerm, Requirement, Spread, Taint
 from tests.building import deployment, node, offering, pod, pods_of
@@ -82,10 +82,15 @@ class TestShares:
         assert not web.fits_in(room - batch)
         assert not (web + batch).fits_in(room)
 
-    def test_two_sides_that_share_a_node_already_stay_there(self) -> None:
-        found = told(*app("web", apart("batch"), {"a1": 1}), *app("batch", on={"a1": 1, "b1": 1}))
-        assert [bool(found[n].unmodelled) for n in ("web-0", "batch-0", "batch-1")] == [False, True, False]
-        assert (found["web-0"].requests + found["batch-0"].requests).fits_in(NODES[0].allocatable)
+    def test_two_sides_that_share_a_node_already_stay_there_and_others_of_both_keep_away(self) -> None:
+        found = told(*app("web", apart("batch"), {"a1": 1, "a2": 1}), *app("batch", on={"a1": 1, "b1": 1}))
+        held = [bool(found[n].unmodelled) for n in ("web-0", "web-1", "batch-0", "batch-1")]
+        assert held == [True, False, True, False]
+        there = found["web-0"].requests + found["batch-0"].requests
+        assert there.as_it_stands.fits_in(NODES[0].allocatable)
+        room = NODES[0].allocatable - there
+        assert not found["web-1"].requests.fits_in(room)
+        assert not found["batch-1"].requests.fits_in(room)
 
     @pytest.mark.parametrize("skew", [1, 2, 3, 7, 848])
     def test_a_spread_by_host_name_lets_max_skew_pods_on_a_node(self, skew: int) -> None:
@@ -111,6 +116,17 @@ class TestShares:
             "required podAffinity of default/Deployment/web, which needs it on its node",
         )
         assert found["db-1"].unmodelled == ()
+
+    def test_a_pod_whose_labels_are_not_its_templates_stays_where_a_rule_asks_for_them(self) -> None:
+        labels = {"app": "db", "role": "primary", "note": "old"}
+        db = app("db", on={"a1": 1, "b1": 1})
+        primary = replace(db[0], labels=labels)
+        asks_for_role = PodTerm(HOSTNAME, None, LabelSelector((Requirement("role", "In", ("primary",)),)))
+        web = app("web", PodRules(anti_affinity=(asks_for_role,)), on={"a2": 1})
+        templates = {"default/Deployment/db": {"app": "db", "note": "new"}}
+        found = {p.name: p for p in interpreted(NODES, [primary, db[1], *web], templates)}
+        reason = "its label role, for which a rule asks, is not that of its workload's template"
+        assert [found[name].unmodelled for name in ("db-0", "db-1", "web-0")] == [(reason,), (), ()]
 
 
 class TestDomains:
@@ -145,7 +161,8 @@ class TestDomains:
     def test_no_first_node_that_counts_may_come_beside_those_that_do_not(self) -> None:
         nodes = [NODES[0], replace(NODES[2], taints=(Taint("spoilt", "", "NoSchedule"),))]
         pods = list(told(*app("web", spread("web", honors_taints=True), {"a1": 2}), nodes=nodes).values())
-        assert find_homes(nodes, [offering(zone=zone) for zone in "ab"], pods).closed == {(ZONE, "b")}
+        found = find_homes(nodes, [offering(zone=zone) for zone in "ab"], pods)
+        assert [closure.domain for closure in found.closed] == [(ZONE, "b")]
 
     def test_a_spread_counts_the_zones_that_only_the_volume_of_its_pod_excludes(self) -> None:
         # Two stand in a, where the third one's volume is: 2 + 1 - 0 pods of b exceed a maxSkew of 2.
@@ -168,11 +185,77 @@ class TestDomains:
         assert homes["default/web-0"] == ((ZONE, "b"),)
         assert homes["default/self-0"] == homes["default/self-1"]
 
+    def test_who_has_several_affinities_asks_for_one_pod_that_matches_them_all(self) -> None:
+        # Of db in a and cache in b neither is both, so the first pod that is both may go anywhere, and no other.
+        both = PodRules(affinity=(*near("db").affinity, *near("cache").affinity))
+        either = PodRules(affinity=(*near("db").affinity, PodTerm(ZONE, None, of_any("db", "cache"))))
+        apps = [*app("db", on={"a1": 1}), *app("cache", on={"b1": 1})]
+        pods = told(*apps, *app("web", both, pending=1), *app("late", either, pending=1))
+        found = find_homes(NODES, (), list(pods.values()))
+        assert found.refused == {"default/web-0": f"its required podAffinity to app In (db) by {ZONE}"}
+        assert found.homes["default/late-0"] == ((ZONE, "a"),)
+        own = PodRules(affinity=(PodTerm(ZONE, None, of_any("web", "db")), PodTerm(ZONE, None, of_any("web", "cache"))))
+        assert told(*apps, *app("web", own, {"a1": 1}))["web-0"].unmodelled == ()
+
+    def test_a_node_that_lacks_a_label_of_one_spread_counts_for_none(self) -> None:
+        # Two of web stand in a, one of them on a node without a rack: counted are one in a and one in b.
+        racked = [replace(n, labels={**n.labels, "rack": n.name}) for n in (NODES[0], NODES[2])]
+        nodes = [*racked, NODES[1]]
+        rules = PodRules(spreads=(Spread(ZONE, 1, of("web"), beside=("rack",)), Spread("rack", 2, of("web"))))
+        pods = told(*app("web", rules, {"a1": 1, "a2": 1, "b1": 1}, pending=2), nodes=nodes)
+        assert pods["web-0"].unmodelled == ()
+        homes = find_homes(nodes, (), list(pods.values())).homes
+        assert sorted(dict(homes[f"default/web-{i}"])[ZONE] for i in (3, 4)) == ["a", "b"]
+
+    def test_no_pending_pod_upsets_the_spread_of_others_that_counts_it(self) -> None:
+        # web counts db: 2 in a, 1 in b. Two more in b make 3 - 2 <= 1; a third one would keep a new web out of b.
+        rule = PodRules(spreads=(Spread(ZONE, 1, of_any("web", "db")),))
+        to_b = NodeConstraints((("topology.kubernetes.io/zone", "b"),))
+        late = [replace(one, constraints=to_b, name=f"late-{i}") for i, one in enumerate(app("db", pending=3))]
+        pods = [*app("web", rule, {"a1": 1, "b1": 1}), *app("db", on={"a1": 1}), *late]
+        found = find_homes(NODES, (), list(told(*pods).values()))
+        assert [found.homes[f"default/late-{i}"] for i in range(2)] == [((ZONE, "b"),)] * 2
+        assert found.refused == {
+            "default/late-2": f"the spread of default/Deployment/web over {ZONE}, which counts it",
+        }
+
+    def test_pods_come_to_where_the_first_one_is_that_asks_for_them(self) -> None:
+        # web runs alone in b, as the first that matches its own affinity; db matches it as well.
+        rule = PodRules(affinity=(PodTerm(ZONE, None, of_any("web", "db")),))
+        pods = told(*app("web", rule, {"b1": 1}), *app("db", pending=2))
+        homes = find_homes(NODES, (), list(pods.values())).homes
+        assert [dict(homes[f"default/db-{i}"])[ZONE] for i in range(2)] == ["b", "a"]
+
+    def test_a_home_without_a_place_is_left_for_the_next_and_without_any_the_reason_says_why(self) -> None:
+        pods = list(told(*app("web", spread("web", 2), pending=4)).values())
+        one_in_b = Crowding(lambda pod: pod.workload, {(pods[0].workload, ((ZONE, "b"),)): (1, "b is full")})
+        found = find_homes(NODES, (), pods, one_in_b)
+        # One in b, and 1 + 2 = 3 in a.
+        assert sorted(dict(home)[ZONE] for home in found.homes.values()) == list("aaab")
+        full = Crowding(lambda pod: pod.workload, {(pods[0].workload, ((ZONE, zone),)): (0, zone) for zone in "ab"})
+        assert find_homes(NODES, (), pods, full).refused["default/web-0"] == "a"
+
     def test_no_first_node_may_come_in_a_zone_that_a_spread_does_not_count_yet(self) -> None:
         # 2 in a and 2 in b hold a maxSkew of 1 only as long as there is no empty zone c.
         pods = list(told(*app("web", spread("web"), {"a1": 2, "b1": 2})).values())
         offers = [offering(zone=zone) for zone in "abc"]
-        assert find_homes(NODES, offers, pods).closed == {(ZONE, "c")}
+        (closure,) = find_homes(NODES, offers, pods).closed
+        assert closure.domain == (ZONE, "c")
+        assert closure.bars(offering(zone="c").labels, ())
+        # A node that the spread does not count opens no zone for it.
+        aside = NodeConstraints((("disk", "ssd"),))
+        assert not replace(closure, constraints=aside).bars(offering(zone="c").labels, ())
+
+    def test_no_two_zones_are_opened_that_together_break_a_spread(self) -> None:
+        # Three in a hold a maxSkew of 1 while a is alone; one pending pod each in b and c would leave 3 - 1 > 1.
+        rule = PodRules(spreads=(Spread(ZONE, 1, of_any("web", "db")),))
+        nodes = [NODES[0]]
+        to_b = NodeConstraints((("topology.kubernetes.io/zone", "b"),))
+        late = [replace(one, constraints=to_b) for one in app("db", pending=1)]
+        pods = list(told(*app("web", rule, {"a1": 3}, pending=1), *late, nodes=nodes).values())
+        found = find_homes(nodes, [offering(zone=zone) for zone in "abc"], pods)
+        assert [closure.domain for closure in found.closed] == [(ZONE, "b"), (ZONE, "c")]
+        assert found.homes["default/web-3"] == ((ZONE, "a"),)
 
     def test_pods_of_an_affinity_over_zones_that_does_not_hold_stay(self) -> None:
         # Its db went to another zone: a new pod of web would not be let into a.

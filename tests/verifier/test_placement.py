@@ -9,15 +9,29 @@ import pytest
 
 from planner.model.forecast import Forecast
 from planner.model.inputs import PlanningInputs
-from planner.model.plan import Certificate, Plan, Unplaced
+from planner.model.plan import Certificate, Plan, PlannedWorkload, Unplaced
 from planner.model.resources import Resources
 from planner.model.scheduling import NodeConstraints, Taint
 from planner.verifier import check_placement
-from tests.building import GIB, catalogue, daemonset, deployment, inputs, node, offering, pods_of, resources, snapshot
+from tests.building import (
+    GIB,
+    catalogue,
+    daemonset,
+    deployment,
+    inputs,
+    node,
+    offering,
+    pod,
+    pods_of,
+    resources,
+    snapshot,
+)
 from tests.verifier.rightplan import (
+    EXIT_NANOUSD,
     HUGE,
     M4_NANOUSD,
     MAMMOTH,
+    MOVE_NANOUSD,
     SOLO,
     WEB,
     planned,
@@ -384,6 +398,33 @@ def test_pods_of_one_workload_that_differ_are_assigned_so_that_they_fit() -> Non
     # 3000 + 1000 on each node fills both; 3 and 1 cannot be: the least three take 3000 + 1000 + 1000.
     assert check_placement(_mixed_plan(a=2, b=2), facts) == ()
     assert "no assignment of them to their nodes fits" in check_placement(_mixed_plan(a=3, b=1), facts)[0]
+
+
+def test_where_a_workload_has_pods_left_out_it_is_not_the_running_ones() -> None:
+    # Of two pods of 3 CPU the remaining node of 4 CPU holds one, and the pending one comes first by name.
+    web = deployment("web", 2, cpu=3000, max_unavailable=1)
+    here = NodeConstraints((("zone", "b"),))
+    pods = (pod(web, 0), pod(web, 1, on="a", constraints=here))
+    nodes = [node("a", labels={"zone": "b"}), node("b", labels={"zone": "b"})]
+    facts = inputs(snapshot(nodes, [web], pods), catalogue(offering("m2", 0.1, cpu=2000)))
+    facts = replace(facts, catalogue=replace(facts.catalogue, machines=catalogue(offering("m4", 0.2)).machines))
+    requests = resources(3000, 1, 1)
+    moved = PlannedWorkload("uid-web", 2, requests, requests, "evict", 1)
+    plan = replace(
+        _mixed_plan(),
+        nodes=(planned("a", "remove", {}, pool="m4"), planned("b", "keep", {WEB: 1}, pool="m4")),
+        workloads={WEB: moved},
+        unplaced={WEB: Unplaced(1, "no node has room for it")},
+        cost_nanousd_per_hour=M4_NANOUSD,
+    )
+    plan = with_objective(
+        plan,
+        nodes_nanousd_per_hour=M4_NANOUSD,
+        moves_nanousd_per_hour=MOVE_NANOUSD,
+        boots_nanousd_per_hour=EXIT_NANOUSD,
+    )
+    # What was removed could hold it: node a is named in place of a complaint about the running pod.
+    assert check_placement(plan, facts) == ("a pod of default/Deployment/web is left out, but node a has room for it",)
 
 
 def test_forecast_is_counted_where_the_plan_takes_it() -> None:

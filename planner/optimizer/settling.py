@@ -1,0 +1,65 @@
+"""Homes with a place: no pending pod is counted in a domain where there is no room for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from planner.model.plan import Unplaced
+from planner.optimizer import heuristics
+from planner.optimizer.assembly import obstacles
+from planner.optimizer.movement import NOWHERE, GroupKey, Movement
+from planner.optimizer.problem import Problem, build_problem
+from planner.optimizer.unplaceable import unplaceable_pods
+
+_PATIENT_TURNS = 30
+"""After so many turns a home that has too few places counts as one that has none, so that the end comes soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The problem with a home for every pending pod that needs one and has one; the others are left out.
+
+    `unplaceable` names them by workload, `left_out` counts them by group.
+    """
+
+    movement: Movement
+    problem: Problem
+    unplaceable: Mapping[str, Unplaced]
+    left_out: Mapping[GroupKey, int]
+
+
+def settle(movement: Movement) -> Settled:
+    """Give pending pods other homes until the present state, filled up, has a place for all of them.
+
+    The rules over domains count pods: one that is counted where it finds no place would leave others where they may
+    not be. Each turn lowers how many pods some home is taken to have places for, so there is a last one.
+    """
+    most: dict[GroupKey, tuple[int, str]] = {}
+    turn = 0
+    while True:
+        unplaceable, left_out = unplaceable_pods(movement)
+        problem = build_problem(
+            movement.open_inputs(), movement.assessment, movement.group, left_out, movement.preferences
+        )
+        lacking = dict(_without_a_place(problem, left_out))
+        if not lacking:
+            return Settled(movement, problem, unplaceable, left_out)
+        turn += 1
+        most |= {key: (places if turn <= _PATIENT_TURNS else 0, why) for key, (places, why) in lacking.items()}
+        movement = movement.crowded(most)
+
+
+def _without_a_place(problem: Problem, left_out: Mapping[GroupKey, int]) -> Iterator[tuple[GroupKey, tuple[int, str]]]:
+    """Yield the groups of pods that lack places at home, how many there are, and why there are no more."""
+    yield from ((key, (0, "")) for key in left_out if key.home not in ((), NOWHERE))
+    if not any(group.pending and group.key.home for group in problem.groups):
+        return
+    packing = heuristics.fill(problem, heuristics.present_state(problem), "best")
+    for g, missing in enumerate(packing.unplaced(problem).tolist()):
+        group = problem.groups[g]
+        if group.key.home and (lacking := min(missing, group.pending)):
+            limits = " and ".join(sorted(obstacles(problem, packing, g)))
+            why = f"a node that would hold it is beyond {limits}" if limits else "no node has room for it"
+            where = ", ".join(domain for _, domain in group.key.home)
+            yield group.key, (group.pending - lacking, f"in {where} {why}")
