@@ -94,7 +94,7 @@ def test_a_search_whose_time_runs_out_goes_on_with_a_few_contents_only() -> None
     caps = np.full((1, 25), 7)
     sacks = Knapsacks(
         requests=np.array(sizes), sides=np.zeros(25, dtype=np.int64), room=np.array([[2973, 2931]]), caps=caps,
-        present=caps * 0, move_price=0, whole=2,
+        present=caps * 0, displeasure=caps * 0, move_price=0, whole=2,
     )  # fmt: skip
     floor = np.zeros(1, dtype=np.int64)
     exact = price_contents(sacks, prices, floor, Depth(100_000, 500))
