@@ -249,6 +249,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from planner.model.forecast import Forecast
     from planner.model.inputs import ChangePrices
     from planner.model.plan_json import ContradictoryPlan, decode_plan, usd
+    from planner.model.preferences import PreferencePrices
     from planner.verifier import verify
 
     settings = _load(arguments)
@@ -267,13 +268,19 @@ def _verify(arguments: argparse.Namespace) -> int:
     objective = plan.objective
     # The plan says by which prices of change it was made; whether they are the user's own is seen in the plan.
     prices = ChangePrices(objective.payback_hours, objective.move_cost_nanousd, objective.boot_overlap_minutes)
+    preferences = PreferencePrices(objective.preference_nanousd_per_hour, objective.preference_ceiling_nanousd_per_hour)
     # A pinned workload may be held by the planner's own choice (no order of stages could move it). That makes a plan
     # dearer, never wrong, and the bound is checked without it.
     held = {key: workload.reason for key, workload in plan.workloads.items() if workload.strategy == "pinned"}
     # What a forecast said is known from the plan alone; the check holds it against the cluster's containers.
     forecast = Forecast({key: workload.containers for key, workload in plan.workloads.items() if workload.containers})
     inputs = replace(
-        _inputs(arguments, settings), iteration=plan.iteration, prices=prices, held=held, forecast=forecast
+        _inputs(arguments, settings),
+        iteration=plan.iteration,
+        prices=prices,
+        preferences=preferences,
+        held=held,
+        forecast=forecast,
     )
     inputs = replace(inputs, cap=_expected_cap(arguments, inputs, plan))
     verdict = verify(plan, inputs, arguments.time_limit, time.monotonic)
@@ -320,6 +327,8 @@ def _contradictions(data: bytes, plan: Plan) -> Iterator[str]:
         ("payback_hours", objective.payback_hours, 1),
         ("move_cost_usd", objective.move_cost_nanousd, 0),
         ("boot_overlap_minutes", objective.boot_overlap_minutes, 0),
+        ("preference_usd_per_hour", objective.preference_nanousd_per_hour, 0),
+        ("preference_ceiling_usd_per_hour", objective.preference_ceiling_nanousd_per_hour, 0),
     ):
         if value < least:
             yield f"objective.{name} must be {least} or more"
@@ -487,10 +496,12 @@ def _quiet_libraries() -> None:
 def _inputs(arguments: argparse.Namespace, settings: Settings) -> PlanningInputs:
     """Read everything that a plan is made from; its iteration is a hash of what was read."""
     from planner.model.inputs import ChangePrices, PlanningInputs
+    from planner.model.preferences import PreferencePrices
     from planner.rescheduler import rules_of
 
     effort = settings.optimizer
     prices = ChangePrices(effort.payback_hours, effort.move_cost_nanousd, effort.boot_overlap_minutes)
+    preferences = PreferencePrices(effort.preference_nanousd_per_hour, effort.preference_ceiling_nanousd_per_hour)
     rules = rules_of(settings.move)
     snapshot = _snapshot(arguments, settings)
     catalogue = _catalogue(arguments, settings, snapshot)
@@ -498,11 +509,14 @@ def _inputs(arguments: argparse.Namespace, settings: Settings) -> PlanningInputs
     digest = hashlib.sha256(repr(snapshot).encode())
     for part in (arguments.machines, arguments.pools):
         digest.update(Path(part).read_bytes() if part else b"\0")
-    digest.update(repr((rules, prices, arguments.cloud, arguments.region, catalogue.total, catalogue.spot)).encode())
+    digest.update(
+        repr((rules, prices, preferences, arguments.cloud, arguments.region, catalogue.total, catalogue.spot)).encode()
+    )
     cap = _cap(arguments, settings, snapshot)
     if cap is not None:
         digest.update(repr(cap).encode())
-    return PlanningInputs(snapshot, catalogue, f"p{digest.hexdigest()[:12]}", rules=rules, prices=prices, cap=cap)
+    iteration = f"p{digest.hexdigest()[:12]}"
+    return PlanningInputs(snapshot, catalogue, iteration, rules=rules, prices=prices, preferences=preferences, cap=cap)
 
 
 def _cap(arguments: argparse.Namespace, settings: Settings, snapshot: Snapshot) -> CpuCap | None:

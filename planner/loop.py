@@ -21,6 +21,7 @@ from planner.model.effort import Progress, never
 from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.machines import Catalogue
 from planner.model.plan import Decision, Plan, PlanRecord, SavePlan, Step, Wait
+from planner.model.preferences import PreferencePrices
 from planner.model.resources import Resources
 from planner.model.utilization import cap_on, excess_millicores
 from planner.observer import instabilities
@@ -135,6 +136,7 @@ def iterate(edges: Edges, settings: Settings) -> Outcome:
         forecast=forecast,
         rules=rules_of(settings.move),
         prices=change_prices(settings),
+        preferences=preference_prices(settings),
         start=record.plan if record is not None else None,
         cap=None if window is None else cap_on(snapshot, window.cap_permille, window.name, measured),
     )
@@ -305,6 +307,12 @@ def change_prices(settings: Settings) -> ChangePrices:
     """Return what change costs by the settings."""
     effort = settings.optimizer
     return ChangePrices(effort.payback_hours, effort.move_cost_nanousd, effort.boot_overlap_minutes)
+
+
+def preference_prices(settings: Settings) -> PreferencePrices:
+    """Return what preferences are worth by the settings."""
+    effort = settings.optimizer
+    return PreferencePrices(effort.preference_nanousd_per_hour, effort.preference_ceiling_nanousd_per_hour)
 
 
 def _wait(edges: Edges, reasons: tuple[str, ...]) -> Outcome:

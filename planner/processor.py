@@ -13,8 +13,8 @@ def decide(plan: Plan, planned_on: Snapshot, current: Snapshot, settings: Proces
 
     churn = pods and nodes that came, went or (a pod) got another node / all pods and nodes,
     saving = (present cost - cost) / present cost. Accepted are plans with churn < `churn_limit` that place pending
-    pods, or relieve a node whose predicted CPU is above (1 + `relief_threshold`) · cap, or whose value is below the
-    present cost and saving > `saving_threshold`.
+    pods, or relieve a node whose predicted CPU is above (1 + `relief_threshold`) · cap, or whose value without
+    preferences is below the present cost and saving > `saving_threshold`.
     """
     churn = _churn(planned_on, current)
     present, cost = plan.current_cost_nanousd_per_hour, plan.cost_nanousd_per_hour
@@ -36,7 +36,8 @@ def decide(plan: Plan, planned_on: Snapshot, current: Snapshot, settings: Proces
     if relieved := _relieved_nodes(plan, settings.relief_threshold):
         what = "node is relieved that is" if relieved == 1 else "nodes are relieved that are"
         return decision("accepted", f"{relieved} {what} above the cap on predicted CPU")
-    value = plan.objective.value_nanousd_per_hour
+    # What pods prefer shapes a plan and is no reason for one: money is saved, or nothing is.
+    value = plan.objective.paid_nanousd_per_hour
     if value >= present:
         return decision(
             "too-small",

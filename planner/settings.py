@@ -150,6 +150,15 @@ class OptimizerSettings:
     boot_overlap_seconds: float = 900.0
     """How long a removed node still runs beside its replacement, for the price of change. 15 min: boot, roll, drain."""
 
+    preference_usd_per_hour: float = 0.00001
+    """What it costs in a plan that a pod is wholly displeased: on a node with a taint of the effect PreferNoSchedule
+    that it does not tolerate, and that matches none of its preferred node affinity. 0.00001 is a quarter of the price
+    of a move, so that no pod moves for it; 0: preferences are ignored."""
+
+    preference_ceiling_usd_per_hour: float = 0.001
+    """What all pods together may cost by that: where they are many, each counts less. A plan that is dearer by more
+    never wins by what pods prefer. 0.001 is less than a dollar a month; who would pay for preferences raises both."""
+
     def __post_init__(self) -> None:
         _check(self.solver.isidentifier(), "optimizer.solver", "a solver's name such as HIGHS or GLPK_MI")
         _check(self.time_limit_seconds > 0, "optimizer.time_limit_seconds", "above 0")
@@ -158,10 +167,21 @@ class OptimizerSettings:
         _check(self.payback_hours >= 1, "optimizer.payback_hours", "1 or more")
         _check(0 <= self.move_cost_usd <= 1000, "optimizer.move_cost_usd", "between 0 and 1000")
         _check(0 <= self.boot_overlap_seconds <= 86400, "optimizer.boot_overlap_seconds", "between 0 and one day")
+        _check(0 <= self.preference_usd_per_hour <= 1000, "optimizer.preference_usd_per_hour", "between 0 and 1000")
+        ceiling = self.preference_ceiling_usd_per_hour
+        _check(0 <= ceiling <= 10**6, "optimizer.preference_ceiling_usd_per_hour", "between 0 and 1000000")
 
     @property
     def move_cost_nanousd(self) -> int:
         return round(self.move_cost_usd * 10**9)
+
+    @property
+    def preference_nanousd_per_hour(self) -> int:
+        return round(self.preference_usd_per_hour * 10**9)
+
+    @property
+    def preference_ceiling_nanousd_per_hour(self) -> int:
+        return round(self.preference_ceiling_usd_per_hour * 10**9)
 
     @property
     def boot_overlap_minutes(self) -> int:

@@ -113,7 +113,7 @@ class TestPlan:
         assert (kept["name"], kept["pods"]) == ("node-1", {"shop/Deployment/web": 4})
         objective = found["objective"]
         # 2 moves x 0.001 / 24 h; 2 removed nodes x 0.134 x 0.25 h / 24 h, each rounded down to nanodollars
-        assert objective["terms"] == {"nodes": 0.134, "moves": 0.000083333, "boots": 0.002791666}
+        assert objective["terms"] == {"nodes": 0.134, "moves": 0.000083333, "boots": 0.002791666, "preferences": 0}
         assert objective["value"] == 0.136874999
         assert 0 < objective["lower_bound"] <= objective["value"]
         assert found["workloads"]["shop/Deployment/web"]["moves"] == 2
@@ -371,6 +371,8 @@ class TestVerify:
             ("objective.payback_hours", 0),
             ("objective.move_cost_usd", -0.001),
             ("objective.boot_overlap_minutes", -15),
+            ("objective.preference_usd_per_hour", -0.00001),
+            ("objective.preference_ceiling_usd_per_hour", -0.001),
             ("current_cost_usd_per_hour", 0.5),
         ],
     )

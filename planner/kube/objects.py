@@ -150,10 +150,20 @@ class NodeTerms(Object):
     node_selector_terms: tuple[NodeTerm, ...] | None = None
 
 
+class PreferredTerm(Object):
+    """One preferred term of a node affinity."""
+
+    weight: int
+    preference: NodeTerm
+
+
 class NodeAffinity(Object):
-    """A pod's affinity to nodes; what is only preferred is not read."""
+    """A pod's affinity to nodes."""
 
     required: NodeTerms | None = msgspec.field(default=None, name="requiredDuringSchedulingIgnoredDuringExecution")
+    preferred: tuple[PreferredTerm, ...] | None = msgspec.field(
+        default=None, name="preferredDuringSchedulingIgnoredDuringExecution"
+    )
 
 
 class PodTerm(Object):
@@ -167,11 +177,21 @@ class PodTerm(Object):
     mismatch_label_keys: tuple[str, ...] | None = None
 
 
+class PreferredPodTerm(Object):
+    """One preferred term of a pod (anti-)affinity."""
+
+    weight: int
+    pod_affinity_term: PodTerm
+
+
 class PodAffinity(Object):
-    """A pod's (anti-)affinity to pods; what is only preferred is not read."""
+    """A pod's (anti-)affinity to pods."""
 
     required: tuple[PodTerm, ...] | None = msgspec.field(
         default=None, name="requiredDuringSchedulingIgnoredDuringExecution"
+    )
+    preferred: tuple[PreferredPodTerm, ...] | None = msgspec.field(
+        default=None, name="preferredDuringSchedulingIgnoredDuringExecution"
     )
 
 

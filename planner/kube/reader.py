@@ -44,6 +44,7 @@ from planner.model.cluster import (
     Workload,
 )
 from planner.model.coexistence import interpreted, port_shares
+from planner.model.preferences import Company, Wishes
 from planner.model.resources import Resources
 from planner.model.scheduling import (
     LabelSelector,
@@ -327,11 +328,15 @@ def _pods(objects: _Objects, owners: _Owners) -> list[_Read]:
     # Pods of one workload share their constraints; one value for all makes grouping them later a matter of identity.
     shared: dict[NodeConstraints, NodeConstraints] = {}
     shared_rules: dict[PodRules, PodRules] = {}
+    shared_wishes: dict[Wishes, Wishes] = {}
+    shared_company: dict[Company, Company] = {}
     for item in objects.of("Pod", PodObject).values():
         meta, spec, status = item.metadata, item.spec, item.status
         workload, uid = owners.of_pod(meta)
         with objects.naming("Pod", meta):
             requests = specs.pod_requests(spec, "spec", status)
+            wishes = specs.wishes(spec, "spec")
+            company = specs.company(spec, meta.namespace, meta.labels or {}, "spec")
         conditions = {c.type: c for c in (status.conditions or () if status else ())}
         scheduled, ready = conditions.get("PodScheduled"), conditions.get("Ready")
         template = owners.template_of(workload)
@@ -362,6 +367,8 @@ def _pods(objects: _Objects, owners: _Owners) -> list[_Read]:
             mirror=_MIRROR in (meta.annotations or {}),
             local_storage=specs.local_storage(spec),
             rules=shared_rules.setdefault(rules, rules),
+            wishes=shared_wishes.setdefault(wishes, wishes),
+            company=shared_company.setdefault(company, company),
             unmodelled=unmodelled,
             created_at=_seconds(meta),
             scheduler_name=spec.scheduler_name or "default-scheduler",

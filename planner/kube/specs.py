@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from planner import labels as keys
 from planner.kube.objects import (
     ContainerObject,
     Expression,
+    NodeTerm,
     NodeTerms,
     PodSpec,
     PodStatus,
@@ -16,6 +18,7 @@ from planner.kube.objects import (
 )
 from planner.kube.objects import PodTerm as ObjectTerm
 from planner.model.cluster import HOSTNAME, Container
+from planner.model.preferences import Company, Wish, Wishes
 from planner.model.resources import Resources
 from planner.model.scheduling import (
     LabelSelector,
@@ -34,6 +37,7 @@ Amounts = dict[str, int]
 _FIELDS = {"cpu": "cpu_millicores", "memory": "memory_bytes", "ephemeral-storage": "ephemeral_storage_bytes"}
 _HARMLESS_VOLUMES = frozenset({"name", "configMap", "secret", "projected", "downwardAPI", "nfs", "image"})
 _POD_LEVEL = ("cpu", "memory")
+_PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 _NOTHING = LabelSelector((Requirement("", "In", ()),))
 """Matches no pod: what a spread without a selector counts."""
 
@@ -149,6 +153,23 @@ def constraints(spec: PodSpec) -> NodeConstraints:
     return NodeConstraints(tuple(sorted((spec.node_selector or {}).items())), required, tolerations)
 
 
+def wishes(spec: PodSpec, path: str) -> Wishes:
+    """Return what the pod prefers of its node; terms about Kinema's own marks steer, and empty ones say nothing.
+
+    Raises:
+        FieldError: a weight is not between 1 and 100.
+    """
+    preferred = spec.affinity.node_affinity.preferred if spec.affinity and spec.affinity.node_affinity else None
+    found = []
+    for index, item in enumerate(preferred or ()):
+        _check_weight(item.weight, f"{path}.affinity.nodeAffinity.{_PREFERRED}[{index}]")
+        term = _term(item.preference)
+        marks = any(requirement.key in (keys.OPTIMAL, keys.EXPIRING) for requirement in term.expressions)
+        if term != NodeSelectorTerm() and not marks:
+            found.append(Wish(item.weight, term))
+    return tuple(found)
+
+
 def daemon_constraints(spec: PodSpec) -> NodeConstraints:
     """Return which nodes a DaemonSet of this template runs on: its constraints and the controller's tolerations."""
     own = constraints(spec)
@@ -189,8 +210,6 @@ def rules(spec: PodSpec, namespace: str, labels: Mapping[str, str]) -> PodRules:
     near = affinity.pod_affinity.required or () if affinity and affinity.pod_affinity else ()
     apart = affinity.pod_anti_affinity.required or () if affinity and affinity.pod_anti_affinity else ()
     sidecars = (c for c in spec.init_containers or () if c.restart_policy == "Always")
-    spreads = [s for s in spec.topology_spread_constraints or () if s.when_unsatisfiable != "ScheduleAnyway"]
-    keys = dict.fromkeys(spread.topology_key for spread in spreads if spread.topology_key != HOSTNAME)
     # As kube-scheduler counts them. Source: pkg/scheduler/util/utils.go, GetHostPorts.
     ports = {
         (port.protocol or "TCP", taken)
@@ -201,19 +220,50 @@ def rules(spec: PodSpec, namespace: str, labels: Mapping[str, str]) -> PodRules:
     return PodRules(
         affinity=tuple(_pod_term(term, namespace, labels) for term in near),
         anti_affinity=tuple(_pod_term(term, namespace, labels) for term in apart),
-        spreads=tuple(
-            Spread(
-                topology_key=spread.topology_key,
-                max_skew=spread.max_skew,
-                selector=_selector_with(spread.label_selector, labels, spread.match_label_keys, ()) or _NOTHING,
-                min_domains=spread.min_domains or 1,
-                honors_affinity=spread.node_affinity_policy != "Ignore",
-                honors_taints=spread.node_taints_policy == "Honor",
-                beside=tuple(key for key in keys if key != spread.topology_key),
-            )
-            for spread in spreads
-        ),
+        spreads=_spreads(spec, labels, soft=False),
         host_ports=tuple(sorted(ports)),
+    )
+
+
+def company(spec: PodSpec, namespace: str, labels: Mapping[str, str], path: str) -> Company:
+    """Return what a pod of this namespace and these labels would like of the pods around it.
+
+    Raises:
+        FieldError: a weight is not between 1 and 100.
+    """
+    affinity = spec.affinity
+    near = affinity.pod_affinity.preferred or () if affinity and affinity.pod_affinity else ()
+    apart = affinity.pod_anti_affinity.preferred or () if affinity and affinity.pod_anti_affinity else ()
+    for kind, items in (("podAffinity", near), ("podAntiAffinity", apart)):
+        for index, item in enumerate(items):
+            _check_weight(item.weight, f"{path}.affinity.{kind}.{_PREFERRED}[{index}]")
+    return Company(
+        tuple((item.weight, _pod_term(item.pod_affinity_term, namespace, labels)) for item in near),
+        tuple((item.weight, _pod_term(item.pod_affinity_term, namespace, labels)) for item in apart),
+        _spreads(spec, labels, soft=True),
+    )
+
+
+def _check_weight(weight: int, at: str) -> None:
+    if not 1 <= weight <= 100:
+        raise FieldError(f"{at}.weight must be between 1 and 100, not {weight}")
+
+
+def _spreads(spec: PodSpec, labels: Mapping[str, str], *, soft: bool) -> tuple[Spread, ...]:
+    every = spec.topology_spread_constraints or ()
+    spreads = [spread for spread in every if (spread.when_unsatisfiable == "ScheduleAnyway") == soft]
+    keys = dict.fromkeys(spread.topology_key for spread in spreads if spread.topology_key != HOSTNAME)
+    return tuple(
+        Spread(
+            topology_key=spread.topology_key,
+            max_skew=spread.max_skew,
+            selector=_selector_with(spread.label_selector, labels, spread.match_label_keys, ()) or _NOTHING,
+            min_domains=spread.min_domains or 1,
+            honors_affinity=spread.node_affinity_policy != "Ignore",
+            honors_taints=spread.node_taints_policy == "Honor",
+            beside=tuple(key for key in keys if key != spread.topology_key),
+        )
+        for spread in spreads
     )
 
 
@@ -249,10 +299,11 @@ def claims(spec: PodSpec) -> tuple[str, ...]:
 
 def terms(affinity: NodeTerms) -> tuple[NodeSelectorTerm, ...]:
     """Return the terms of a required node affinity, one of which must hold."""
-    return tuple(
-        NodeSelectorTerm(_requirements(term.match_expressions), _requirements(term.match_fields))
-        for term in affinity.node_selector_terms or ()
-    )
+    return tuple(_term(term) for term in affinity.node_selector_terms or ())
+
+
+def _term(term: NodeTerm) -> NodeSelectorTerm:
+    return NodeSelectorTerm(_requirements(term.match_expressions), _requirements(term.match_fields))
 
 
 def unmodelled(spec: PodSpec) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from planner import labels as keys
 from planner.model.plan import PlanRecord
+from planner.model.preferences import Company, Wishes
 from planner.model.resources import Resources
 from planner.model.scheduling import LabelSelector, NodeConstraints, PodRules, Taint
 
@@ -64,7 +65,8 @@ class Pod:
     workload of kind Pod. `requests` is what the scheduler counts (init containers, sidecars, overhead), with
     `pods` 1, and its shares of a node. `rules` is what it demands of the pods around it, and `keeps` names the topology
     keys (beyond the host name) of which it must keep its domain so that every such rule goes on to hold
-    (`planner.model.coexistence`). `unmodelled` names each hard constraint of the pod that the optimizer does not know.
+    (`planner.model.coexistence`). `wishes` is what it prefers of its node, `company` of the pods around it.
+    `unmodelled` names each hard constraint of the pod that the optimizer does not know.
     """
 
     namespace: str
@@ -85,6 +87,8 @@ class Pod:
     local_storage: bool = False
     rules: PodRules = field(default_factory=PodRules)
     keeps: tuple[str, ...] = ()
+    wishes: Wishes = ()
+    company: Company = field(default_factory=Company)
     unmodelled: tuple[str, ...] = ()
     created_at: float = 0.0
     scheduler_name: str = "default-scheduler"

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 
 from planner.model.cap import CpuCap
 from planner.model.cluster import Pod, Snapshot, Workload
-from planner.model.disruption import Assessment, DisruptionRules, assess, with_held
+from planner.model.disruption import Assessment, DisruptionRules, assess, planned_pods, with_held
 from planner.model.forecast import Forecast
 from planner.model.machines import Catalogue
 from planner.model.plan import Plan
+from planner.model.preferences import PreferencePrices
 from planner.model.resources import Resources
 from planner.model.utilization import under_cap
 
@@ -59,6 +60,7 @@ class PlanningInputs:
     forecast: Forecast = field(default_factory=Forecast)
     rules: DisruptionRules = field(default_factory=DisruptionRules)
     prices: ChangePrices = field(default_factory=ChangePrices)
+    preferences: PreferencePrices = field(default_factory=PreferencePrices)
     held: Mapping[str, str] = field(default_factory=dict)
     fresh: frozenset[str] = frozenset()
     start: Plan | None = None
@@ -78,6 +80,10 @@ class PlanningInputs:
             return self
         snapshot, catalogue = under_cap(self.snapshot, self.catalogue, self.cap)
         return replace(self, snapshot=snapshot, catalogue=catalogue)
+
+    def displeasure_nanousd_per_hour(self) -> int:
+        """Return what one wholly displeased pod costs in this cluster."""
+        return self.preferences.each_nanousd_per_hour(len(planned_pods(self.snapshot)))
 
     def planned_requests(self, pod: Pod, workload: Workload | None) -> Resources:
         """Return what the pod will request: its present requests, with the forecast's change of its containers."""

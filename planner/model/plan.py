@@ -67,11 +67,13 @@ class Unplaced:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What was minimised, in nanodollars per hour: value = nodes + moves + boots >= lower_bound.
+    """What was minimised, in nanodollars per hour: value = nodes + moves + boots + preferences >= lower_bound.
 
     `nodes` is the price of the plan's nodes; `moves` is moves x `move_cost_nanousd` / `payback_hours`;
     `boots` is `boot_overlap_hours` / `payback_hours` x the price of each removed node that held movable pods
-    (it still runs while its replacement does). `name` is that of the `cap`, or cost where there is none.
+    (it still runs while its replacement does); `preferences` is what it counts that pods are on nodes that they would
+    rather avoid: `preference` for a pod that is wholly displeased, at most `preference_ceiling` for all of them. `name`
+    is that of the `cap`, or cost where there is none.
     """
 
     name: str
@@ -84,9 +86,17 @@ class Objective:
     move_cost_nanousd: int
     boot_overlap_minutes: int
     cap: CpuCap | None = None
+    preferences_nanousd_per_hour: int = 0
+    preference_nanousd_per_hour: int = 0
+    preference_ceiling_nanousd_per_hour: int = 0
 
     @property
     def value_nanousd_per_hour(self) -> int:
+        return self.paid_nanousd_per_hour + self.preferences_nanousd_per_hour
+
+    @property
+    def paid_nanousd_per_hour(self) -> int:
+        """The value without what pods would rather have."""
         return self.nodes_nanousd_per_hour + self.moves_nanousd_per_hour + self.boots_nanousd_per_hour
 
     @property

@@ -59,10 +59,13 @@ def encode_plan(plan: Plan) -> bytes:
                 "nodes": _money(objective.nodes_nanousd_per_hour),
                 "moves": _money(objective.moves_nanousd_per_hour),
                 "boots": _money(objective.boots_nanousd_per_hour),
+                "preferences": _money(objective.preferences_nanousd_per_hour),
             },
             "payback_hours": objective.payback_hours,
             "move_cost_usd": _money(objective.move_cost_nanousd),
             "boot_overlap_minutes": objective.boot_overlap_minutes,
+            "preference_usd_per_hour": _money(objective.preference_nanousd_per_hour),
+            "preference_ceiling_usd_per_hour": _money(objective.preference_ceiling_nanousd_per_hour),
             "lower_bound": _money(objective.lower_bound_nanousd_per_hour),
             "relative_gap": round(objective.relative_gap, _DERIVED_DIGITS),
             "status": objective.status,
@@ -110,6 +113,11 @@ def decode_plan(data: bytes, origin: str) -> Plan:
         move_cost_nanousd=read.money(o.move_cost_usd, "objective.move_cost_usd"),
         boot_overlap_minutes=o.boot_overlap_minutes,
         cap=None if o.cpu_utilization is None else read.cap(o.cpu_utilization),
+        preferences_nanousd_per_hour=read.money(o.terms.preferences, "objective.terms.preferences"),
+        preference_nanousd_per_hour=read.money(o.preference_usd_per_hour, "objective.preference_usd_per_hour"),
+        preference_ceiling_nanousd_per_hour=read.money(
+            o.preference_ceiling_usd_per_hour, "objective.preference_ceiling_usd_per_hour"
+        ),
     )
     value = read.money(o.value, "objective.value")
     if value != (total := objective.value_nanousd_per_hour):
@@ -230,6 +238,7 @@ class _Terms(msgspec.Struct):
     nodes: Decimal
     moves: Decimal
     boots: Decimal
+    preferences: Decimal = Decimal(0)
 
 
 class _Cap(msgspec.Struct):
@@ -249,6 +258,8 @@ class _Objective(msgspec.Struct):
     move_cost_usd: Decimal = Decimal(0)
     boot_overlap_minutes: int = 0
     cpu_utilization: _Cap | None = None
+    preference_usd_per_hour: Decimal = Decimal(0)
+    preference_ceiling_usd_per_hour: Decimal = Decimal(0)
 
 
 class _Node(msgspec.Struct):

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from planner.model.cap import CpuCap, objective_name
-from planner.model.cluster import Node, Pod
+from planner.model.cluster import HOSTNAME, Node, Pod
 from planner.model.disruption import planned_pods, pod_key
 from planner.model.machines import Offering
 from planner.model.plan import Certificate, Objective, Plan, PlannedNode, PlannedWorkload, Strategy, Unplaced
+from planner.optimizer.company import Place, seated
 from planner.optimizer.movement import GroupKey, Movement
 from planner.optimizer.packing import Packing
 from planner.optimizer.problem import Problem, is_running
@@ -22,13 +23,18 @@ _NAME_LIMIT = 63
 
 @dataclass(slots=True)
 class _Spot:
-    """One node being filled: what it holds by group now, what it shall hold, and by workload in the end."""
+    """One node being filled: what it holds by group now, what it shall hold, and by workload in the end.
+
+    `row` is its row in the packing; `arrivals` are those of its pods that come, by group and workload.
+    """
 
     node: Node | None
     offering: Offering | None
     wanted: dict[GroupKey, int]
     present: dict[GroupKey, Counter[str]] = field(default_factory=dict)
     pods: Counter[str] = field(default_factory=Counter)
+    row: int | None = None
+    arrivals: Counter[tuple[GroupKey, str]] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +47,29 @@ class Draft:
     nodes_cost: int
     moves_cost: int
     boots_cost: int
+    preferences_cost: int
 
     @property
     def value(self) -> int:
-        return self.nodes_cost + self.moves_cost + self.boots_cost
+        return self.nodes_cost + self.moves_cost + self.boots_cost + self.preferences_cost
 
     @property
     def missing(self) -> int:
         return sum(u.count for u in self.unplaced.values())
 
 
-def assemble(movement: Movement, problem: Problem, packing: Packing, unplaceable: Mapping[str, Unplaced]) -> Draft:
+def assemble(
+    movement: Movement,
+    problem: Problem,
+    packing: Packing,
+    unplaceable: Mapping[str, Unplaced],
+    *,
+    in_company: bool = False,
+) -> Draft:
     """Name the nodes, spread the pods of each group over workloads and choose the strategies.
 
-    `unplaceable` are the pending pods that were left out before; those that the packing leaves out are added.
+    `unplaceable` are the pending pods that were left out before; those that the packing leaves out are added. With
+    `in_company` pods that arrive change seats by what they prefer of each other (`company`), which changes no value.
     """
     inputs, snapshot = movement.inputs, movement.inputs.snapshot
     names = frozenset(node.name for node in snapshot.nodes)
@@ -84,6 +99,9 @@ def assemble(movement: Movement, problem: Problem, packing: Packing, unplaceable
         if pod.node in names and pod_key(pod) in movement.assessment.pins:
             pinned[str(pod.node)][pod.workload] += 1
             pinned_names[str(pod.node)].append(pod_key(pod))
+    if in_company:
+        full = bool(packing.unplaced(problem).any() or unplaceable)
+        _change_seats(movement, problem, packing, spots, pinned, full=full)
     nodes = _planned_nodes(movement, spots, pinned, pinned_names)
     workloads = _planned_workloads(movement, displaced)
     unplaced = dict(unplaceable)
@@ -102,6 +120,7 @@ def assemble(movement: Movement, problem: Problem, packing: Packing, unplaceable
         nodes_cost=sum(price[n.name] for n in nodes if n.state != "remove"),
         moves_cost=inputs.prices.moves_nanousd_per_hour(sum(w.moves for w in workloads.values())),
         boots_cost=sum(inputs.prices.overlap_nanousd_per_hour(price[name]) for name in sorted(emptied)),
+        preferences_cost=problem.displeased + int(problem.displeasures(packing.classes, packing.contents).sum()),
     )
 
 
@@ -125,6 +144,9 @@ def finish(movement: Movement, draft: Draft, lower_bound: int, proof: Certificat
             move_cost_nanousd=prices.move_cost_nanousd,
             boot_overlap_minutes=prices.boot_overlap_minutes,
             cap=cap,
+            preferences_nanousd_per_hour=draft.preferences_cost,
+            preference_nanousd_per_hour=inputs.preferences.pod_nanousd_per_hour,
+            preference_ceiling_nanousd_per_hour=inputs.preferences.ceiling_nanousd_per_hour,
         ),
         current_cost_nanousd_per_hour=sum(inputs.catalogue.price(n) or 0 for n in inputs.snapshot.nodes),
         cost_nanousd_per_hour=draft.nodes_cost,
@@ -150,12 +172,13 @@ def _spots(movement: Movement, problem: Problem, packing: Packing) -> dict[str, 
         wanted = {problem.groups[g].key: int(packing.contents[n, g]) for g in np.flatnonzero(packing.contents[n])}
         if c.offering is None:
             spots[c.nodes[taken[k]]].wanted = wanted
+            spots[c.nodes[taken[k]]].row = n
             taken[k] += 1
             continue
         name = ""
         while not name or name in spots:
             name, index = _node_name(c.pool, iteration, index), index + 1
-        spots[name] = _Spot(None, c.offering, wanted)
+        spots[name] = _Spot(None, c.offering, wanted, row=n)
     in_plan = {name for k, c in enumerate(problem.classes) for name in c.nodes[: taken[k]]}
     for name, spot in spots.items():
         if spot.node is not None and movement.assessment.roles[name] == "removable" and name not in in_plan:
@@ -207,6 +230,36 @@ def _spread(spots: Mapping[str, _Spot], waiting: Mapping[GroupKey, Counter[str]]
                 spot.wanted[key] -= here
                 queue[workload] -= here
                 spot.pods[workload] += here
+                spot.arrivals[key, workload] += here
+
+
+def _change_seats(
+    movement: Movement,
+    problem: Problem,
+    packing: Packing,
+    spots: Mapping[str, _Spot],
+    pinned: Mapping[str, Counter[str]],
+    *,
+    full: bool,
+) -> None:
+    """Let arriving pods change seats by what they prefer of each other."""
+    index = {group.key: g for g, group in enumerate(problem.groups)}
+    places: dict[str, Place] = {}
+    for name, spot in sorted(spots.items()):
+        kind = spot.node or spot.offering
+        if kind is None:
+            continue
+        place = Place({**kind.labels, HOSTNAME: name}, spot.pods + pinned.get(name, Counter()))
+        if spot.row is not None:
+            place.k, place.content = int(packing.classes[spot.row]), packing.contents[spot.row].copy()
+            place.arrivals = {
+                (index[key], workload): count for (key, workload), count in spot.arrivals.items() if count
+            }
+            place.leaving = frozenset(w for held in spot.present.values() for w, count in held.items() if count)
+        places[name] = place
+    seated(problem, list(places.values()), planned_pods(movement.inputs.snapshot), full=full)
+    for name, place in places.items():
+        spots[name].pods = place.pods - pinned.get(name, Counter())
 
 
 def _planned_nodes(

@@ -2,11 +2,11 @@
 
     LB = constant - m sum_g pending_g + sum_g count_g pi_g + sum_rows rhs lambda - sum_k u_k max(0, V_k - c_k)
 
-with V_k the best content of one node of class k at the pods' prices pi, less m for each pod that arrives, plus the
-rows' lambda; m is the price of one move. It holds for any integers pi, lambda >= 0 (relax the rows that tie nodes
-together, then every node is best on its own). Shrinking all prices by theta <= 1 shrinks V at least as much,
-V(theta pi, theta lambda) <= theta V(pi, lambda), which turns the prices of an unfinished column generation into a
-good bound. Source: A. A. Farley, Operations Research 38 (1990).
+with V_k the best content of one node of class k at the pods' prices pi, less m for each pod that arrives and less what
+pods cost there that would rather be elsewhere, plus the rows' lambda; m is the price of one move. It holds for any
+integers pi, lambda >= 0 (relax the rows that tie nodes together, then every node is best on its own). Shrinking all
+prices by theta <= 1 shrinks V at least as much, V(theta pi, theta lambda) <= theta V(pi, lambda), which turns the
+prices of an unfinished column generation into a good bound. Source: A. A. Farley, Operations Research 38 (1990).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The relaxation in which pods and nodes may be cut, as one linear program: prices and a plan to begin with.
 
     min  sum_k cost_k z_k + move_price sum_kg arriving_gk + penalty_g unplaced_g
+         + sum_kg displeasure_gk (staying_gk + arriving_gk)
     sum_k (staying_gk + arriving_gk) + unplaced_g >= count_g             every pod has a place
     sum_g requests_gr (staying_gk + arriving_gk) <= room_kr z_k          capacity of the nodes of a kind together
     staying_gk <= present_gk z_k
@@ -47,8 +48,8 @@ class Fluid:
 
 @dataclass(frozen=True, slots=True)
 class _Kinds:
-    """Means over the nodes of each kind: `room` (kinds, resources), `here` and `open` (kinds, groups), the others
-    (kinds); `members` names the classes of each, and `of` the first one.
+    """Means over the nodes of each kind: `room` (kinds, resources), `here`, `displeasure` and `open` (kinds, groups),
+    the others (kinds); `members` names the classes of each, and `of` the first one.
     """
 
     members: tuple[IntArray, ...]
@@ -57,6 +58,7 @@ class _Kinds:
     limit: FloatArray
     room: FloatArray
     here: FloatArray
+    displeasure: FloatArray
     open: Any
 
     @classmethod
@@ -76,7 +78,7 @@ class _Kinds:
         some = [problem.limits[ks].sum() for ks in kinds]
         return cls(
             tuple(np.array(ks) for ks in kinds), np.array([ks[0] for ks in kinds]), mean(problem.costs),
-            np.array(some, dtype=float), mean(room), mean(here),
+            np.array(some, dtype=float), mean(room), mean(here), mean(problem.displeasure),
             np.array([(caps[ks] > 0).any(axis=0) for ks in kinds]),
         )  # fmt: skip
 
@@ -128,12 +130,12 @@ def fluid(problem: Problem, classes: IntArray, solver: Solver, seconds: float, f
             block(nodes[:1], (np.zeros(count, dtype=np.int64), nodes, problem.rows[i].coefficients[kinds.of]))
         )
     unit = max(1.0, float(np.abs(kinds.cost).mean())) / _TYPICAL_COST
-    dearest = float(problem.costs.max(initial=1)) + problem.move_price
+    dearest = float(problem.costs.max(initial=1)) + problem.move_price + float(problem.displeasure.max(initial=0))
     costs = np.concatenate(
         [
             kinds.cost,
-            np.zeros(stays.shape[0]),
-            np.full(arrives.shape[0], problem.move_price),
+            kinds.displeasure[tuple(stays.T)],
+            problem.move_price + kinds.displeasure[tuple(arrives.T)],
             np.full(groups, _UNPLACED * dearest),
         ]
     )

@@ -100,7 +100,8 @@ def fill(problem: Problem, start: Packing, fit: Fit, opening: int | None = None)
             if not able.any():
                 break
             need = -(-left[g] // np.maximum(holds, 1))
-            price = np.where(able, need * problem.costs.astype(np.float64), np.inf)
+            costs = need * problem.costs.astype(np.float64) + left[g] * problem.displeasure[:, g]
+            price = np.where(able, costs, np.inf)
             k = int(np.argmin(price)) if opening is None or not able[opening] else opening
             fresh, each = int(min(need[k], budget[k])), int(holds[k])
             block = np.zeros((fresh, left.size), dtype=np.int64)
@@ -256,7 +257,8 @@ def repaired(problem: Problem, packing: Packing) -> Packing:
 def with_cheapest_offerings(problem: Problem, packing: Packing) -> Packing:
     """Give every booted node the cheapest offering that holds its content and that the rows allow.
 
-    What that frees of a limit goes to pods that have no place yet.
+    Of two that cost the same its pods have the one that they prefer. What is freed of a limit goes to pods that have no
+    place yet.
     """
     offers = np.flatnonzero([c.role == "offering" for c in problem.classes])
     offers = offers[np.argsort(problem.costs[offers], kind="stable")]
@@ -272,17 +274,21 @@ def with_cheapest_offerings(problem: Problem, packing: Packing) -> Packing:
     rows = [row for row in problem.rows if row.kind != "kept"]
     adds = np.array([row.coefficients for row in rows], dtype=np.int64).reshape(len(rows), len(problem.classes))
     spare = adds[:, classes].sum(axis=1) - np.array([row.rhs for row in rows], dtype=np.int64)
-    cheapest = np.where(holds.any(axis=1), offers[holds.argmax(axis=1)], -1)
+    charges = np.broadcast_to(problem.costs[offers], holds.shape)
+    if problem.displeasure.any():
+        charges = charges + kinds @ problem.displeasure[offers].T
+    place = {k: i for i, k in enumerate(offers.tolist())}
+    cheapest = np.where(holds, charges, np.iinfo(np.int64).max).argmin(axis=1)
     for n, kind in zip(booted.tolist(), of.ravel().tolist(), strict=True):
-        k, best = int(classes[n]), int(cheapest[kind])
+        k, best = int(classes[n]), int(cheapest[kind]) if holds[kind].any() else -1
         if rows:
             # A row that does not hold yet must not come to be further from it.
             left = spare[:, None] + adds[:, offers] - adds[:, [k]]
             able = np.flatnonzero(holds[kind] & (left >= np.minimum(spare, 0)[:, None]).all(axis=0))
-            best = int(offers[able[0]]) if able.size else -1
-        if best >= 0 and problem.costs[best] < problem.costs[k]:
-            spare += adds[:, best] - adds[:, k]
-            classes[n] = best
+            best = int(able[charges[kind, able].argmin()]) if able.size else -1
+        if best >= 0 and charges[kind, best] < charges[kind, place[k]]:
+            classes[n] = offers[best]
+            spare += adds[:, classes[n]] - adds[:, k]
     cheaper = Packing(classes, packing.contents)
     return fill(problem, cheaper, "best") if cheaper.unplaced(problem).any() else cheaper
 

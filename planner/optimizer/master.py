@@ -202,12 +202,13 @@ class Master:
         self._unit = (sum(offers) / len(offers) if offers else 1.0) / _TYPICAL_COST
         # A pod may stay without a place only where nothing else is possible: each costs more than any node.
         # Running pods cost another factor, so that pending ones yield first.
-        dearest = max([1, *offers]) + problem.move_price
+        dearest = max([1, *offers]) + problem.move_price + int(problem.displeasure.max(initial=0))
         self._penalty = np.where(problem.pending > 0, 4.0, 40.0) * dearest / self._unit
         self.swaps = exchanges(problem)
         # The smaller pod may have to move where the larger one would have stayed.
         stays: BoolArray = np.any(problem.present > 0, axis=0)
-        self._swap_costs = np.where(stays[self.swaps[:, 0]], problem.move_price, 0) / self._unit
+        moves = np.where(stays[self.swaps[:, 0]], problem.move_price, 0)
+        self._swap_costs = (moves + _more_displeased(problem, self.swaps)) / self._unit
         self._limited = np.flatnonzero([c.role != "offering" for c in problem.classes])
         # In an optimal dual no pod is worth more than what it costs to leave it out. Lower prices prove a bound as
         # well, so that whatever a solver says for a dual is cut to what the arithmetic of whole numbers can hold.
@@ -302,6 +303,18 @@ def highest_row_prices(problem: Problem) -> FloatArray:
     steepest = [max(1.0, float(np.abs(row.coefficients).max())) * len(problem.rows) for row in problem.rows]
     highest: FloatArray = HIGHEST_PRICE / np.array(steepest, dtype=np.float64)
     return highest
+
+
+def _more_displeased(problem: Problem, swaps: IntArray) -> IntArray:
+    """Return by how much more the second group of each pair may be displeased where the first one was, (pairs,)."""
+    more = np.zeros(swaps.shape[0], dtype=np.int64)
+    for k in np.flatnonzero(problem.displeasure.any(axis=1)):
+        first, second = swaps.T
+        costs = np.where(
+            problem.admissible[k, first], problem.displeasure[k, second] - problem.displeasure[k, first], 0
+        )
+        more = np.maximum(more, costs)
+    return more
 
 
 def exchanges(problem: Problem) -> IntArray:

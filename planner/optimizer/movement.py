@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from planner.model.cluster import Pod, Workload
+from planner.model.displeasure import Preferences
 from planner.model.disruption import Assessment, planned_pods, pod_key
 from planner.model.domains import Crowding, Home, Homes, find_homes
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Offering
+from planner.model.preferences import Wishes
 from planner.model.resources import Resources
 from planner.model.scheduling import NodeConstraints
 
@@ -18,7 +20,7 @@ from planner.model.scheduling import NodeConstraints
 class GroupKey(NamedTuple):
     """What makes pods identical: planned requests, constraints, home, and whether only new nodes may hold them.
 
-    A pod that is `barred` may come to no spot node.
+    A pod that is `barred` may come to no spot node. `wishes` are those that tell nodes apart.
     """
 
     requests: Resources
@@ -26,6 +28,7 @@ class GroupKey(NamedTuple):
     home: Home
     fresh: bool
     barred: bool = False
+    wishes: Wishes = ()
 
     def admits(self, labels: Mapping[str, str]) -> bool:
         """Say whether a node of these labels is at home."""
@@ -50,6 +53,7 @@ class Movement:
     rollable: frozenset[str]
     workloads: Mapping[str, Workload]
     homes: Homes
+    preferences: Preferences
 
     def requests(self, pod: Pod) -> Resources:
         """Return what the pod will request under the plan: the forecast's change needs a roll-out."""
@@ -66,7 +70,8 @@ class Movement:
     def alike(self, pod: Pod) -> GroupKey:
         """Return what makes the pod identical to others, wherever they are at home."""
         barred = self.inputs.catalogue.spot.bars(pod)
-        return GroupKey(self.requests(pod), pod.constraints, (), pod.workload in self.inputs.fresh, barred)
+        fresh = pod.workload in self.inputs.fresh
+        return GroupKey(self.requests(pod), pod.constraints, (), fresh, barred, self.preferences.wishes(pod))
 
     def crowded(self, most: Mapping[GroupKey, tuple[int, str]]) -> Movement:
         """Return the same with homes for at most so many pending pods of each group, and why not for more."""
@@ -106,4 +111,5 @@ def movement_of(inputs: PlanningInputs) -> Movement:
         rollable=frozenset(k for k, m in assessment.mobility.items() if m.rollout and k in running - pinned),
         workloads={w.key: w for w in inputs.snapshot.workloads},
         homes=find_homes(inputs.snapshot.nodes, inputs.catalogue.due(inputs.snapshot.nodes), inputs.snapshot.pods),
+        preferences=Preferences.of(inputs),
     )

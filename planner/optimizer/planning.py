@@ -10,13 +10,16 @@ from dataclasses import replace
 import numpy as np
 
 from planner.errors import SolverError
+from planner.model.disruption import planned_pods
 from planner.model.effort import Effort, Progress, Watch
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan
+from planner.model.preferences import Company
 from planner.optimizer import heuristics
 from planner.optimizer.assembly import Draft, assemble, finish
 from planner.optimizer.certificate import Bound, certificate
 from planner.optimizer.constraints import IntArray
+from planner.optimizer.contentment import contented
 from planner.optimizer.continuing import packing_as, prices_as
 from planner.optimizer.fluid import fluid
 from planner.optimizer.master import CvxpySolver, Solver
@@ -120,6 +123,7 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
         picked = search.pick(race.to_beat(), race.left() * _PICK_SHARE)
         if picked is not None:
             race.enter(given_out(problem, became, picked))
+    race.please()
     if race.best is None:
         raise SolverError(race.why_none())
     best, cap = replace(race.best, nodes=with_predicted_cpu(movement, race.best.nodes)), inputs.cap
@@ -136,7 +140,7 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
         for key, count in race.left_out(left_out).items():
             missing[key._replace(fresh=False, home=())] += count
         apart = dict(zip((g.key for g in problem.groups), search.proof.pod_prices.tolist(), strict=True))
-        problem = build_problem(whole.inputs, whole.assessment, whole.group, missing)
+        problem = build_problem(whole.inputs, whole.assessment, whole.group, missing, whole.preferences)
         solved, became = _at_size(problem)
         search = Search(solved, solver, race.all_left)
         search.start_at(fluid(solved, search.asked, solver, max(race.all_left(), _LEAST_SECONDS)))
@@ -279,6 +283,15 @@ class _Race:
         if self.best is None or (draft.missing, draft.value) < (self.best.missing, self.best.value):
             self.best, self._packing = draft, packing
             self._tell("plan")
+
+    def please(self) -> None:
+        """Let pods of the best candidate change places where that pleases them."""
+        for settled in (True, False):
+            if self._packing is not None:
+                self.enter(contented(self._problem, self._packing, settled=settled))
+        pods = planned_pods(self._movement.inputs.snapshot)
+        if self._packing is not None and any(pod.company != Company() for pod in pods):
+            self.best = assemble(self._movement, self._problem, self._packing, self._unplaceable, in_company=True)
 
     def bound(self, proof: Bound) -> None:
         """Take note of a bound."""

@@ -29,7 +29,8 @@ def pooled(problem: Problem) -> tuple[Problem, IntArray]:
         own = (k,) if c.role == "offering" else ()
         like = (
             *own, c.role, c.pool, c.zone, c.machine_type, c.capacity_type, c.cost, c.overlap,
-            problem.room[k].tobytes(), problem.admissible[k].tobytes(), tuple(int(row[k]) for row in coefficients),
+            problem.room[k].tobytes(), problem.admissible[k].tobytes(), problem.displeasure[k].tobytes(),
+            tuple(int(row[k]) for row in coefficients),
         )  # fmt: skip
         members.setdefault(like, []).append(k)
     became = np.zeros(len(problem.classes), dtype=np.int64)
@@ -46,6 +47,7 @@ def pooled(problem: Problem) -> tuple[Problem, IntArray]:
             room=problem.room[firsts],
             admissible=problem.admissible[firsts],
             present=present,
+            displeasure=problem.displeasure[firsts],
             costs=problem.costs[firsts],
             limits=np.array([c.limit for c in classes], dtype=np.int64),
             rows=_merged_rows(problem.rows, became, firsts, len(classes)),

@@ -1,7 +1,7 @@
 """The best content of one node of each class at given prices of pods: a bounded knapsack of several resources.
 
     V_k = max  sum_g profit_kg(x_g)   over integers 0 <= x_g <= cap_kg with sum_g requests_g x_g <= room_k,
-    profit_kg(x) = price_g x - move_price max(0, x - present_kg).
+    profit_kg(x) = (price_g - displeasure_kg) x - move_price max(0, x - present_kg).
 
 All classes are searched at once. Multipliers of the resources (the dual of the fractional knapsack, by an interior
 point method) give every group a reduced profit and every partial content an upper bound; any multipliers >= 0 give a
@@ -55,9 +55,9 @@ _CONTENTS_EACH = 30
 class Knapsacks:
     """What stays the same from one pricing to the next: one knapsack per class.
 
-    `requests` (groups, resources), `sides` (groups), `room` (classes, resources), `caps` and `present` (classes,
-    groups). The first `whole` resources are no shares of a node and have multipliers; a share of which no class admits
-    two groups is in the caps already and left out.
+    `requests` (groups, resources), `sides` (groups), `room` (classes, resources), `caps`, `present` and `displeasure`
+    (classes, groups). The first `whole` resources are no shares of a node and have multipliers; a share of which no
+    class admits two groups is in the caps already and left out.
     """
 
     requests: IntArray
@@ -65,6 +65,7 @@ class Knapsacks:
     room: IntArray
     caps: IntArray
     present: IntArray
+    displeasure: IntArray
     move_price: int
     whole: int
 
@@ -81,13 +82,27 @@ class Knapsacks:
             np.maximum(problem.room[:, shared], 0),
             caps,
             np.minimum(problem.present, caps),
+            problem.displeasure,
             problem.move_price,
             problem.whole,
         )
 
     def only(self, classes: IntArray) -> Knapsacks:
         """Return the knapsacks of some classes."""
-        return replace(self, room=self.room[classes], caps=self.caps[classes], present=self.present[classes])
+        return replace(
+            self,
+            room=self.room[classes],
+            caps=self.caps[classes],
+            present=self.present[classes],
+            displeasure=self.displeasure[classes],
+        )
+
+    def worth(self, classes: IntArray, contents: IntArray, prices: IntArray) -> IntArray:
+        """Return what contents of these classes are worth at prices of pods (groups), (contents,)."""
+        arriving = np.maximum(contents - self.present[classes], 0).sum(axis=1)
+        displeased = (self.displeasure[classes] * contents).sum(axis=1)
+        worth: IntArray = contents @ prices - displeased - self.move_price * arriving
+        return worth
 
     def capped(self, counts: IntArray) -> Knapsacks:
         """Return the knapsacks where no more than `counts` pods of each group are left."""
@@ -133,7 +148,8 @@ def outbid(sacks: Knapsacks, prices: IntArray, floor: IntArray, whole: FloatArra
     multipliers = np.zeros(sacks.room.shape)
     multipliers[:, : sacks.whole] = whole
     weight = multipliers @ sacks.requests.T
-    stay, arrive = prices[None, :] - weight, prices[None, :] - sacks.move_price - weight
+    stay = prices[None, :] - sacks.displeasure - weight
+    arrive = stay - sacks.move_price
     best = np.maximum(stay, 0) * sacks.present + np.maximum(arrive, 0) * (sacks.caps - sacks.present)
     root = (multipliers * sacks.room).sum(axis=1) + best.sum(axis=1)
     upper: IntArray = np.where(root > floor + _MARGIN, np.ceil(root + _MARGIN), floor).astype(np.int64)
@@ -194,16 +210,17 @@ def _multipliers(sacks: Knapsacks, prices: IntArray) -> FloatArray:
 
     Primal: max p.x, A x + w = 1, x + t = u. Where pods are there now, a group is two items: those and arriving ones.
     """
+    net = prices[None, :] - sacks.displeasure
     room = np.maximum(sacks.room[:, : sacks.whole], 1).astype(np.float64)
     share = sacks.requests[None, :, : sacks.whole] / room[:, None, :]
     share = np.where((sacks.caps > 0)[:, :, None], share, 0.0)
     coming = (sacks.caps - sacks.present).astype(np.float64)
     if sacks.present.any():
         a, u = np.concatenate([share, share], axis=1), np.concatenate([sacks.present, coming], axis=1)
-        p = np.concatenate([prices, prices - sacks.move_price]).astype(np.float64)
+        p = np.concatenate([net, net - sacks.move_price], axis=1).astype(np.float64)
     else:
-        a, u, p = share, coming, (prices - sacks.move_price).astype(np.float64)
-    scale = max(1.0, float(np.abs(p).max()))
+        a, u, p = share, coming, (net - sacks.move_price).astype(np.float64)
+    scale = max(1.0, float(np.abs(p).max(initial=0.0)))
     p = np.where(u > 0, p / scale, -1.0)
     u = np.where(u > 0, u, 1.0)
     a = np.where((u > 0)[:, :, None], a, 0.0)
@@ -257,6 +274,7 @@ class _Tree:
         best: FloatArray,
     ) -> None:  # fmt: skip
         self.sacks, self.prices, self.multipliers = sacks, prices, multipliers
+        self.net: IntArray = prices[None, :] - sacks.displeasure
         self.stay, self.arrive, self.best = stay, arrive, best
 
     def search(self, root: FloatArray, floor: IntArray, depth: Depth) -> Priced:
@@ -279,7 +297,7 @@ class _Tree:
         grain = self._grains(order, fixed)
         surrogate = _Surrogate(self, order, fixed, depth.buckets) if depth.buckets else None
         owner: IntArray = np.arange(count)
-        worth = self._worth(contents)
+        worth = sacks.worth(owner, contents, self.prices)
         rem: IntArray = np.subtract(sacks.room, contents @ sacks.requests)
         # Which sides are on the node already: bounds do not see them, but a content that has both of a pair is dropped.
         marks: IntArray = np.bitwise_or.reduce(np.where(contents > 0, sacks.sides, 0), axis=1)
@@ -313,7 +331,9 @@ class _Tree:
             parent = np.repeat(np.arange(owner.size), many)
             take = np.arange(parent.size) - np.repeat(np.cumsum(many) - many, many) + first[parent]
             g, owner_next = g[parent], owner[parent]
-            profit = take * self.prices[g] - sacks.move_price * np.maximum(take - sacks.present[owner_next, g], 0)
+            profit = take * self.net[owner_next, g] - sacks.move_price * np.maximum(
+                take - sacks.present[owner_next, g], 0
+            )
             worth_next = worth[parent] + profit
             rem_next = rem[parent] - take[:, None] * sacks.requests[g]
             after = stage + 1
@@ -340,11 +360,6 @@ class _Tree:
         upper = np.maximum(floor, np.where(np.isfinite(lost), np.floor(lost + _MARGIN), -1).astype(np.int64))
         np.maximum.at(upper, rows, worth[winners])
         return Priced(upper, rows, found, self.multipliers)
-
-    def _worth(self, contents: IntArray) -> IntArray:
-        arriving = np.maximum(contents - self.sacks.present, 0).sum(axis=1)
-        worth: IntArray = contents @ self.prices - self.sacks.move_price * arriving
-        return worth
 
     def _bounds(
         self, owner: IntArray, worth: IntArray, rem: IntArray, suffix: FloatArray, grain: IntArray,
@@ -395,8 +410,8 @@ class _Surrogate:
             best = self._table[:, stage + 1].copy()
             there = np.where(open_, sacks.present[rows, g], 0)
             coming = np.where(open_, sacks.caps[rows, g], 0) - there
-            _add_pods(best, there, tree.prices[g], size[rows, g])
-            _add_pods(best, coming, tree.prices[g] - sacks.move_price, size[rows, g])
+            _add_pods(best, there, tree.net[rows, g], size[rows, g])
+            _add_pods(best, coming, tree.net[rows, g] - sacks.move_price, size[rows, g])
             self._table[:, stage] = best
 
     def most(self, owner: IntArray, left: FloatArray, stage: int) -> FloatArray:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from planner.model.cluster import CapacityType, Node, Pod
+from planner.model.displeasure import Preferences, surroundings
 from planner.model.disruption import Assessment, foreign_taints, planned_pods, pod_key
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Catalogue, Offering
@@ -66,12 +67,13 @@ class NodeClass:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is solved. Arrays: `requests` (groups, resources), `room` (classes, resources), `admissible` and
-    `present` (classes, groups), `counts`, `pending` and `sides` (groups), `costs` and `limits` (classes).
+    """What is solved. Arrays: `requests` (groups, resources), `room` (classes, resources), `admissible`, `present` and
+    `displeasure` (classes, groups), `counts`, `pending` and `sides` (groups), `costs` and `limits` (classes).
 
     `sides` are bits, two for each rule by which two sides never share a node: see `constraints.one_side_of_each`.
 
-    `constant` is the part of the value that no decision changes: frozen nodes' prices, and the overlap price of
+    `displeasure` is what one pod costs on a node that it would rather avoid. `constant` is the part of the value that
+    no decision changes: frozen nodes' prices, the displeasure of pinned pods (`displeased`), and the overlap price of
     every removable node (which a node that stays earns back through its cost). Nanodollars per hour.
     """
 
@@ -84,6 +86,7 @@ class Problem:
     room: IntArray
     admissible: BoolArray
     present: IntArray
+    displeasure: IntArray
     sides: IntArray
     costs: IntArray
     limits: IntArray
@@ -91,6 +94,7 @@ class Problem:
     dropped: tuple[str, ...]
     move_price: int
     constant: int
+    displeased: int
 
     @property
     def whole(self) -> int:
@@ -111,9 +115,10 @@ class Problem:
     def dominators(self) -> IntArray:
         """Return for each class the one that is at least as good in every plan, itself where there is none, (classes).
 
-        An offering that admits the same groups, has no less room, costs no more and adds no less to any row: no content
-        of the other is worth more on its own node at any prices of the rows (they are not negative), so V - c of the
-        other is at most that of its dominator, and a plan stays one where the dominator takes its place.
+        An offering that admits the same groups, displeases none of them more, has no less room, costs no more and adds
+        no less to any row: no content of the other is worth more on its own node at any prices of the rows (they are
+        not negative), so V - c of the other is at most that of its dominator, and a plan stays one where the dominator
+        takes its place.
         """
         best = np.arange(len(self.classes))
         adds = np.array([row.coefficients for row in self.rows], dtype=np.int64).reshape(
@@ -124,7 +129,8 @@ class Problem:
         leaders: list[int] = []
         for k in offers:
             for leader in leaders:
-                admits = (self.admissible[leader] | ~self.admissible[k]).all()
+                pleases = self.admissible[leader] & (self.displeasure[leader] <= self.displeasure[k])
+                admits = (pleases | ~self.admissible[k]).all()
                 rows_hold = (adds[:, leader] >= adds[:, k]).all()
                 if admits and rows_hold and (self.room[leader] >= self.room[k]).all():
                     best[k] = leader
@@ -139,8 +145,13 @@ class Problem:
         return arriving
 
     def column_costs(self, classes: IntArray, contents: IntArray) -> IntArray:
-        """What each content adds to the value: the node's cost + move price x arriving pods, (contents,)."""
+        """What each content adds to the value: node's cost + move price x arriving pods + displeasure, (contents,)."""
         costs: IntArray = self.costs[classes] + self.move_price * self.arrivals(classes, contents)
+        return costs + self.displeasures(classes, contents)
+
+    def displeasures(self, classes: IntArray, contents: IntArray) -> IntArray:
+        """What the pods of each content cost there because they would rather be elsewhere, (contents,)."""
+        costs: IntArray = (self.displeasure[classes] * contents).sum(axis=1, dtype=np.int64)
         return costs
 
 
@@ -164,7 +175,11 @@ def is_running(pod: Pod, names: frozenset[str]) -> bool:
 
 
 def build_problem(
-    inputs: PlanningInputs, assessment: Assessment, group_of: GroupOf, unplaced: Mapping[GroupKey, int]
+    inputs: PlanningInputs,
+    assessment: Assessment,
+    group_of: GroupOf,
+    unplaced: Mapping[GroupKey, int],
+    preferences: Preferences,
 ) -> Problem:
     """Lay out the inputs as arrays, with the pods of `unplaced` (pending ones, by group) left out."""
     names = frozenset(node.name for node in inputs.snapshot.nodes)
@@ -187,7 +202,16 @@ def build_problem(
         Group(f"g{i}", k, tuple(sorted(owners[k])), running[k] + pending[k], pending[k]) for i, k in enumerate(keys)
     )
     sites = _sites(inputs, assessment, group_of)
-    return _arrange(inputs, assessment, groups, sites)
+    arranged = _arrange(inputs, assessment, groups, sites, preferences)
+    pinned = _displeased(inputs, assessment, preferences)
+    return replace(arranged, constant=arranged.constant + pinned, displeased=pinned)
+
+
+def _displeased(inputs: PlanningInputs, assessment: Assessment, preferences: Preferences) -> int:
+    """Return what it costs that pinned pods are where they are, in nanodollars per hour."""
+    at = {node.name: surroundings(node) for node in inputs.snapshot.nodes}
+    pinned = [p for p in planned_pods(inputs.snapshot) if p.node in at and pod_key(p) in assessment.pins]
+    return sum(preferences.cost(p, at[str(p.node)]) for p in pinned)
 
 
 def _group_order(key: GroupKey) -> tuple[object, ...]:
@@ -202,6 +226,7 @@ def _group_order(key: GroupKey) -> tuple[object, ...]:
         key.home,
         key.fresh,
         key.barred,
+        repr(key.wishes),
     )
 
 
@@ -254,7 +279,11 @@ def offering_room(inputs: PlanningInputs, offering: Offering) -> Resources:
 
 
 def _arrange(
-    inputs: PlanningInputs, assessment: Assessment, groups: tuple[Group, ...], sites: Sequence[Site]
+    inputs: PlanningInputs,
+    assessment: Assessment,
+    groups: tuple[Group, ...],
+    sites: Sequence[Site],
+    preferences: Preferences,
 ) -> Problem:
     index = {group.key: g for g, group in enumerate(groups)}
     counts = np.array([group.count for group in groups], dtype=np.int64)
@@ -263,8 +292,10 @@ def _arrange(
     rooms: list[Resources] = []
     admissible: list[BoolArray] = []
     present: list[IntArray] = []
+    displeasure: list[IntArray] = []
     merged: dict[tuple[object, ...], list[Site]] = {}
     kinds = [(group.key.requests, group.key.constraints) for group in groups]
+    tastes = [(group.key.wishes, group.key.constraints) for group in groups]
     barred = np.array([group.key.barred for group in groups], dtype=np.bool_)
     for site in sites:
         admitted = constraints.admission(
@@ -275,16 +306,19 @@ def _arrange(
             held[index[key]] = count
         if site.node.capacity_type == "spot":
             admitted &= constraints.spot_nodes(barred, held)
+        displeased = np.array(preferences.costs(tastes, surroundings(site.node)), dtype=np.int64)
         pool = inputs.catalogue.pool_of(site.node)
         like = (
             pool, site.node.zone, site.node.machine_type, site.node.capacity_type, site.role, site.price,
             site.room, site.node.allocatable, admitted.tobytes(), held.tobytes(),
+            displeased.tobytes(),
         )  # fmt: skip
         twins = merged.setdefault(like, [])
         if not twins:
             rooms.append(site.room)
             admissible.append(admitted)
             present.append(held)
+            displeasure.append(displeased)
         twins.append(site)
     sizes = Counter((inputs.catalogue.pool_of(n), n.zone) for n in inputs.snapshot.nodes)
     for twins in merged.values():
@@ -335,6 +369,7 @@ def _arrange(
         rooms.append(room)
         admissible.append(admitted)
         present.append(np.zeros(len(groups), dtype=np.int64))
+        displeasure.append(np.array(preferences.costs(tastes, surroundings(offering)), dtype=np.int64))
     resources = _counted(groups)
     wanted = [group.requests.requested() for group in groups]
     asks = _amounts(([asked.get(name, 0) for name in resources] for asked in wanted), resources)
@@ -364,6 +399,7 @@ def _arrange(
         room=np.hstack([room_left, np.where(on_spot[:, None], held_here, counts[None, :])[:, settled]]),
         admissible=np.array(admissible, dtype=np.bool_).reshape(len(classes), len(groups)),
         present=held_here,
+        displeasure=np.array(displeasure, dtype=np.int64).reshape(len(classes), len(groups)),
         sides=_sides(groups),
         costs=np.array([c.cost for c in classes], dtype=np.int64),
         limits=np.array([c.limit for c in classes], dtype=np.int64),
@@ -371,6 +407,7 @@ def _arrange(
         dropped=dropped,
         move_price=inputs.prices.move_nanousd_per_hour,
         constant=sum(prices) + sum(c.overlap * c.limit for c in classes),
+        displeased=0,
     )
 
 

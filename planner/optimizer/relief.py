@@ -58,7 +58,9 @@ def _allowing(inputs: PlanningInputs, allowed: Mapping[str, int]) -> tuple[Plann
     given = replace(inputs, cap=replace(inputs.cap, allowed_millicores=dict(allowed)))
     movement = movement_of(given)
     _, left_out = unplaceable_pods(movement)
-    return given, build_problem(movement.open_inputs(), movement.assessment, movement.group, left_out)
+    return given, build_problem(
+        movement.open_inputs(), movement.assessment, movement.group, left_out, movement.preferences
+    )
 
 
 def with_predicted_cpu(movement: Movement, nodes: Sequence[PlannedNode]) -> tuple[PlannedNode, ...]:

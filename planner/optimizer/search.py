@@ -276,8 +276,7 @@ class Search:
             found.append(self.asked[open_[priced.classes]])
             contents.append(priced.contents)
             best = floor[self.asked[open_]]
-            arriving = np.maximum(priced.contents - sacks.present[priced.classes], 0).sum(axis=1)
-            np.maximum.at(best, priced.classes, priced.contents @ pods - sacks.move_price * arriving)
+            np.maximum.at(best, priced.classes, sacks.worth(priced.classes, priced.contents, pods))
             open_ = open_[priced.upper > best]
         upper = upper[self._position]
         return Priced(upper, np.concatenate(found), np.vstack(contents), self._guess)

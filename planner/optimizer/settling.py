@@ -39,7 +39,9 @@ def settle(movement: Movement) -> Settled:
     turn = 0
     while True:
         unplaceable, left_out = unplaceable_pods(movement)
-        problem = build_problem(movement.open_inputs(), movement.assessment, movement.group, left_out)
+        problem = build_problem(
+            movement.open_inputs(), movement.assessment, movement.group, left_out, movement.preferences
+        )
         lacking = dict(_without_a_place(problem, left_out))
         if not lacking:
             return Settled(movement, problem, unplaceable, left_out)

@@ -24,7 +24,7 @@ def unplaceable_pods(movement: Movement) -> tuple[dict[str, Unplaced], dict[Grou
     pending = [p for p in planned_pods(inputs.snapshot) if not is_running(p, names)]
     if not pending:
         return {}, {}
-    problem = build_problem(movement.open_inputs(), movement.assessment, movement.group, {})
+    problem = build_problem(movement.open_inputs(), movement.assessment, movement.group, {}, movement.preferences)
     holds: list[bool] = np.asarray((problem.caps > 0).any(axis=0)).tolist()
     hopeless = {g.key for g, possible in zip(problem.groups, holds, strict=True) if not possible}
     reasons: dict[str, list[str]] = defaultdict(list)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from planner.model.cluster import Pod
+from planner.model.displeasure import preferences_nanousd_per_hour
 from planner.model.disruption import planned_pods
 from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.plan import Plan
@@ -68,7 +69,9 @@ def staged(plan: Plan, inputs: PlanningInputs, left: Callable[[], float]) -> tup
                 evicted = _evicting(plan, key, here[key], inputs.prices)
             order.insert(0 if evicted is plan else len(order), key)
             plan = evicted
-    return _with_diversions(*best, rehearsal, here, inputs, left)
+    mended, stuck = _with_diversions(*best, rehearsal, here, inputs, left)
+    preferences = preferences_nanousd_per_hour(mended, inputs)
+    return replace(mended, objective=replace(mended.objective, preferences_nanousd_per_hour=preferences)), stuck
 
 
 def _with_diversions(

@@ -1,7 +1,7 @@
 """The lower bound of a plan, recomputed from its certificate's prices and the inputs.
 
-    bound = Σ prices of frozen nodes + Σ exit costs of removable nodes - m · Σ placed pending pods
-            + Σ count·π + Σ rhs·λ - Σ u·max(0, V - c)
+    bound = Σ prices of frozen nodes + Σ exit costs of removable nodes + displeasure of pinned pods
+            - m · Σ placed pending pods + Σ count·π + Σ rhs·λ - Σ u·max(0, V - c)
 
 with m the price of a move and V the greatest value of one node of a class (docs/model.md). Every number but the
 prices π and λ is derived from the inputs; any π, λ >= 0 give a valid bound.
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import CertificateClass, CertificateGroup, CertificateRow, Plan
 from planner.model.resources import other_side
+from planner.verifier.displeasure import pinned_displeasure, surroundings
 from planner.verifier.facts import Facts, Group, Spot, adopted, gather, offering_key
 from planner.verifier.knapsack import Item, Range, greatest_value
 from planner.verifier.limits import Limit, limits_of, node_label
@@ -54,12 +55,16 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A class as the inputs say it is: what names it, the cost c, the limit u, its spot, the pods that are there."""
+    """A class as the inputs say it is: what names it, the cost c, the limit u, its spot, the pods that are there.
+
+    `displeasure` is what one pod of each group costs here that would rather be elsewhere, by the group's index.
+    """
 
     label: str
     spot: Spot
     cost: int
     limit: int
+    displeasure: Mapping[int, int]
     here: Mapping[int, int] = field(default_factory=dict)
 
 
@@ -182,15 +187,24 @@ def _columns(facts: Facts, counts: Mapping[int, tuple[int, int]]) -> dict[str, _
         cost = facts.price_nanousd_per_hour(name)
         cost -= facts.exit_cost_nanousd_per_hour(name) if role == "removable" else 0
         here = {i: group.here[name] for i, group in enumerate(facts.groups) if name in group.here}
-        found[node_label(name)] = _Column(node_label(name), facts.spots[name], cost, 1, here)
+        found[node_label(name)] = _Column(
+            node_label(name), facts.spots[name], cost, 1, _displeasure(facts, facts.spots[name]), here
+        )
     for key, (offering, spot) in facts.offers.items():
         pods = sum(counts[i][0] for i, group in enumerate(facts.groups) if spot.takes(group.key))
         limit = max(offering.minimum, pods)
         if offering.maximum is not None:
             limit = min(facts.most(offering.pool, offering.zone, offering.maximum), limit)
         label = "/".join(key)
-        found[label] = _Column(label, spot, offering.price_nanousd_per_hour, limit)
+        found[label] = _Column(label, spot, offering.price_nanousd_per_hour, limit, _displeasure(facts, spot))
     return found
+
+
+def _displeasure(facts: Facts, spot: Spot) -> dict[int, int]:
+    """Return by its index what one pod of each group costs here, where it is anything."""
+    cost, place = facts.tastes.cost_nanousd_per_hour, surroundings(spot)
+    costs = ((index, cost(group.key.wishes, group.key.constraints, place)) for index, group in enumerate(facts.groups))
+    return {index: cost for index, cost in costs if cost}
 
 
 def _check_classes(claimed: Iterable[CertificateClass], columns: Mapping[str, _Column], facts: Facts) -> list[str]:
@@ -263,7 +277,7 @@ class _Terms:
         self.constant = self._constant()
 
     def _constant(self) -> int:
-        total = 0
+        total = pinned_displeasure(self.facts)
         for name in self.facts.nodes:
             match self.facts.role(name):
                 case "frozen":
@@ -280,7 +294,7 @@ class _Terms:
         return column.cost - self.worth[column.label]
 
     def items(self, column: _Column) -> list[tuple[tuple[Item, ...], tuple[int, ...]]]:
-        """Return the knapsack of one node: pods that are there already are worth π, arriving ones π - m.
+        """Return the knapsack of one node: pods that are there are worth π less displeasure, arriving ones m less.
 
         Of two sides that never share a node each is tried without the other; the best content is that of one of these
         knapsacks. Beyond `_MOST_PAIRS` pairs of sides they are let together, which can only weaken the bound.
@@ -301,6 +315,7 @@ class _Terms:
                 count, price = self.counts[index]
                 amounts = group.key.requests.requested()
                 weights = tuple(amounts.get(name, 0) for name in self.names)
+                price -= column.displeasure.get(index, 0)
                 staying = min(count, column.here.get(index, 0))
                 if staying:
                     items.append(Item(price, weights, staying))

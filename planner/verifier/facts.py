@@ -12,8 +12,10 @@ from planner.model.forecast import Forecast
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Offering, SpotRule
 from planner.model.plan import CertificateClass, Plan, PlannedNode
+from planner.model.preferences import Wishes
 from planner.model.resources import Resources
 from planner.model.scheduling import NodeConstraints, Taint
+from planner.verifier.preferences import Tastes, tastes_of
 
 OfferingKey = tuple[str, str, str, str]
 """Pool, zone, machine type and capacity type."""
@@ -21,11 +23,15 @@ OfferingKey = tuple[str, str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class GroupKey:
-    """What makes pods identical for a plan; `barred` ones may come to no spot node."""
+    """What makes pods identical for a plan; `barred` ones may come to no spot node.
+
+    `wishes` are those that tell nodes and offerings apart.
+    """
 
     requests: Resources
     constraints: NodeConstraints
     barred: bool = False
+    wishes: Wishes = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,7 @@ class Facts:
     occupied: frozenset[str]
     offers: Mapping[OfferingKey, tuple[Offering, Spot]]
     overheads: Mapping[str, Resources]
+    tastes: Tastes
 
     def running(self, pod: Pod) -> bool:
         """Say whether the pod is on a node of the snapshot."""
@@ -184,7 +191,8 @@ def gather(inputs: PlanningInputs) -> Facts:
         else:
             movable.append((pod, requests))
     overhead = _overheads(counted.snapshot)
-    groups = _groups(movable, nodes, inputs.catalogue.spot)
+    tastes = tastes_of(inputs)
+    groups = _groups(movable, nodes, inputs.catalogue.spot, tastes)
     return Facts(
         inputs=inputs,
         assessment=assessment,
@@ -210,6 +218,7 @@ def gather(inputs: PlanningInputs) -> Facts:
             for o, priced in zip(inputs.catalogue.offerings, counted.catalogue.offerings, strict=True)
         },
         overheads=overhead,
+        tastes=tastes,
     )
 
 
@@ -251,12 +260,14 @@ def _overheads(snapshot: Snapshot) -> dict[str, Resources]:
     return found
 
 
-def _groups(movable: list[tuple[Pod, Resources]], nodes: Mapping[str, Node], spot: SpotRule) -> tuple[Group, ...]:
-    """Group the pods that the plan places: same planned requests, same constraints."""
+def _groups(
+    movable: list[tuple[Pod, Resources]], nodes: Mapping[str, Node], spot: SpotRule, tastes: Tastes
+) -> tuple[Group, ...]:
+    """Group the pods that the plan places: same planned requests, same constraints, same wishes that tell."""
     running: dict[GroupKey, dict[str, Counter[str]]] = {}
     pending: dict[GroupKey, Counter[str]] = {}
     for pod, requests in movable:
-        key = GroupKey(requests, pod.constraints, spot.bars(pod))
+        key = GroupKey(requests, pod.constraints, spot.bars(pod), tastes.telling(pod.wishes))
         waiting = pending.setdefault(key, Counter())
         settled = running.setdefault(key, {})
         if pod.node is not None and pod.node in nodes:

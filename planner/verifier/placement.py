@@ -16,6 +16,7 @@ from planner.model.plan import Plan, PlannedNode, PlannedWorkload
 from planner.model.resources import Resources
 from planner.verifier.assignment import Demand, Supply, assign
 from planner.verifier.coexistence import Coexistence
+from planner.verifier.displeasure import displeasure_range, present_displeasure
 from planner.verifier.facts import Facts, Spot, adopted, gather, offering_key
 from planner.verifier.limits import Tally, node_label, offering_label, tally_of
 from planner.verifier.utilization import capped, within_cap_now
@@ -366,7 +367,7 @@ def _moves(key: str, planned: PlannedWorkload, plan: Plan, facts: Facts) -> Iter
 
 def _money(plan: Plan, facts: Facts) -> Iterator[str]:
     """Costs and the terms of the objective are what nodes, moves and removals cost; standing still is no cheaper."""
-    prices, objective = facts.inputs.prices, plan.objective
+    prices, wishes, objective = facts.inputs.prices, facts.inputs.preferences, plan.objective
     cost = sum(node.price_nanousd_per_hour or 0 for node in _staying(plan))
     current = sum(facts.price_nanousd_per_hour(name) for name in facts.nodes)
     moves = prices.moves_nanousd_per_hour(plan.moves)
@@ -381,13 +382,24 @@ def _money(plan: Plan, facts: Facts) -> Iterator[str]:
         ("payback_hours", objective.payback_hours, prices.payback_hours),
         ("move_cost_nanousd", objective.move_cost_nanousd, prices.move_cost_nanousd),
         ("boot_overlap_minutes", objective.boot_overlap_minutes, prices.boot_overlap_minutes),
+        ("preference_nanousd_per_hour", objective.preference_nanousd_per_hour, wishes.pod_nanousd_per_hour),
+        (
+            "preference_ceiling_nanousd_per_hour",
+            objective.preference_ceiling_nanousd_per_hour,
+            wishes.ceiling_nanousd_per_hour,
+        ),
     ):
         if said != right:
             yield f"{what} is {said} in the plan, {right} recomputed"
-    if objective.value_nanousd_per_hour > current and _may_stay(plan, facts):
+    least, most = displeasure_range(plan, facts)
+    if not least <= objective.preferences_nanousd_per_hour <= most:
+        right = f"{least}" if least == most else f"{least} to {most}"
+        yield f"the objective's preferences is {objective.preferences_nanousd_per_hour} in the plan, {right} recomputed"
+    standing_still = current + present_displeasure(facts)
+    if objective.value_nanousd_per_hour > standing_still and _may_stay(plan, facts):
         yield (
             f"the plan's value {objective.value_nanousd_per_hour} is worse than standing still, "
-            f"which costs {current} nanodollars per hour"
+            f"which costs {standing_still} nanodollars per hour"
         )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from planner.kube import specs
 from planner.kube.objects import PodSpec, PodStatus, decode
+from planner.model.preferences import Company, Wish
 from planner.model.resources import Resources
 from planner.model.scheduling import (
     LabelSelector,
@@ -115,7 +116,7 @@ def test_a_wrong_quantity_names_its_field() -> None:
         requests(container("a", "1"), container("b", "1", "12x"))
 
 
-def test_node_constraints_are_read_and_preferences_are_not() -> None:
+def test_node_constraints_are_read_without_preferences() -> None:
     found = specs.constraints(
         spec(
             nodeSelector={"b": "2", "a": "1"},
@@ -147,12 +148,55 @@ def test_node_constraints_are_read_and_preferences_are_not() -> None:
     assert [t.key for t in found.tolerations] == ["gpu"]
 
 
+def preferring(weight: int, *expressions: Json) -> Json:
+    return {"weight": weight, "preference": {"matchExpressions": list(expressions)}}
+
+
+def wishing(*preferred: Json) -> PodSpec:
+    return spec(affinity={"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": list(preferred)}})
+
+
+def test_preferred_terms_are_wishes_but_for_those_of_our_own_steering() -> None:
+    ssd = {"key": "disk", "operator": "In", "values": ["ssd"]}
+    ours = {"key": "kinema.io/optimal", "operator": "Exists"}
+    found = specs.wishes(wishing(preferring(100, ours), preferring(70, ssd), {"weight": 5, "preference": {}}), "spec")
+    # An empty preferred term is no wish: kube-scheduler skips it too.
+    assert found == (Wish(70, NodeSelectorTerm((Requirement("disk", "In", ("ssd",)),))),)
+    assert specs.wishes(spec(), "spec") == ()
+
+
+def test_preferred_pod_terms_and_soft_spreads_are_wishes_for_company() -> None:
+    pod = spec(
+        affinity={"podAffinity": PREFERRED, "podAntiAffinity": REQUIRED | PREFERRED},
+        topologySpreadConstraints=[SPREAD, {**SPREAD, "maxSkew": 2, "whenUnsatisfiable": "ScheduleAnyway"}],
+    )
+    found = specs.company(pod, "default", {}, "spec")
+    term = PodTerm("kubernetes.io/hostname", frozenset({"default"}), selector(("app", "x")))
+    assert found == Company(near=((1, term),), apart=((1, term),), spreads=(Spread("zone", 2, LabelSelector()),))
+    assert [s.max_skew for s in specs.rules(pod, "default", {}).spreads] == [1]
+    assert specs.company(spec(), "default", {}, "spec") == Company()
+
+
+@pytest.mark.parametrize("weight", [0, 101])
+def test_a_weight_out_of_range_names_its_field(weight: int) -> None:
+    exists = {"key": "disk", "operator": "Exists"}
+    field = r"spec\.affinity\.nodeAffinity\.preferredDuringSchedulingIgnoredDuringExecution\[1\]\.weight"
+    with pytest.raises(specs.FieldError, match=rf"^{field} must be between 1 and 100, not {weight}$"):
+        specs.wishes(wishing(preferring(1, exists), preferring(weight, exists)), "spec")
+    pod = spec(affinity={"podAffinity": {FIELD: [{"weight": weight, "podAffinityTerm": TERM}]}})
+    with pytest.raises(
+        specs.FieldError, match=rf"^spec\.affinity\.podAffinity\.{FIELD}\[0\]\.weight must be .* {weight}$"
+    ):
+        specs.company(pod, "default", {}, "spec")
+
+
+FIELD = "preferredDuringSchedulingIgnoredDuringExecution"
 PORT = {"ports": [{"containerPort": 80, "hostPort": 8080}]}
 NETWORK_PORT = {"ports": [{"containerPort": 9100}]}
 RULES = "requiredDuringSchedulingIgnoredDuringExecution"
 TERM: Json = {"labelSelector": {"matchLabels": {"app": "x"}}, "topologyKey": "kubernetes.io/hostname"}
 REQUIRED = {RULES: [TERM]}
-PREFERRED = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": TERM}]}
+PREFERRED = {FIELD: [{"weight": 1, "podAffinityTerm": TERM}]}
 SPREAD = {"maxSkew": 1, "topologyKey": "zone", "labelSelector": {}}
 
 

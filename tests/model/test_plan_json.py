@@ -80,7 +80,19 @@ plans = st.builds(
     Plan,
     iteration=texts,
     objective=st.builds(
-        Objective, texts, money, money, money, money, st.sampled_from(["optimal", "feasible"]), counts, money, counts
+        Objective,
+        texts,
+        money,
+        money,
+        money,
+        money,
+        st.sampled_from(["optimal", "feasible"]),
+        counts,
+        money,
+        counts,
+        money,
+        money,
+        money,
     ),
     current_cost_nanousd_per_hour=money,
     cost_nanousd_per_hour=money,
@@ -109,7 +121,9 @@ def test_money_is_written_exactly_with_at_most_nine_decimals(nanousd: int) -> No
 PLAN = Plan(
     iteration="p1",
     # 0.1 + 0.2 + 0.000000001 cannot be said in floats: 0.30000000100000004
-    objective=Objective("cost", 100_000_000, 200_000_000, 1, 250_000_000, "feasible", 24, 1_000_000, 15),
+    objective=Objective(
+        "cost", 100_000_000, 200_000_000, 1, 250_000_000, "feasible", 24, 1_000_000, 15, 0, 10_000, 1_000_000
+    ),
     current_cost_nanousd_per_hour=12_345_678_901_234_567,
     cost_nanousd_per_hour=100_000_000,
     nodes=(
@@ -148,10 +162,17 @@ def test_the_format_is_the_public_one() -> None:
     assert found["objective"] == {
         "name": "cost",
         "value": Decimal("0.300000001"),
-        "terms": {"nodes": Decimal("0.1"), "moves": Decimal("0.2"), "boots": Decimal("0.000000001")},
+        "terms": {
+            "nodes": Decimal("0.1"),
+            "moves": Decimal("0.2"),
+            "boots": Decimal("0.000000001"),
+            "preferences": Decimal("0"),
+        },
         "payback_hours": 24,
         "move_cost_usd": Decimal("0.001"),
         "boot_overlap_minutes": 15,
+        "preference_usd_per_hour": Decimal("0.00001"),
+        "preference_ceiling_usd_per_hour": Decimal("0.001"),
         "lower_bound": Decimal("0.25"),
         # (0.300000001 - 0.25) / 0.300000001
         "relative_gap": Decimal("0.166666669"),

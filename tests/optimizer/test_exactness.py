@@ -11,14 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from planner.model.cluster import HOSTNAME, Pod
+from planner.model.cluster import HOSTNAME, Node, Pod
 from planner.model.coexistence import interpreted
 from planner.model.disruption import DisruptionRules
 from planner.model.effort import Effort, Watch
 from planner.model.inputs import ChangePrices, PlanningInputs
-from planner.model.machines import TotalLimits
+from planner.model.machines import Offering, TotalLimits
+from planner.model.preferences import PreferencePrices, Wish
 from planner.model.resources import Resources
-from planner.model.scheduling import LabelSelector, PodRules, PodTerm, Requirement, Spread
+from planner.model.scheduling import LabelSelector, NodeSelectorTerm, PodRules, PodTerm, Requirement, Spread, Taint
 from planner.model.utilization import cap_on
 from planner.optimizer import optimize
 from planner.verifier import verify
@@ -26,6 +27,23 @@ from tests.building import catalogue, deployment, inputs, node, offering, pods_o
 
 # Many machines, so that no two plans cost the same by chance; CPU in millicores, memory in GiB.
 _MACHINES = {"s": (2000, 4, 0.11), "m": (4000, 10, 0.2), "l": (6000, 12, 0.31)}
+
+
+_DISKS, _TAINTS = ("ssd", "hdd", "none"), ((), (), (Taint("old", "", "PreferNoSchedule"),))
+
+
+def _disk(weight: int, kind: str) -> Wish:
+    return Wish(weight, NodeSelectorTerm((Requirement("disk", "In", (kind,)),)))
+
+
+_WISHES = ((), (), (_disk(1, "ssd"),), (_disk(70, "ssd"), _disk(30, "hdd")))
+# A tie-breaker, more than most differences of prices, and more than that with a ceiling that binds from three pods on.
+_WORTH = (
+    PreferencePrices(),
+    PreferencePrices(70_000_000, 10**9),
+    PreferencePrices(70_000_000, 200_000_000),
+    PreferencePrices(0, 0),
+)
 
 
 def _rules_of(name: str) -> tuple[PodRules, ...]:
@@ -44,12 +62,15 @@ def _rules_of(name: str) -> tuple[PodRules, ...]:
 def tiny_clusters(draw: st.DrawFn) -> PlanningInputs:
     """Draw up to three nodes and up to five pods in two workloads that are evicted pod by pod.
 
-    Their rules between pods hold from the start.
+    Their rules between pods hold from the start. Some prefer a disk, or nodes without a soft taint.
     """
     nodes = [
-        node(f"n{i}", kind, _MACHINES[kind][0], _MACHINES[kind][1])
+        node(
+            f"n{i}", kind, _MACHINES[kind][0], _MACHINES[kind][1],
+            labels={"disk": draw(st.sampled_from(_DISKS))}, taints=draw(st.sampled_from(_TAINTS)),
+        )
         for i, kind in enumerate(draw(st.lists(st.sampled_from("sml"), max_size=3)))
-    ]
+    ]  # fmt: skip
     room = {n.name: n.allocatable for n in nodes}
     workloads, pods = [], []
     for w in range(draw(st.integers(1, 2))):
@@ -57,6 +78,7 @@ def tiny_clusters(draw: st.DrawFn) -> PlanningInputs:
         cpu, memory_gib = draw(st.sampled_from([(500, 1), (900, 2), (1500, 1), (1900, 5), (700, 4)]))
         load = deployment(f"w{w}", size, cpu, memory_gib, kind="StatefulSet")
         rules = draw(st.sampled_from(_rules_of(load.name)))
+        wishes = draw(st.sampled_from(_WISHES))
         on: Counter[str] = Counter()
         for _ in range(size):
             one = pods_of(load, pending=1, rules=rules)[0]
@@ -71,9 +93,15 @@ def tiny_clusters(draw: st.DrawFn) -> PlanningInputs:
                 room[spot] = room[spot] - load.requests
                 on[spot] += 1
         workloads.append(load)
-        pods += pods_of(load, on, pending=size - on.total(), rules=rules)
+        pods += pods_of(load, on, pending=size - on.total(), rules=rules, wishes=wishes)
     kinds = draw(st.lists(st.sampled_from("sml"), min_size=1, max_size=3, unique=True))
-    offers = [offering(k, _MACHINES[k][2], _MACHINES[k][0], _MACHINES[k][1]) for k in "sml"]
+    offers = [
+        offering(
+            k, _MACHINES[k][2], _MACHINES[k][0], _MACHINES[k][1],
+            labels={"disk": draw(st.sampled_from(_DISKS))}, taints=draw(st.sampled_from(_TAINTS)),
+        )
+        for k in "sml"
+    ]  # fmt: skip
     prices = ChangePrices(24, draw(st.sampled_from([0, 1_000_000, 700_000_000])), draw(st.sampled_from([0, 15, 600])))
     whole = catalogue(*offers)
     sold = type(whole)(whole.machines, tuple(o for o in offers if o.machine_type in kinds))
@@ -81,7 +109,8 @@ def tiny_clusters(draw: st.DrawFn) -> PlanningInputs:
     limited = not any(p.rules.anti_affinity for p in pods)
     sold = replace(sold, total=TotalLimits(nodes=draw(st.sampled_from([None, None, 1, 2, 3])) if limited else None))
     rules = DisruptionRules(max_nodes_changed=draw(st.sampled_from([None, None, 0, 1, 2])) if limited else None)
-    return inputs(snapshot(nodes, workloads, interpreted(nodes, pods)), sold, prices=prices, rules=rules)
+    cluster = snapshot(nodes, workloads, interpreted(nodes, pods))
+    return inputs(cluster, sold, prices=prices, rules=rules, preferences=draw(st.sampled_from(_WORTH)))
 
 
 def _get_along(pods: Sequence[Pod]) -> bool:
@@ -102,7 +131,7 @@ def _get_along(pods: Sequence[Pod]) -> bool:
 
 
 @pytest.mark.parametrize("solver", ["HIGHS", "GLPK_MI"])
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(drawn=tiny_clusters())
 def test_no_plan_at_all_is_better(solver: str, drawn: PlanningInputs) -> None:
     ticks = itertools.count()
@@ -172,11 +201,33 @@ def _every_plan(given: PlanningInputs) -> Iterator[tuple[int, int]]:
             continue
         cost += sum(sorted(unused)[:staying])
         for fresh in {s for s in spots if s is not None and s >= len(existing)}:
-            load = sum(
-                (p.requests.with_shares(()) for p, s in zip(pods, spots, strict=True) if s == fresh), Resources()
+            content = [p for p, s in zip(pods, spots, strict=True) if s == fresh]
+            load = sum((p.requests.with_shares(()) for p in content), Resources())
+            cost += min(
+                o.price_nanousd_per_hour + sum(_displeased(p, o, given) for p in content)
+                for o in given.catalogue.offerings
+                if load.fits_in(o.allocatable)
             )
-            cost += min(o.price_nanousd_per_hour for o in given.catalogue.offerings if load.fits_in(o.allocatable))
+        for pod, s in zip(pods, spots, strict=True):
+            if s is not None and s < len(existing):
+                cost += _displeased(pod, given.snapshot.nodes[s], given)
         yield spots.count(None), cost + given.prices.moves_nanousd_per_hour(arriving - placed_pending)
+
+
+def _displeased(pod: Pod, at: Node | Offering, given: PlanningInputs) -> int:
+    """Return what it costs that the pod is there, more than where it would be pleased most.
+
+    Of the price of a displeased pod 3/5 for a taint (none is tolerated), 2/5 for the share of its wishes not met.
+    """
+    price = given.preferences.pod_nanousd_per_hour
+    price = min(price, given.preferences.ceiling_nanousd_per_hour // len(given.snapshot.pods))
+    whole = sum(wish.weight for wish in pod.wishes) or 1
+
+    def displeased(place: Node | Offering) -> int:
+        lacking = sum(w.weight for w in pod.wishes if place.labels["disk"] not in w.term.expressions[0].values)
+        return price * (3 * whole * bool(place.taints) + 2 * lacking) // (5 * whole)
+
+    return displeased(at) - min(map(displeased, (*given.snapshot.nodes, *given.catalogue.offerings)))
 
 
 def _ceiling(given: PlanningInputs) -> int:

@@ -28,7 +28,7 @@ SOLVER = CvxpySolver("HIGHS")
 
 def problem_of(given: PlanningInputs) -> Problem:
     movement = movement_of(given)
-    return build_problem(given, movement.assessment, movement.group, {})
+    return build_problem(given, movement.assessment, movement.group, {}, movement.preferences)
 
 
 def cut_plan(problem: Problem, filled: float = 1.0) -> Fluid:

@@ -89,7 +89,7 @@ def _node(chance: random.Random, index: int) -> Node:
 
 def problem_of(given: PlanningInputs) -> Problem:
     movement = movement_of(given)
-    return build_problem(given, movement.assessment, movement.group, {})
+    return build_problem(given, movement.assessment, movement.group, {}, movement.preferences)
 
 
 def _planned_and_verified(seed: int) -> None:

@@ -261,7 +261,7 @@ def problem_of(offers: Catalogue) -> Problem:
     web = deployment("web", 12, cpu=1000)
     given = inputs(snapshot([], [web], pods_of(web, pending=12)), offers)
     movement = movement_of(given)
-    return build_problem(given, movement.assessment, movement.group, {})
+    return build_problem(given, movement.assessment, movement.group, {}, movement.preferences)
 
 
 def test_offerings_dominate_each_other_where_rows_allow_it() -> None:

@@ -510,6 +510,7 @@ def after(plan: Plan, given: PlanningInputs) -> Snapshot:
     old = {n.name: n for n in given.snapshot.nodes}
     offers = {(o.pool, o.zone, o.machine_type): o for o in given.catalogue.offerings}
     workloads = {w.key: w for w in given.snapshot.workloads}
+    like = {p.workload: {"wishes": p.wishes, "company": p.company} for p in given.snapshot.pods}
     nodes, pods = [], []
     count = itertools.count()
     for planned_node in plan.nodes:
@@ -524,5 +525,5 @@ def after(plan: Plan, given: PlanningInputs) -> Snapshot:
             nodes.append(Node(name, f"uid-{name}", labels, {}, kind.taints, kind.allocatable))
         pods += [daemonset_pod(d, name) for d in given.snapshot.daemonsets]
         for key, number in planned_node.pods.items():
-            pods += [pod(workloads[key], next(count), on=name) for _ in range(number)]
+            pods += [pod(workloads[key], next(count), on=name, **like[key]) for _ in range(number)]
     return replace(given.snapshot, nodes=tuple(nodes), pods=tuple(pods))

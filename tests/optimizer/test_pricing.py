@@ -13,19 +13,24 @@ from planner.optimizer.pricing import Depth, Knapsacks, price_contents
 
 
 def some_knapsacks(seed: int) -> tuple[Knapsacks, IntArray]:
-    """Return three small knapsacks over CPU, memory and pods, some without room, and prices of the groups."""
+    """Return three small knapsacks over CPU, memory and pods, some without room, and prices of the groups.
+
+    In every third case some pods would rather not be on some of the nodes, and cost up to what others are worth.
+    """
     chance = np.random.default_rng(seed)
     groups = int(chance.integers(1, 5))
     cpu, memory = chance.integers(1, 9, groups) * 250, chance.integers(0, 9, groups) * 512
     caps = chance.integers(0, 6, (3, groups))
     # Every other case has two rules with two sides each; a group may be on both sides of different ones.
     sides = chance.choice([0, 0b01, 0b10, 0b1001, 0b1000], groups) if seed % 2 else np.zeros(groups, dtype=np.int64)
+    disliked = chance.integers(0, 2, (3, groups)) * chance.integers(0, 15_000, (3, groups)) * (seed % 3 == 1)
     sacks = Knapsacks(
         requests=np.stack([cpu, memory, np.ones(groups, dtype=np.int64)], axis=1),
         sides=sides,
         room=np.stack([chance.integers(0, 5000, 3), chance.integers(0, 9000, 3), chance.integers(1, 12, 3)], axis=1),
         caps=caps,
         present=np.minimum(caps, chance.integers(0, 3, (3, groups))),
+        displeasure=disliked,
         move_price=int(chance.integers(0, 3000)),
         whole=2 if seed % 3 == 0 else 3,
     )
@@ -34,7 +39,7 @@ def some_knapsacks(seed: int) -> tuple[Knapsacks, IntArray]:
 
 def worth(sacks: Knapsacks, prices: IntArray, k: int, content: IntArray) -> int:
     arriving = np.maximum(content - sacks.present[k], 0).sum()
-    return int(content @ prices) - sacks.move_price * int(arriving)
+    return int(content @ (prices - sacks.displeasure[k])) - sacks.move_price * int(arriving)
 
 
 def best(sacks: Knapsacks, prices: IntArray, k: int) -> int:
@@ -89,7 +94,7 @@ def test_a_search_whose_time_runs_out_goes_on_with_a_few_contents_only() -> None
     caps = np.full((1, 25), 7)
     sacks = Knapsacks(
         requests=np.array(sizes), sides=np.zeros(25, dtype=np.int64), room=np.array([[2973, 2931]]), caps=caps,
-        present=caps * 0, move_price=0, whole=2,
+        present=caps * 0, displeasure=caps * 0, move_price=0, whole=2,
     )  # fmt: skip
     floor = np.zeros(1, dtype=np.int64)
     exact = price_contents(sacks, prices, floor, Depth(100_000, 500))

@@ -121,6 +121,8 @@ def right_plan() -> Plan:
             payback_hours=24,
             move_cost_nanousd=1_000_000,
             boot_overlap_minutes=15,
+            preference_nanousd_per_hour=10_000,
+            preference_ceiling_nanousd_per_hour=1_000_000,
         ),
         current_cost_nanousd_per_hour=4 * M4_NANOUSD,
         cost_nanousd_per_hour=2 * M4_NANOUSD + M8_NANOUSD,

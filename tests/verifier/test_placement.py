@@ -237,6 +237,18 @@ FAULTS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     "other payback": (lambda p: with_objective(p, payback_hours=48), "payback_hours is 48 in the plan, 24"),
     "other price of a move": (lambda p: with_objective(p, move_cost_nanousd=1), "move_cost_nanousd is 1 in the plan"),
     "other overlap": (lambda p: with_objective(p, boot_overlap_minutes=1), "boot_overlap_minutes is 1 in the plan"),
+    "other price of a preference": (
+        lambda p: with_objective(p, preference_nanousd_per_hour=1),
+        "preference_nanousd_per_hour is 1 in the plan, 10000 recomputed",
+    ),
+    "other ceiling of preferences": (
+        lambda p: with_objective(p, preference_ceiling_nanousd_per_hour=1),
+        "preference_ceiling_nanousd_per_hour is 1 in the plan, 1000000 recomputed",
+    ),
+    "displeasure that there is not": (
+        lambda p: with_objective(p, preferences_nanousd_per_hour=1),
+        "the objective's preferences is 1 in the plan, 0 recomputed",
+    ),
     "unknown objective": (lambda p: with_objective(p, name="carbon"), "the objective's name is carbon in the plan"),
 }
 
