@@ -107,7 +107,7 @@ def _planning_here(complaints: list[str]) -> Iterator[None]:
     A plan that fails Kinema's own check is judged all the same.
     """
 
-    def solve(inputs: PlanningInputs, effort: OptimizerSettings, report: object) -> Plan:
+    def solve(inputs: PlanningInputs, effort: OptimizerSettings, *_: object) -> Plan:
         from planner.optimizer import optimize
 
         def ignore(progress: Progress) -> None:
