@@ -73,6 +73,8 @@ def _summary(plan: Plan, inputs: PlanningInputs) -> Table:
         moves[workload.strategy] += workload.moves
     by_strategy = ", ".join(f"{count} by {name}" for name, count in sorted(moves.items()) if count)
     table.add_row("pods moved", "", f"{plan.moves}" + (f" ({by_strategy})" if by_strategy else ""))
+    if plan.certificate.dropped:
+        table.add_row("limits that cannot be met", "", escape("; ".join(plan.certificate.dropped)))
     if plan.unplaced:
         table.add_row("pods without a place", "", str(sum(u.count for u in plan.unplaced.values())))
     return table
