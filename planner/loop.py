@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal
 
 from planner.errors import KinemaError, SolverError
@@ -13,6 +15,7 @@ from planner.kube.reader import read_snapshot
 from planner.leadership import Leadership
 from planner.metrics import Metrics
 from planner.model.cluster import Snapshot
+from planner.model.disruption import planned_pods
 from planner.model.effort import Progress, never
 from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.machines import Catalogue
@@ -39,8 +42,20 @@ _log = logging.getLogger(__name__)
 MOST_REHEARSALS = 8
 """How often a plan is made with new nodes for what was stuck, or with it held; at last with everything held."""
 
-LATER_SHARE = 0.5
-"""Least share of the time limit that each solve after the first gets; more where the ones before left more."""
+FIRST_SHARE = 0.75
+"""Share of the time limit for the first solve, where pods run that would have to move."""
+
+LATER_SHARE = 0.25
+"""Share of the time that is left for each solve after the first."""
+
+REHEARSAL_SHARE = 0.1
+"""Share of the time limit that each search for an order of stages gets in any case: all else is worth less."""
+
+LEAST_SECONDS = 1.0
+"""What each solve gets in any case."""
+
+MOST_OVERDUE = 2
+"""How often what is stuck is held after the time is over, before everything is."""
 
 NANO = 10**9
 
@@ -177,44 +192,55 @@ def make_plan(
     settings: Settings,
     report: Callable[[Report], None],
     hurried: Callable[[], bool] = never,
+    now: Callable[[], float] = time.monotonic,
 ) -> Plan:
     """Return the cheapest plan that can be carried out stage by stage; the best so far once `hurried` says so.
 
-    A workload that no order of stages can move may stand on new nodes only, and the plan is made again; one that is
-    stuck even so is held where it is, at last every one that still moves. The bound of the first solve stays: what we
-    choose to do without is no part of the problem.
+    Workloads that no order of stages can move may stand on new nodes only, or are held where they are, whatever is
+    cheaper, and the plan is made again; at last every one that still moves is held. The bound of the first solve
+    stays: what we choose to do without is no part of the problem. The time limit is for all of it, by `now` in seconds.
 
     Raises:
         SolverError: the solver failed, or no plan passed the rehearsal.
     """
-    narrowed, effort = inputs, settings.optimizer
-    first: Plan | None = None
-    spent = 0.0
+    limit = settings.optimizer.time_limit_seconds
+    end = now() + limit
+
+    def solved(given: PlanningInputs, seconds: float) -> Plan:
+        return solve(
+            given, replace(settings.optimizer, time_limit_seconds=max(LEAST_SECONDS, seconds)), report, hurried
+        )
+
+    def left_until(then: float) -> Callable[[], float]:
+        return lambda: then - now()
+
+    moving = any(pod.node is not None for pod in planned_pods(inputs.snapshot))
+    first = plan = solved(inputs, limit * (FIRST_SHARE if moving else 1.0))
+    narrowed, overdue = inputs, 0
     for attempt in range(MOST_REHEARSALS):
-        try:
-            plan = solve(narrowed, effort, report, hurried)
-        except SolverError:
-            # New nodes for what was stuck may not be had, or cost more than standing still.
-            if not narrowed.fresh:
-                raise
-            narrowed = _holding(narrowed, dict.fromkeys(narrowed.fresh, "new nodes for it do not pay"))
-            continue
-        first = first or plan
-        limit, spent = settings.optimizer.time_limit_seconds, spent + sum(plan.timings_seconds.values())
-        effort = replace(effort, time_limit_seconds=max(limit * LATER_SHARE, limit - spent))
-        plan, stuck = staged(_with_bound_of(plan, first), narrowed)
+        plan, stuck = staged(
+            _with_bound_of(plan, first), narrowed, left_until(max(end, now() + REHEARSAL_SHARE * limit))
+        )
         if not stuck:
             if problems := check_placement(plan, narrowed):
                 raise SolverError(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
             return plan
-        if hurried() and attempt < MOST_REHEARSALS - 2:
-            # There is no time to look for better: what is stuck stays, and the rest is as it was.
-            narrowed = replace(_holding(narrowed, stuck), start=plan)
-        elif attempt < MOST_REHEARSALS - 2:
-            narrowed = _with_fresh(narrowed, stuck)
-        else:
-            moving = (key for key, workload in plan.workloads.items() if workload.moves)
-            narrowed = _holding(narrowed, dict.fromkeys(moving, "others stood in its way") | stuck)
+        trials: list[tuple[Plan, PlanningInputs]] = []
+        over = hurried() or now() >= end
+        overdue += over
+        if attempt < MOST_REHEARSALS - 2 and overdue <= MOST_OVERDUE:
+            narrower_ones = _narrower(replace(narrowed, start=plan), stuck)
+            for narrower in islice(narrower_ones, 1) if over else narrower_ones:
+                try:
+                    trials.append((solved(narrower, (end - now()) * LATER_SHARE), narrower))
+                except SolverError as error:
+                    # New nodes for what was stuck may not be had, or cost more than standing still.
+                    _log.debug("no plan without %s: %s", ", ".join(sorted(stuck)), error)
+        if not trials:
+            still = (key for key, workload in plan.workloads.items() if workload.moves)
+            narrower = _holding(narrowed, dict.fromkeys(still, "others stood in its way") | stuck)
+            trials.append((solved(narrower, end - now()), narrower))
+        plan, narrowed = min(trials, key=lambda trial: _merit(trial[0]))
     raise SolverError(f"no plan could be carried out in stages: {', '.join(sorted(narrowed.held))}")
 
 
@@ -304,11 +330,17 @@ def _executor(edges: Edges, settings: Settings) -> Executor:
     )
 
 
-def _with_fresh(inputs: PlanningInputs, stuck: Mapping[str, str]) -> PlanningInputs:
-    """Ask for new nodes for what is stuck; hold what is stuck though it had them."""
-    fresh = stuck.keys() - inputs.fresh
-    held = {key: why for key, why in stuck.items() if key not in fresh}
-    return _holding(replace(inputs, fresh=inputs.fresh | fresh), held)
+def _merit(plan: Plan) -> tuple[int, int]:
+    """Return what plans are compared by: pods without a place, then the value."""
+    return sum(left_out.count for left_out in plan.unplaced.values()), plan.objective.value_nanousd_per_hour
+
+
+def _narrower(inputs: PlanningInputs, stuck: Mapping[str, str]) -> Iterator[PlanningInputs]:
+    """Yield the inputs with what is stuck held, and with new nodes for it where it had none yet."""
+    yield _holding(inputs, stuck)
+    if fresh := stuck.keys() - inputs.fresh:
+        held = {key: why for key, why in stuck.items() if key not in fresh}
+        yield _holding(replace(inputs, fresh=inputs.fresh | fresh), held)
 
 
 def _holding(inputs: PlanningInputs, stuck: Mapping[str, str]) -> PlanningInputs:

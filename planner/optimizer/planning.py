@@ -82,6 +82,8 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
     for packing in _known_plans(problem):
         known.append(packing)
         race.enter(packing)
+        if race.left() <= 0:
+            break
     if not dealt and inputs.start is None:
         known += _opened(problem, race)
     for packing in known:
@@ -135,8 +137,10 @@ def _dealt(problem: Problem, solver: Solver, race: _Race) -> list[Packing]:
     """Enter and return the plans near the relaxation in which pods and nodes may be cut, each with other reserves."""
     found: list[Packing] = []
     leaders = np.unique(problem.dominators())
-    for filled in _FILLED:
-        if race.won() or race.left(_DEALING_SHARE) <= 0:
+    # Where every node is new, dives lead to better plans than more of these.
+    tried = _FILLED if any(c.role != "offering" for c in problem.classes) else _FILLED[:1]
+    for filled in tried:
+        if race.won() or race.left(_DEALING_SHARE if found else 1.0) <= 0:
             break
         cut = fluid(problem, leaders, solver, race.left(), filled)
         if cut is None:

@@ -81,11 +81,16 @@ class Room:
     def holds(self, node: str, requests: Resources) -> bool:
         return node in self.free and requests.fits_in(self.free[node] - self.claimed[node])
 
-    def place(self, pod: Pod) -> str | None:
-        """Return a node with room for the pod that its constraints admit, in the domains that it keeps; or None."""
+    def place(self, pod: Pod, *, claimed_too: bool = False) -> str | None:
+        """Return a node with room for the pod that its constraints admit, in the domains that it keeps; or None.
+
+        Room that others have claimed counts only with `claimed_too`.
+        """
+        holds = self.would_hold if claimed_too else self.holds
         for name in self.free:
-            tolerated = pod.constraints.tolerate(self._nodes[name].taints)
-            if tolerated and self.suits(pod, name) and self.holds(name, pod.requests):
+            if not holds(name, pod.requests):
+                continue
+            if pod.constraints.tolerate(self._nodes[name].taints) and self.suits(pod, name):
                 return name
         return None
 
@@ -234,7 +239,7 @@ def movers_of(record: PlanRecord, snapshot: Snapshot) -> list[Mover]:
         for key, count in node.pods.items():
             if node.state != "remove" and key in wanted and count:
                 wanted[key][node.name] = count
-    find_misplaced = _MisplacedPods(record)
+    find_misplaced = MisplacedPods(record)
     movers = [
         Mover(
             key=w.key,
@@ -418,7 +423,7 @@ def _open_targets(mover: Mover, taken: Mapping[str, int], room: Room) -> list[st
     return open_[max(0, mover.coming - len(left)) :]
 
 
-class _MisplacedPods:
+class MisplacedPods:
     """Finds the pods to evict: on each node those beyond what the plan wants there, never one moved already.
 
     Pods made after the plan was accepted stay, unless their node expires: without an exact steering they would
