@@ -82,6 +82,8 @@ def _summary(plan: Plan, inputs: PlanningInputs) -> Table:
         used = max((_share(n, n.predicted_cpu_before_millicores) for n in plan.nodes), default=0.0)
         will_use = max((_share(n, n.predicted_cpu_millicores) for n in plan.nodes), default=0.0)
         table.add_row("highest predicted CPU of a node", f"{used:.1%}", f"{will_use:.1%}")
+    if plan.certificate.dropped:
+        table.add_row("limits that cannot be met", "", escape("; ".join(plan.certificate.dropped)))
     if plan.unplaced:
         table.add_row("pods without a place", "", str(sum(u.count for u in plan.unplaced.values())))
     return table

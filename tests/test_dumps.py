@@ -121,10 +121,15 @@ class Dump:
         return json.dumps({"apiVersion": "v1", "kind": "List", "items": self.items})
 
 
-def at_once(inputs: PlanningInputs, settings: OptimizerSettings, report: Callable[[Progress], None]) -> Plan:
+def at_once(
+    inputs: PlanningInputs,
+    settings: OptimizerSettings,
+    report: Callable[[Progress], None],
+    hurried: Callable[[], bool],
+) -> Plan:
     """Optimize in this process: loading cvxpy anew takes a second."""
     effort = Effort(settings.solver, settings.time_limit_seconds, settings.target_gap)
-    return optimize(inputs, effort, Watch(time.monotonic, report))
+    return optimize(inputs, effort, Watch(time.monotonic, report, hurried))
 
 
 @pytest.fixture(autouse=True)

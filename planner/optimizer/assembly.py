@@ -108,7 +108,7 @@ def assemble(
     for workload, (count, reasons) in sorted(_left_over(problem, packing, waiting).items()):
         earlier = unplaced[workload].count if workload in unplaced else 0
         limits = f"a node that would hold it is beyond {' and '.join(sorted(reasons))}"
-        why = limits if reasons else "the existing nodes leave no room for it"
+        why = limits if reasons else "only existing nodes could hold it, and they have no room left"
         unplaced[workload] = Unplaced(count + earlier, why + (f"; {unplaced[workload].reason}" if earlier else ""))
     removed = {n.name for n in nodes if n.state == "remove"}
     emptied = {str(p.node) for p in movable if p.node in removed}

@@ -13,6 +13,7 @@ from planner.model.plan import Unplaced
 from planner.model.resources import Resources
 from planner.optimizer.movement import GroupKey, Movement
 from planner.optimizer.problem import build_problem, is_running, offering_room
+from planner.optimizer.refusals import labels_asked, not_admitted
 
 _GIB = 1024**3
 
@@ -53,7 +54,7 @@ def _reason(movement: Movement, pod: Pod, requests: Resources) -> str:
         if not admitting:
             return "spot.workloads bars it from spot nodes, and no other offering admits it"
     if not admitting:
-        return "no offering has the labels and taints that its nodeSelector, node affinity and tolerations ask for"
+        return not_admitted(inputs.catalogue.offerings, pod.constraints)
     for offering in offers:
         barred = offering.capacity_type == "spot" and inputs.catalogue.spot.bars(pod)
         if not barred and requests.fits_in(offering_room(inputs, offering)) and (why := movement.shut(offering)):
@@ -66,13 +67,17 @@ def _reason(movement: Movement, pod: Pod, requests: Resources) -> str:
                 f"{machine_type}, has {room / 1000:g} left"
             )
         if amount > room:
+            asked = f"requests {_amount(name, amount)}{labels_asked(pod.constraints)}"
+            if not any(o.allocatable.amounts().get(name, 0) for o in offers):
+                return f"{asked}; no offering that admits it has any of that"
             return (
-                f"requests {_amount(name, amount)}; the largest offering that admits it, {machine_type}, "
+                f"{asked}; the largest offering that admits it, {machine_type}, "
                 f"has {_amount(name, room, unit=False)} free"
             )
     wanted = " and ".join(
         _amount(name, amount) for name, amount in requests.amounts().items() if amount and name != "pods"
     )
+    wanted += labels_asked(pod.constraints)
     return f"requests {wanted}; no offering that admits it has all of that free"
 
 
