@@ -173,8 +173,8 @@ def find_moves(record: PlanRecord, snapshot: Snapshot, allowed: Mapping[str, Mob
 def _disrupted(snapshot: Snapshot, allowed: Mapping[str, Mobility], rolling: Collection[str]) -> Counter[str]:
     """Count by disruption budget the pods that are unavailable, or may become so at any time in a roll-out.
 
-    Of the live pods of a workload that rolls out, which all count in its budget, only replicas - maxUnavailable are sure
-    to stay ready.
+    All live pods of a workload count in its budget; of one that rolls out only replicas - maxUnavailable are sure to
+    stay ready.
     """
     here: Counter[str] = Counter()
     ready: Counter[str] = Counter()
