@@ -181,19 +181,25 @@ def find_moves(record: PlanRecord, snapshot: Snapshot, allowed: Mapping[str, Mob
 
 
 def _disrupted(snapshot: Snapshot, allowed: Mapping[str, Mobility], rolling: Collection[str]) -> Counter[str]:
-    """Count by disruption budget the pods that are unavailable, or may become so at any time in a roll-out."""
+    """Count by disruption budget the pods that are unavailable, or may become so at any time in a roll-out.
+
+    All live pods of a workload count in its budget; of one that rolls out only replicas - maxUnavailable are sure to
+    stay ready.
+    """
+    here: Counter[str] = Counter()
     ready: Counter[str] = Counter()
     for pod in planned_pods(snapshot):
+        here[pod.workload] += 1
         ready[pod.workload] += pod.ready
     found: Counter[str] = Counter()
     for workload in snapshot.workloads:
         if (mobility := allowed.get(workload.key)) is None:
             continue
-        missing = max(0, workload.replicas - ready[workload.key])
+        sure = ready[workload.key]
         if workload.key in rolling:
-            missing = max(missing, workload.max_unavailable)
+            sure = min(sure, workload.replicas - workload.max_unavailable)
         for budget, _ in mobility.budgets:
-            found[budget] += missing
+            found[budget] += here[workload.key] - sure
     return found
 
 

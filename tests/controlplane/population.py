@@ -76,7 +76,8 @@ class Population:
             if count and "replicas" in body["spec"]:
                 self._scale(body, body["spec"]["replicas"] - count)
             elif count:
-                self._cluster.request("DELETE", f"{path_of(body)}/{body['metadata']['name']}")
+                with_its_pods = {"propagationPolicy": "Background"}  # a Job's would stay behind, without a controller
+                self._cluster.request("DELETE", f"{path_of(body)}/{body['metadata']['name']}", with_its_pods)
         self._rest("the pods to go that found no node")
 
     def _mark_some(self) -> None:

@@ -334,6 +334,10 @@ def test_workloads_under_one_budget_do_not_take_down_more_pods_together_than_it_
     # While a rolls out, b waits, also where all pods are ready at this moment.
     rolling = replace(a, template_annotations={keys.ITERATION: IT})
     assert begun({a.key: "rollout", b.key: "rollout"}, replace(cluster, workloads=(rolling, b))) == []
+    # A pod that surges is none to spare: 5 are ready, and a may fall to 1 beside the 2 of b.
+    surging = replace(pods[0], name="a-new", uid="a-new", node="new", annotations={keys.ITERATION: IT})
+    surged = replace(cluster, workloads=(rolling, b), pods=(*pods, surging))
+    assert begun({a.key: "rollout", b.key: "rollout"}, surged) == []
     # So it does while a pod of a is away.
     away = replace(cluster, pods=(replace(pods[0], ready=False), *pods[1:]))
     assert begun({a.key: "evict", b.key: "rollout"}, away) == []
