@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import logging
@@ -163,8 +164,13 @@ def _plan(arguments: argparse.Namespace) -> int:
     read_seconds = time.monotonic() - began
     # The optimizer is loaded only once the input is known to be right.
     from planner.loop import make_plan
+    from planner.progress import ProgressDisplay
 
-    plan = make_plan(inputs, settings, lambda _: None)
+    with ProgressDisplay(sys.stderr, time.monotonic) as display, _first_interrupt(display.stopping) as interrupted:
+        plan = make_plan(inputs, settings, display.show, interrupted)
+    if interrupted():
+        gap = plan.objective.relative_gap
+        sys.stderr.write(f"kinema: interrupted: this is the best plan so far, {gap:.2%} from its lower bound\n")
     plan = replace(plan, timings_seconds={"read": round(read_seconds, 3), **plan.timings_seconds})
     if arguments.output == "json":
         from planner.model.plan_json import encode_plan
@@ -175,6 +181,29 @@ def _plan(arguments: argparse.Namespace) -> int:
 
         show_plan(plan, inputs, plan_console())
     return 0
+
+
+@contextlib.contextmanager
+def _first_interrupt(notice: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+    """Take the first Ctrl-C for a wish, which the yielded function tells; a second one ends the process at once."""
+    asked = threading.Event()
+
+    def note(*signalled: Any) -> None:
+        if asked.is_set():
+            signal.default_int_handler(*signalled)
+        asked.set()
+        notice()
+
+    before = signal.getsignal(signal.SIGINT)
+    # A job in the background of a shell ignores interrupts, and goes on doing so.
+    if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _start(arguments: argparse.Namespace) -> Plan | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal
 
 from planner.errors import KinemaError, SolverError, WrongPlan
@@ -13,8 +15,9 @@ from planner.kube.reader import read_snapshot
 from planner.leadership import Leadership
 from planner.metrics import Metrics
 from planner.model.cluster import Snapshot
+from planner.model.disruption import planned_pods
 from planner.model.domains import upset_by_minimums
-from planner.model.effort import Progress
+from planner.model.effort import Progress, never
 from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.machines import Catalogue
 from planner.model.plan import Decision, Plan, PlanRecord, SavePlan, Step, Wait
@@ -38,10 +41,22 @@ from planner.verifier import check_placement
 _log = logging.getLogger(__name__)
 
 MOST_REHEARSALS = 8
-"""How often a plan is made with new nodes for what was stuck, or with it held; after that with everything held."""
+"""How often a plan is made with new nodes for what was stuck, or with it held; at last with everything held."""
 
-LATER_SHARE = 0.5
-"""Least share of the time limit that each solve after the first gets; more where the ones before left more."""
+FIRST_SHARE = 0.75
+"""Share of the time limit for the first solve, where pods run that would have to move."""
+
+LATER_SHARE = 0.25
+"""Share of the time that is left for each solve after the first."""
+
+REHEARSAL_SHARE = 0.1
+"""Share of the time limit that each search for an order of stages gets in any case: all else is worth less."""
+
+LEAST_SECONDS = 1.0
+"""What each solve gets in any case."""
+
+MOST_OVERDUE = 2
+"""How often what is stuck is held after the time is over, before everything is."""
 
 NANO = 10**9
 
@@ -83,7 +98,7 @@ class Edges:
     metrics: Metrics
     report: Callable[[Report], None]
     steering_problem: Callable[[], str] = lambda: ""
-    stopping: Callable[[], bool] = lambda: False
+    stopping: Callable[[], bool] = never
 
     def snapshot(self) -> Snapshot:
         """Read the whole cluster and the cloud's machines, or raise."""
@@ -119,7 +134,10 @@ def iterate(edges: Edges, settings: Settings) -> Outcome:
         start=record.plan if record is not None else None,
     )
     with edges.metrics.stage_seconds.labels("optimize").time():
-        plan = make_plan(inputs, settings, edges.report)
+        plan = make_plan(inputs, settings, edges.report, edges.stopping)
+    if edges.stopping():
+        # The plan was made in a hurry, and nobody is left to carry it out.
+        return "interrupted"
     _measure_plan(edges.metrics, plan)
     edges.report(plan)
     current = edges.snapshot()
@@ -170,47 +188,87 @@ def carry_on(edges: Edges, record: PlanRecord, settings: Settings) -> Outcome:
             edges.clock.sleep(settings.move.poll_seconds)
 
 
-def make_plan(inputs: PlanningInputs, settings: Settings, report: Callable[[Report], None]) -> Plan:
-    """Return the cheapest plan that can be carried out stage by stage.
+def make_plan(
+    inputs: PlanningInputs,
+    settings: Settings,
+    report: Callable[[Report], None],
+    hurried: Callable[[], bool] = never,
+    now: Callable[[], float] = time.monotonic,
+) -> Plan:
+    """Return the cheapest plan that can be carried out stage by stage; the best so far once `hurried` says so.
 
-    A workload that no order of stages can move may stand on new nodes only, and the plan is made again; one that is
-    stuck even so is held where it is, then every one that still moves, at last all. To stand still is also the answer
-    to a plan that fails its check, and the last one to leave pending pods where they are. The bound of the first solve
-    stays: what we choose to do without is no part of the problem.
+    In the place of one that fails its check comes one without moves, at last one without the pending pods: to stand
+    still is better than nothing. The time limit is for all of it, by `now` in seconds.
 
     Raises:
         SolverError: the solver failed, or not even the present state passed the check.
     """
-    narrowed, effort = _with_upset_held(inputs), settings.optimizer
-    first: Plan | None = None
-    spent = 0.0
-    attempts = 0
+    narrowed, end = _with_upset_held(inputs), now() + settings.optimizer.time_limit_seconds
     while True:
-        attempts += 1
-        if attempts > MOST_REHEARSALS:
-            narrowed = _holding(narrowed, dict.fromkeys(_movable(narrowed), "others stood in its way"))
+        left = max(LEAST_SECONDS, end - now())
+        timed = replace(settings, optimizer=replace(settings.optimizer, time_limit_seconds=left))
         try:
-            plan = solve(narrowed, effort, report)
-        except SolverError as error:
-            narrowed = _narrower(narrowed, error)
-            continue
-        first = first or plan
-        limit, spent = settings.optimizer.time_limit_seconds, spent + sum(plan.timings_seconds.values())
-        effort = replace(effort, time_limit_seconds=max(limit * LATER_SHARE, limit - spent))
-        plan, stuck = staged(_with_bound_of(plan, first), narrowed)
+            return _staged_plan(narrowed, timed, report, hurried, now)
+        except WrongPlan as error:
+            narrowed = _with_less(narrowed, error)
+
+
+def _staged_plan(
+    inputs: PlanningInputs,
+    settings: Settings,
+    report: Callable[[Report], None],
+    hurried: Callable[[], bool],
+    now: Callable[[], float],
+) -> Plan:
+    """Return the cheapest plan for which there is an order of stages.
+
+    Workloads that no order of stages can move may stand on new nodes only, or are held where they are, whatever is
+    cheaper, and the plan is made again; at last every one that still moves is held. The bound of the first solve
+    stays: what we choose to do without is no part of the problem. The time limit is for all of it, by `now` in seconds.
+
+    Raises:
+        SolverError: the solver failed.
+        WrongPlan: the plan fails its check, or no plan passed the rehearsal.
+    """
+    limit = settings.optimizer.time_limit_seconds
+    end = now() + limit
+
+    def solved(given: PlanningInputs, seconds: float) -> Plan:
+        return solve(
+            given, replace(settings.optimizer, time_limit_seconds=max(LEAST_SECONDS, seconds)), report, hurried
+        )
+
+    def left_until(then: float) -> Callable[[], float]:
+        return lambda: then - now()
+
+    moving = any(pod.node is not None for pod in planned_pods(inputs.snapshot))
+    first = plan = solved(inputs, limit * (FIRST_SHARE if moving else 1.0))
+    narrowed, overdue = inputs, 0
+    for attempt in range(MOST_REHEARSALS):
+        plan, stuck = staged(
+            _with_bound_of(plan, first), narrowed, left_until(max(end, now() + REHEARSAL_SHARE * limit))
+        )
         if not stuck:
-            problems = check_placement(plan, narrowed)
-            if not problems:
-                return plan
-            wrong = f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}"
-            narrowed = _narrower(narrowed, WrongPlan(wrong))
-        elif attempts < MOST_REHEARSALS - 1:
-            narrowed = _with_fresh(narrowed, stuck)
-        elif attempts <= MOST_REHEARSALS:
-            moving = (key for key, workload in plan.workloads.items() if workload.moves)
-            narrowed = _holding(narrowed, dict.fromkeys(moving, "others stood in its way") | stuck)
-        else:
-            raise SolverError(f"no plan could be carried out in stages: {', '.join(sorted(narrowed.held))}")
+            if problems := check_placement(plan, narrowed):
+                raise WrongPlan(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
+            return plan
+        trials: list[tuple[Plan, PlanningInputs]] = []
+        over = hurried() or now() >= end
+        overdue += over
+        if attempt < MOST_REHEARSALS - 2 and overdue <= MOST_OVERDUE:
+            narrower_ones = _narrower(replace(narrowed, start=plan), stuck)
+            for narrower in islice(narrower_ones, 1) if over else narrower_ones:
+                try:
+                    trials.append((solved(narrower, (end - now()) * LATER_SHARE), narrower))
+                except SolverError as error:
+                    # New nodes for what was stuck may not be had, or cost more than standing still.
+                    _log.debug("no plan without %s: %s", ", ".join(sorted(stuck)), error)
+        if not trials:
+            still = (key for key, workload in plan.workloads.items() if workload.moves)
+            narrower = _holding(narrowed, dict.fromkeys(still, "others stood in its way") | stuck)
+            trials.append((solved(narrower, end - now()), narrower))
+        plan, narrowed = min(trials, key=lambda trial: _merit(trial[0]))
+    raise WrongPlan(f"no plan could be carried out in stages: {', '.join(sorted(narrowed.held))}")
 
 
 def run(edges: Edges, settings: Settings, *, once: bool) -> Outcome:
@@ -299,11 +357,17 @@ def _executor(edges: Edges, settings: Settings) -> Executor:
     )
 
 
-def _with_fresh(inputs: PlanningInputs, stuck: Mapping[str, str]) -> PlanningInputs:
-    """Ask for new nodes for what is stuck; hold what is stuck though it had them."""
-    fresh = stuck.keys() - inputs.fresh
-    held = {key: why for key, why in stuck.items() if key not in fresh}
-    return _holding(replace(inputs, fresh=inputs.fresh | fresh), held)
+def _merit(plan: Plan) -> tuple[int, int]:
+    """Return what plans are compared by: pods without a place, then the value."""
+    return sum(left_out.count for left_out in plan.unplaced.values()), plan.objective.value_nanousd_per_hour
+
+
+def _narrower(inputs: PlanningInputs, stuck: Mapping[str, str]) -> Iterator[PlanningInputs]:
+    """Yield the inputs with what is stuck held, and with new nodes for it where it had none yet."""
+    yield _holding(inputs, stuck)
+    if fresh := stuck.keys() - inputs.fresh:
+        held = {key: why for key, why in stuck.items() if key not in fresh}
+        yield _holding(replace(inputs, fresh=inputs.fresh | fresh), held)
 
 
 def _with_upset_held(inputs: PlanningInputs) -> PlanningInputs:
@@ -313,19 +377,13 @@ def _with_upset_held(inputs: PlanningInputs) -> PlanningInputs:
     return replace(inputs, held={**upset, **inputs.held}) if upset else inputs
 
 
-def _narrower(inputs: PlanningInputs, error: SolverError) -> PlanningInputs:
-    """Return the inputs with less to plan: no new nodes for what was stuck, else no moves, else no pending pods.
-
-    New nodes may not be had, or cost more than standing still.
+def _with_less(inputs: PlanningInputs, error: WrongPlan) -> PlanningInputs:
+    """Return the inputs with less to plan after a plan was wrong: without any move, and then without pending pods.
 
     Raises:
-        SolverError: the error itself, where nothing is left to do without, or no plan was found wrong.
+        WrongPlan: the error itself, where nothing is left to do without.
     """
-    if inputs.fresh:
-        return _holding(inputs, dict.fromkeys(inputs.fresh, "new nodes for it do not pay"))
-    if not isinstance(error, WrongPlan):
-        raise error
-    if movable := _movable(inputs):
+    if movable := {workload.key for workload in inputs.snapshot.workloads} - inputs.held.keys():
         _log.warning("the plan is made again without any move: %s", error)
         return _holding(inputs, dict.fromkeys(movable, str(error)))
     names = {node.name for node in inputs.snapshot.nodes}
@@ -336,10 +394,6 @@ def _narrower(inputs: PlanningInputs, error: SolverError) -> PlanningInputs:
     why = (f"the plan with all pending pods is wrong: {error}",)
     pods = tuple(replace(p, unmodelled=why) if id(p) in arriving else p for p in inputs.snapshot.pods)
     return replace(inputs, snapshot=replace(inputs.snapshot, pods=pods))
-
-
-def _movable(inputs: PlanningInputs) -> set[str]:
-    return {workload.key for workload in inputs.snapshot.workloads} - inputs.held.keys()
 
 
 def _holding(inputs: PlanningInputs, stuck: Mapping[str, str]) -> PlanningInputs:

@@ -2,7 +2,8 @@
 
 A solver that crashes, hangs, eats the memory or answers nonsense must not take the planner with it: each ends as a
 `SolverError` with a reason. cvxpy is loaded in the child alone. The two speak over pipes in frames (eight bytes of
-length, then a pickle): one request in; progress, and at last one plan or one refusal out.
+length, then a pickle): one request in; progress, and at last one plan or one refusal out. A byte after the request
+asks the child for the best plan so far.
 """
 
 from __future__ import annotations
@@ -24,39 +25,67 @@ from pathlib import Path
 from typing import IO, Any
 
 from planner.errors import BadSettings, SolverError, WrongPlan
-from planner.model.effort import Effort, Progress, Watch
+from planner.model.effort import Effort, Progress, Watch, never
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan
 from planner.settings import OptimizerSettings
 
 Optimize = Callable[[PlanningInputs, Effort, Watch], Plan]
 _LENGTH = struct.Struct("!Q")
+_HURRY = b"h"
+_LOOKS_SECONDS = 0.1
+"""How often it is asked whether the best plan so far is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
     """The child: the module that `python -m` runs, and how long after the time limit it is ended by force.
 
-    The optimizer keeps its own time limit; the grace is for its last round of pricing (5 s for 1,000 nodes on an idle
-    machine, more on a busy one) and the way back. A plan that comes late is better than none.
+    The optimizer keeps its own time limit within half a second; the grace is for a busy machine, for the plans that
+    need no solver, which are made whatever the limit (12 s for 150,000 pods on an idle one), and for the way back. A
+    plan that comes late is better than none.
     """
 
     module: str = "planner.solving"
     grace_seconds: float = 30.0
+    grace_seconds_per_pod: float = 0.0005
+
+    def grace(self, pods: int) -> float:
+        """Return the grace for a cluster of so many pods, in seconds."""
+        return self.grace_seconds + self.grace_seconds_per_pod * pods
 
 
 _WORKER = Worker()
+
+
+@dataclass(slots=True)
+class _Patience:
+    """How long the child is waited for: until the deadline, or the grace after its plan was wanted at once."""
+
+    deadline: float
+    grace_seconds: float
+    wanted: Callable[[], bool]
+    _hurried: bool = False
+
+    def hurried(self) -> bool:
+        """Say whether the plan is wanted at once, and from then on wait for the grace alone."""
+        if not self._hurried and self.wanted():
+            self._hurried = True
+            self.deadline = min(self.deadline, time.monotonic() + self.grace_seconds)
+        return self._hurried
 
 
 def solve(
     inputs: PlanningInputs,
     settings: OptimizerSettings,
     report: Callable[[Progress], None],
+    hurried: Callable[[], bool] = never,
     worker: Worker = _WORKER,
 ) -> Plan:
     """Return the optimizer's plan once an independent check found nothing wrong with its placement.
 
-    The time limit counts from the call. The child is gone when this returns or raises, KeyboardInterrupt included.
+    The time limit counts from the call; once `hurried` says so, the best plan so far is asked for as if it had come.
+    The child is gone when this returns or raises, KeyboardInterrupt included.
 
     Raises:
         BadSettings: the solver is not installed.
@@ -67,7 +96,7 @@ def solve(
 
     deadline = time.monotonic() + settings.time_limit_seconds
     effort = Effort(settings.solver, settings.time_limit_seconds, settings.target_gap)
-    request = pickle.dumps((inputs, effort, deadline, settings.memory_limit_bytes))
+    grace = worker.grace(len(inputs.snapshot.pods))
     with tempfile.TemporaryFile() as complaints:
         child = subprocess.Popen(
             [sys.executable, "-m", worker.module],
@@ -75,11 +104,14 @@ def solve(
             stdout=subprocess.PIPE,
             stderr=complaints,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)},
-            # Ctrl-C reaches the planner alone, which then ends the child.
+            # Ctrl-C reaches the planner alone, which then asks the child for its plan or ends it.
             start_new_session=True,
         )
         try:
-            plan = _converse(child, request, deadline + worker.grace_seconds, report)
+            # The child loads its solver meanwhile.
+            request = pickle.dumps((inputs, effort, deadline, settings.memory_limit_bytes))
+            patience = _Patience(deadline + grace, grace, hurried)
+            plan = _converse(child, request, patience, report)
             if plan is None:
                 child.wait()
                 raise SolverError(_crash(child.returncode, complaints))
@@ -89,6 +121,10 @@ def solve(
             for pipe in (child.stdin, child.stdout):
                 if pipe is not None:
                     _close(pipe)
+    value, bound = plan.objective.value_nanousd_per_hour, plan.objective.lower_bound_nanousd_per_hour
+    # A NaN or an infinity is no whole number.
+    if not (isinstance(bound, int) and bound <= value):
+        raise SolverError(f"the optimizer claims a lower bound of {bound} nanodollars per hour for a plan of {value}")
     if problems := check_placement(plan, inputs):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise WrongPlan(f"the plan fails the independent check: {problems[0]}{more}")
@@ -102,7 +138,8 @@ def serve(optimize: Optimize) -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     length = _LENGTH.unpack(sys.stdin.buffer.read(_LENGTH.size))[0]
     inputs, effort, deadline, memory_limit_bytes = pickle.loads(sys.stdin.buffer.read(length))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    hurried = threading.Event()
+    threading.Thread(target=_hear_parent, args=(hurried,), daemon=True).start()
     _limit_memory(memory_limit_bytes)
 
     def send(*answer: object) -> None:
@@ -113,7 +150,8 @@ def serve(optimize: Optimize) -> None:
     left = max(0.0, deadline - time.monotonic())
     limited = Effort(effort.solver, left, effort.target_gap)
     try:
-        plan = optimize(inputs, limited, Watch(time.monotonic, lambda progress: send("progress", progress)))
+        watch = Watch(time.monotonic, lambda progress: send("progress", progress), hurried.is_set)
+        plan = optimize(inputs, limited, watch)
     except BadSettings as error:
         send("bad settings", str(error))
     except SolverError as error:
@@ -127,15 +165,24 @@ def serve(optimize: Optimize) -> None:
 
 
 def _converse(
-    child: subprocess.Popen[bytes], request: bytes, deadline: float, report: Callable[[Progress], None]
+    child: subprocess.Popen[bytes],
+    request: bytes,
+    patience: _Patience,
+    report: Callable[[Progress], None],
 ) -> Plan | None:
     """Send the request and read answers until the plan; None where the child ended without one."""
     assert child.stdin is not None
     assert child.stdout is not None
     sending = threading.Thread(target=_send, args=(child.stdin, _LENGTH.pack(len(request)) + request), daemon=True)
     sending.start()
-    for answer in _answers(child.stdout, deadline):
+    asked = False
+    for answer in _answers(child.stdout, patience):
+        if patience.hurried() and not asked and not sending.is_alive():
+            asked = True
+            _ask_for_the_best_so_far(child.stdin)
         match answer:
+            case None:
+                continue
             case ("progress", Progress() as progress):
                 report(progress)
             case ("plan", Plan() as plan):
@@ -149,9 +196,9 @@ def _converse(
     return None
 
 
-def _answers(stream: IO[bytes], deadline: float) -> Iterator[Any]:
-    """Yield the child's answers until it closes the pipe; raises SolverError at the deadline."""
-    buffer = b""
+def _answers(stream: IO[bytes], patience: _Patience) -> Iterator[Any]:
+    """Yield the child's answers until it closes the pipe, and None now and then; raises SolverError at the deadline."""
+    buffer = bytearray()
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
         while True:
@@ -159,15 +206,26 @@ def _answers(stream: IO[bytes], deadline: float) -> Iterator[Any]:
                 end = _LENGTH.size + _LENGTH.unpack_from(buffer)[0]
                 if len(buffer) < end:
                     break
-                yield pickle.loads(buffer[_LENGTH.size : end])
-                buffer = buffer[end:]
-            left = deadline - time.monotonic()
-            if left <= 0 or not selector.select(left):
+                yield _unpacked(bytes(buffer[_LENGTH.size : end]))
+                del buffer[:end]
+            left = patience.deadline - time.monotonic()
+            if left <= 0:
                 raise SolverError("the solver gave no answer within its time limit and was ended")
+            if not selector.select(min(left, _LOOKS_SECONDS)):
+                yield None
+                continue
             part = os.read(stream.fileno(), 1 << 16)
             if not part:
                 return
             buffer += part
+            yield None
+
+
+def _unpacked(body: bytes) -> object:
+    try:
+        return pickle.loads(body)
+    except Exception as error:  # Bytes that are no pickle may raise anything.
+        raise SolverError("the solver's process gave an answer that is none") from error
 
 
 def _send(stream: IO[bytes], request: bytes) -> None:
@@ -177,6 +235,15 @@ def _send(stream: IO[bytes], request: bytes) -> None:
         stream.write(request)
         stream.flush()
     except (BrokenPipeError, ValueError):
+        return
+
+
+def _ask_for_the_best_so_far(stream: IO[bytes]) -> None:
+    # A child that is gone, or reads nothing any more, is noticed by who reads its answers.
+    os.set_blocking(stream.fileno(), False)
+    try:
+        os.write(stream.fileno(), _HURRY)
+    except (BrokenPipeError, BlockingIOError):
         return
 
 
@@ -195,10 +262,10 @@ def _crash(status: int, complaints: IO[bytes]) -> str:
     return f"the solver's process ended {how} without a plan" + (f": {lines[-1]}" if lines else "")
 
 
-def _end_with_parent() -> None:
-    """Wait for the end of standard input, which comes when the parent is gone, and end too."""
+def _hear_parent(hurried: threading.Event) -> None:
+    """Note that the parent is in a hurry; end at the end of standard input, which comes when the parent is gone."""
     while sys.stdin.buffer.read(1):
-        pass
+        hurried.set()
     os._exit(1)
 
 

@@ -394,7 +394,8 @@ def _revision(replicaset: Json) -> str:
 
 
 def _available(replicaset: Json) -> int:
-    return _count(replicaset, "availableReplicas")
+    # A set that was just made smaller has not written its status yet; a real one does so within milliseconds.
+    return min(_count(replicaset, "availableReplicas"), int(replicaset["spec"]["replicas"]))
 
 
 def _count(body: Json, field: str) -> int:

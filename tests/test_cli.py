@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.optimizer.dumps import pending, write_dump
+from benchmarks.optimizer.machines import machines_csv, table
+from benchmarks.optimizer.shapes import of_shapes
 from planner.cli import main
 from planner.cloud.tables import catalogue, read_machines
 from planner.kube.reader import read_dump
@@ -56,10 +62,19 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) 
     return err.removeprefix("kinema: ").rstrip("\n")
 
 
+PROGRESS = re.compile(r"kinema: \d+\.\d s: best plan \d+\.\d{4} \$/h, (no bound yet|bound .+ \$/h, gap .+%)")
+
+
+def assert_only_progress(complaints: bytes) -> None:
+    lines = complaints.decode().splitlines()
+    assert lines
+    assert all(PROGRESS.fullmatch(line) for line in lines), lines
+
+
 @pytest.fixture(scope="module")
 def plan() -> bytes:
     done = run("plan", *INPUTS, "--output", "json")
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
@@ -186,7 +201,64 @@ class TestPlan:
             cwd=ROOT,
         )
         os.close(writing)
-        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.returncode == 0
+        assert_only_progress(done.stderr)
+
+    def test_progress_is_told_on_standard_error_and_no_word_of_it_on_standard_output(self) -> None:
+        done = run("plan", *INPUTS, "--output", "json")
+        assert_only_progress(done.stderr)
+        assert json.loads(done.stdout)["kind"] == "Plan"
+
+
+def start_long_plan(folder: Path) -> subprocess.Popen[bytes]:
+    """Start to plan 1,000 pods of 100 shapes, which takes far more than a test may, and wait for its first plan."""
+    offers = table("e2", "n2")
+    write_dump(folder / "cluster.json", pending(of_shapes(1000, 100, seed=1)))
+    (folder / "machines.csv").write_text(machines_csv(offers))
+    # A shell's background job, as this test may be one, ignores interrupts, and its children inherit that.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from planner.cli import main; sys.exit(main())"
+    )
+    files = ("--cluster", str(folder / "cluster.json"), "--machines", str(folder / "machines.csv"))
+    planner = subprocess.Popen(
+        [sys.executable, "-c", code, "plan", *files, "--time-limit", "100", "--output", "json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert planner.stderr is not None
+    assert b"best plan" in planner.stderr.readline()
+    return planner
+
+
+class TestInterrupts:
+    def test_the_first_one_returns_the_best_plan_so_far_with_its_true_gap(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        planner = start_long_plan(tmp_path)
+        planner.send_signal(signal.SIGINT)
+        printed, complaints = planner.communicate(timeout=60)
+        assert planner.returncode == 0
+        objective = json.loads(printed)["objective"]
+        assert complaints.decode().endswith(
+            f"kinema: interrupted: this is the best plan so far, {objective['relative_gap']:.2%} from its lower bound\n"
+        )
+        assert 0 < objective["lower_bound"] < objective["value"]
+        (tmp_path / "plan.json").write_bytes(printed)
+        files = ("--cluster", f"{tmp_path}/cluster.json", "--machines", f"{tmp_path}/machines.csv")
+        # The knapsacks of a bound that was cut short are hard; what is right or wrong of the plan shows before them.
+        assert main(("verify", str(tmp_path / "plan.json"), *files, "--time-limit", "5")) in (0, 3)
+        assert "wrong" not in capsys.readouterr().out
+
+    def test_the_second_one_ends_at_once_without_a_plan(self, tmp_path: Path) -> None:
+        planner = start_long_plan(tmp_path)
+        # Two that come at once are one; the second needs the first to have been heard of.
+        planner.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+        planner.send_signal(signal.SIGINT)
+        printed, _ = planner.communicate(timeout=60)
+        assert (planner.returncode, printed) == (130, b"")
 
 
 class TestVerify:

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from planner.model.effort import Progress
 from planner.model.inputs import PlanningInputs
 from planner.settings import OptimizerSettings
 from planner.solving import Worker, solve
+from planner.verifier import verify
 from tests.building import catalogue, deployment, inputs, node, offering, pods_of, snapshot
 
 FAULTY = Worker("tests.faultyworker", grace_seconds=1.0)
@@ -43,7 +45,7 @@ def solved_by(fault: str, time_limit_seconds: float = 30.0) -> tuple[str, list[P
     told: list[Progress] = []
     settings = OptimizerSettings(solver=fault, time_limit_seconds=time_limit_seconds)
     try:
-        solve(badly_packed(), settings, told.append, FAULTY)
+        solve(badly_packed(), settings, told.append, worker=FAULTY)
     except SolverError as error:
         outcome = str(error)
     else:
@@ -78,6 +80,15 @@ def test_solver_that_is_not_installed_is_a_matter_of_settings() -> None:
         ("NAN", "answered with NaN"),
         ("NAN_DUALS", "answered with NaN"),
         ("LIAR", "called an answer optimal that breaks the constraints"),
+        ("GARBAGE", "gave an answer that is none"),
+        ("STRANGER", "gave an answer that is none"),
+        ("CUT", "ended with exit code 0 without a plan"),
+        ("ELSEWHERE", "fails the independent check: .*web"),
+        # One node of 0.2 $/h, four moves at a thousandth over 24 h, one overlap of a quarter of an hour over 24 h.
+        ("BOASTER", "claims a lower bound of 202250000 nanodollars per hour for a plan of 202249999"),
+        ("NAN_BOUND", "claims a lower bound of nan"),
+        ("INFINITE_BOUND", "claims a lower bound of -inf"),
+        ("NAN_COST", "nan"),
         ("FORGETFUL", "fails the independent check: the plan misses 4 pods"),
     ],
 )
@@ -87,8 +98,29 @@ def test_fault_ends_without_a_plan_and_with_a_reason(fault: str, reason: str) ->
 
 
 def test_hang_ends_at_the_deadline() -> None:
-    outcome, _ = solved_by("HANG", time_limit_seconds=3.0)
+    outcome, _ = solved_by("HANG", time_limit_seconds=6.0)
     assert outcome == "the solver gave no answer within its time limit and was ended"
+
+
+def test_a_plan_that_is_wanted_at_once_is_the_best_so_far() -> None:
+    told: list[Progress] = []
+    patient = OptimizerSettings(solver="PATIENT", time_limit_seconds=60.0)
+    # The child goes on until it hears of the hurry, which begins with its first word; then nothing but plans that
+    # need no solver are left to it: all four pods on one of the nodes.
+    plan = solve(badly_packed(), patient, told.append, lambda: bool(told), FAULTY)
+    assert sorted(sum(n.pods.values()) for n in plan.nodes if n.state != "remove") == [4]
+    objective = plan.objective
+    assert 0 < objective.lower_bound_nanousd_per_hour < objective.value_nanousd_per_hour
+    assert verify(plan, badly_packed(), 10.0, time.monotonic).right
+
+
+def test_a_child_that_does_not_hear_of_the_hurry_is_ended_after_the_grace() -> None:
+    told: list[Progress] = []
+    began = time.monotonic()
+    with pytest.raises(SolverError, match="gave no answer"):
+        solve(badly_packed(), OptimizerSettings(solver="HANG"), told.append, lambda: bool(told), FAULTY)
+    # Far from the time limit of 60 s: a second of grace, and the start of a Python.
+    assert time.monotonic() - began < 20
 
 
 def test_chatter_of_a_solver_does_not_disturb_the_answer() -> None:
@@ -102,7 +134,7 @@ def start_hanging() -> tuple[subprocess.Popen[str], int]:
         # A shell's background job, as this test may be one, ignores interrupts, and its children inherit that.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from tests.test_solving import *;"
-        "solve(badly_packed(), OptimizerSettings(solver='HANG'), lambda p: print(p.stage, flush=True), FAULTY)"
+        "solve(badly_packed(), OptimizerSettings(solver='HANG'), lambda p: print(p.stage, flush=True), worker=FAULTY)"
     )
     planner = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True

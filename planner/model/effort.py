@@ -6,6 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
+def never() -> bool:
+    """Say that nobody is in a hurry."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Effort:
     """The solver's name, and when to stop: after the time limit, or once (value - bound) / value is small enough."""
@@ -27,7 +32,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """The outside of a solve: `now` returns seconds of a clock that never goes back, `report` takes progress."""
+    """The outside of a solve: `now` returns seconds of a clock that never goes back, `report` takes progress.
+
+    `hurried` says whether the best plan so far is wanted at once, as if the time limit had come.
+    """
 
     now: Callable[[], float]
     report: Callable[[Progress], None]
+    hurried: Callable[[], bool] = never

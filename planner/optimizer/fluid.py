@@ -1,7 +1,7 @@
-"""Prices to begin with: the relaxation in which pods and nodes may be cut, as one linear program.
+"""The relaxation in which pods and nodes may be cut, as one linear program: prices and a plan to begin with.
 
-    min  sum_k cost_k z_k + move_price sum_kg arriving_gk
-    sum_k (staying_gk + arriving_gk) >= count_g                          every pod has a place
+    min  sum_k cost_k z_k + move_price sum_kg arriving_gk + penalty_g unplaced_g
+    sum_k (staying_gk + arriving_gk) + unplaced_g >= count_g             every pod has a place
     sum_g requests_gr (staying_gk + arriving_gk) <= room_kr z_k          capacity of the nodes of a kind together
     staying_gk <= present_gk z_k
     z_k <= limit_k for existing nodes, z_k >= limit_k for kept ones, and the other rows of `constraints`
@@ -20,7 +20,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from planner.optimizer.constraints import IntArray
-from planner.optimizer.master import Limits, Program, Solver
+from planner.optimizer.master import HIGHEST_PRICE, Limits, Program, Solver, highest_row_prices
 from planner.optimizer.pricing import FloatArray
 from planner.optimizer.problem import Problem
 
@@ -31,12 +31,16 @@ _UNPLACED = 40.0
 
 @dataclass(frozen=True, slots=True)
 class Fluid:
-    """Prices of pods (groups) and rows (rows) in nanodollars per hour; `nodes` (classes) of each offering, and the pods
-    on them, `shares` (classes, groups).
+    """Prices of pods (groups), rows (rows) and limits (classes) in nanodollars per hour, and the cut plan.
+
+    `kinds` names the classes of each kind, `nodes` (kinds) is how many of its nodes there are, `shares` (kinds, groups)
+    the pods on them.
     """
 
     pods: FloatArray
     rows: FloatArray
+    limits: FloatArray
+    kinds: tuple[IntArray, ...]
     nodes: FloatArray
     shares: FloatArray
 
@@ -44,9 +48,10 @@ class Fluid:
 @dataclass(frozen=True, slots=True)
 class _Kinds:
     """Means over the nodes of each kind: `room` (kinds, resources), `here` and `open` (kinds, groups), the others
-    (kinds); `of` names a class of each.
+    (kinds); `members` names the classes of each, and `of` the first one.
     """
 
+    members: tuple[IntArray, ...]
     of: IntArray
     cost: FloatArray
     limit: FloatArray
@@ -70,17 +75,25 @@ class _Kinds:
 
         some = [problem.limits[ks].sum() for ks in kinds]
         return cls(
-            np.array([ks[0] for ks in kinds]), mean(problem.costs), np.array(some, dtype=float), mean(room), mean(here),
+            tuple(np.array(ks) for ks in kinds), np.array([ks[0] for ks in kinds]), mean(problem.costs),
+            np.array(some, dtype=float), mean(room), mean(here),
             np.array([(caps[ks] > 0).any(axis=0) for ks in kinds]),
         )  # fmt: skip
 
 
-def fluid(problem: Problem, classes: IntArray, solver: Solver, seconds: float) -> Fluid | None:
-    """Return the prices of the relaxation over these classes; None where it is too large or the time is over."""
-    kinds = _Kinds.among(problem, classes[problem.limits[classes] > 0])
+def fluid(problem: Problem, classes: IntArray, solver: Solver, seconds: float, filled: float = 1.0) -> Fluid | None:
+    """Return the prices and the plan of the relaxation over these classes, of which no other one dominates any.
+
+    Only this share of the nodes' room is `filled`. None where the program is too large, or the time is over.
+    """
+    groups, classes = len(problem.groups), classes[problem.limits[classes] > 0]
+    if not groups or not classes.size:
+        return None
+    kinds = _Kinds.among(problem, classes)
+    kinds.room[:, : problem.whole] *= filled
     stays, arrives = np.argwhere(kinds.here > 0), np.argwhere(kinds.open)
-    count, groups = kinds.of.size, len(problem.groups)
-    if not groups or not arrives.size or stays.shape[0] + arrives.shape[0] > _LARGEST:
+    count = kinds.of.size
+    if not arrives.size or stays.shape[0] + arrives.shape[0] > _LARGEST:
         return None
     k_of, g_of = np.vstack([stays, arrives]).T
     total = count + k_of.size + groups
@@ -104,6 +117,7 @@ def fluid(problem: Problem, classes: IntArray, solver: Solver, seconds: float) -
     blocks.append(
         block(some, (some, stays[:, 0], kinds.here[tuple(stays.T)]), (some, pods[: some.size], -np.ones(some.size)))
     )
+    free = sum(b.shape[0] for b in blocks) - groups
     role = np.array([problem.classes[k].role for k in kinds.of])
     existing, kept = np.flatnonzero(role != "offering"), np.flatnonzero(role == "kept")
     blocks.append(block(existing, (np.arange(existing.size), existing, -np.ones(existing.size))))
@@ -123,25 +137,40 @@ def fluid(problem: Problem, classes: IntArray, solver: Solver, seconds: float) -
             np.full(groups, _UNPLACED * dearest),
         ]
     )
-    zeros = np.zeros(sum(b.shape[0] for b in blocks) - groups - existing.size - kept.size - len(pools))
     rhs = np.concatenate(
         [
             problem.counts,
-            zeros,
+            np.zeros(free),
             -kinds.limit[existing],
             kinds.limit[kept],
             np.array([problem.rows[i].rhs for i in pools], dtype=float),
         ]
     )
     answer = solver.solve(Program(costs / unit, sparse.vstack(blocks).tocsr(), rhs, integer=False), Limits(seconds))
-    if answer.status == "none" or answer.duals.size != rhs.size or not np.isfinite(answer.duals).all():
+    if answer.status == "none" or answer.duals.size != rhs.size or answer.values.size != costs.size:
         return None
-    duals = np.maximum(answer.duals, 0.0) * unit
-    rows = np.zeros(len(problem.rows))
+    if not (np.isfinite(answer.duals).all() and np.isfinite(answer.values).all()):
+        return None
+    # What a solver says is cut to what it can be: a pod is worth no more than what it costs to leave it out.
+    highest = np.full(rhs.size, HIGHEST_PRICE / unit)
+    highest[:groups] = _UNPLACED * dearest / unit
+    highest[rhs.size - len(pools) :] = highest_row_prices(problem)[pools] / unit
+    duals = np.clip(answer.duals, 0.0, highest) * unit
+    values = np.clip(answer.values, 0.0, float(problem.counts.sum() + problem.limits.sum()))
+    rows = np.array([_whole_cost(problem, row.coefficients) if row.kind == "kept" else 0.0 for row in problem.rows])
     rows[pools] = duals[duals.size - len(pools) :]
-    offers = np.flatnonzero(role == "offering")
-    amounts, shares = np.zeros(len(problem.classes)), np.zeros((len(problem.classes), groups))
-    amounts[kinds.of[offers]] = np.maximum(answer.values[offers], 0.0)
-    new = np.flatnonzero(role[k_of] == "offering")
-    np.add.at(shares, (kinds.of[k_of[new]], g_of[new]), np.maximum(answer.values[pods[new]], 0.0))
-    return Fluid(duals[:groups], rows, amounts, shares)
+    limits = np.zeros(len(problem.classes))
+    at_most, at_least = np.split(duals[groups + free :][: existing.size + kept.size], [existing.size])
+    for kind, price in zip(existing, at_most, strict=True):
+        limits[kinds.members[kind]] = price
+    for kind, price in zip(kept, at_least, strict=True):
+        # What such a node is worth: its cost is in the price of its row.
+        limits[kinds.members[kind]] += kinds.cost[kind] - price
+    shares = np.zeros((count, groups))
+    np.add.at(shares, (k_of, g_of), values[pods])
+    return Fluid(duals[:groups], rows, limits, kinds.members, values[nodes], shares)
+
+
+def _whole_cost(problem: Problem, kept: IntArray) -> float:
+    """Return the price of the row of a kept node: it is paid for whatever it holds, so that nothing is lost by it."""
+    return float(max(0, int(problem.costs[kept > 0].max(initial=0))))

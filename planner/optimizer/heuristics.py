@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -19,6 +20,9 @@ Fit = Literal["first", "best"]
 _TRIED = 100
 # So many offerings are tried as the one that is opened for everything.
 _MOST_OPENINGS = 30
+# The shares of the removable nodes that are tried as those that stay, and how many of these plans are cheapened.
+_STAYING = (0.0, 0.1, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
+_MOST_CHEAPENED = 3
 
 
 def present_state(problem: Problem) -> Packing:
@@ -33,6 +37,28 @@ def empty_cluster(problem: Problem) -> Packing:
     kept = [k for k, c in enumerate(problem.classes) if c.role == "kept"]
     classes = np.repeat(np.array(kept, dtype=np.int64), problem.limits[kept])
     return Packing(classes, np.zeros((classes.size, len(problem.groups)), dtype=np.int64))
+
+
+def topped_up(problem: Problem) -> list[Packing]:
+    """Let nodes stay as they are and fill them up with the pods of the others, which go; the best of several shares.
+
+    The fullest nodes stay. What they hold need not move, so these plans move few pods; and nodes that a scheduler
+    filled over time are packed as well as any that are filled anew.
+    """
+    now = present_state(problem)
+    room = np.maximum(problem.room[now.classes, : problem.whole], 1)
+    fullness = ((now.contents @ problem.requests)[:, : problem.whole] / room).max(axis=1, initial=0.0)
+    kept = np.array([problem.classes[k].role == "kept" for k in now.classes], dtype=np.bool_)
+    others = np.flatnonzero(~kept)
+    others = others[np.argsort(-fullness[others], kind="stable")]
+    if not others.size:
+        return []
+    found = []
+    for many in sorted({int(share * others.size) for share in _STAYING}):
+        stay = np.sort(np.append(np.flatnonzero(kept), others[:many]))
+        found.append(fill(problem, Packing(now.classes[stay], now.contents[stay]), "best"))
+    found.sort(key=lambda packing: (int(packing.unplaced(problem).sum()), packing.displaced_value(problem)))
+    return [cheapen(problem, packing) for packing in found[:_MOST_CHEAPENED]]
 
 
 def fill(problem: Problem, start: Packing, fit: Fit, opening: int | None = None) -> Packing:
@@ -102,42 +128,54 @@ def openings(problem: Problem) -> IntArray:
     return np.array([k for _, k in order[:_MOST_OPENINGS]], dtype=np.int64)
 
 
-def deal(problem: Problem, nodes: FloatArray, shares: FloatArray) -> Packing:
-    """Open the nodes of a relaxation, `nodes` (classes), and deal its pods, `shares` (classes, groups), evenly.
+def deal(problem: Problem, kinds: Sequence[IntArray], nodes: FloatArray, shares: FloatArray) -> Packing:
+    """Open the nodes of a relaxation, and deal its pods evenly.
 
-    Of each class all nodes are open from the start. The largest pods go first, each to where most is left of what
-    it needs, weighted by how scarce that is; so nodes end alike, each about as full as the relaxation has them.
+    `kinds` names the classes of each kind of nodes, `nodes` (kinds) says how many of it are open, `shares` (kinds,
+    groups) which pods they hold. Of existing nodes those stay that hold most of what their kind shall hold, and that
+    stays with them. Of each kind all nodes are open from the start. The largest pods go first, each to where most is
+    left of what it needs, weighted by how scarce that is; so nodes end alike, each about as full as the relaxation has
+    them.
     """
     classes, contents = [np.zeros(0, dtype=np.int64)], [np.zeros((0, len(problem.groups)), dtype=np.int64)]
     carried, left = np.zeros(len(problem.groups)), problem.counts.copy()
-    for k in np.flatnonzero(shares.sum(axis=1) > 0):
-        carried = carried + shares[k]
-        opened = min(int(nodes[k] + 1e-6), int(problem.limits[k]))
+    for members, amount, share in zip(kinds, nodes, shares, strict=True):
+        carried = carried + share
+        slots = np.repeat(members, np.minimum(problem.limits[members], max(1, math.ceil(amount))))
+        kept = sum(int(problem.limits[k]) for k in members if problem.classes[k].role == "kept")
+        opened = max(min(int(amount + 1e-6), slots.size), kept)
         if not opened:
             continue
         pods = np.clip(np.floor(carried + 0.5).astype(np.int64), 0, left)
-        content = _dealt(problem, int(k), pods, opened)
+        here = np.minimum(np.where(problem.admissible[slots], problem.present[slots], 0), pods)
+        worth = (here @ problem.requests[:, : problem.whole] / _typical_room(problem)).max(axis=1, initial=0.0)
+        stays = np.sort(np.argsort(-worth, kind="stable")[:opened])
+        here = here[stays]
+        here = np.minimum(here, np.maximum(pods - (np.cumsum(here, axis=0) - here), 0))
+        content = _dealt(problem, slots[stays], here, pods - here.sum(axis=0))
         carried -= content.sum(axis=0)
         left -= content.sum(axis=0)
-        classes.append(np.full(opened, k, dtype=np.int64))
+        classes.append(slots[stays])
         contents.append(content)
     return Packing(np.concatenate(classes), np.vstack(contents))
 
 
-def _dealt(problem: Problem, k: int, pods: IntArray, nodes: int) -> IntArray:
-    room = np.maximum(problem.room[k], 1)
-    rem = np.repeat(problem.room[[k]], nodes, axis=0)
-    content = np.zeros((nodes, pods.size), dtype=np.int64)
-    scarce = (pods @ problem.requests / (room * nodes)) ** 4 / room
+def _dealt(problem: Problem, classes: IntArray, here: IntArray, pods: IntArray) -> IntArray:
+    """Return what these nodes hold, (nodes, groups), when the pods have come to what is here."""
+    room, content = np.maximum(problem.room[classes], 1), here.copy()
+    rem = problem.room[classes] - content @ problem.requests
+    asked = (pods + here.sum(axis=0)) @ problem.requests
+    scarce = (asked / room.sum(axis=0)) ** 4 / room.mean(axis=0)
     size = problem.requests @ scarce
     for g in np.argsort(-size, kind="stable"):
         left, asks = int(pods[g]), problem.requests[g]
+        able = np.flatnonzero(problem.admissible[classes, g]) if left else np.zeros(0, dtype=np.int64)
         while left > 0:
-            holds = np.flatnonzero(_fitting(rem, asks) > 0)
-            holds = holds[~_repelled(problem, content[holds], g)]
+            able = able[_fitting(rem[able], asks) > 0]
+            holds = able[~_repelled(problem, content[able], g)]
             if not holds.size:
                 break
-            score = (rem[holds] / room) @ (scarce * asks)
+            score = (rem[holds] / room[holds]) @ (scarce * asks)
             chosen = holds[np.argsort(-score, kind="stable")[: min(left, -(-holds.size // 2))]]
             content[chosen, g] += 1
             rem[chosen] -= asks
@@ -159,16 +197,13 @@ def cheapen(problem: Problem, packing: Packing) -> Packing:
         if problem.classes[k].role == "kept" or any(m < row.rhs for m, row in zip(after, problem.rows, strict=True)):
             continue
         others = np.flatnonzero(alive & (np.arange(classes.size) != n))
-        moved = _absorb(
-            problem,
-            Packing(classes[others], contents[others]),
-            (rem[others, : problem.whole] / typical).sum(axis=1),
-            contents[n],
-        )
-        if moved is None:
+        others = others[np.argsort((rem[others, : problem.whole] / typical).sum(axis=1), kind="stable")]
+        taken = _absorbed(problem, Packing(classes[others], contents[others]), rem[others], contents[n])
+        if taken is None:
             continue
-        where: IntArray = others[moved.nodes]
-        content = moved.contents
+        takes = np.flatnonzero(taken.any(axis=1))
+        where: IntArray = others[takes]
+        content = contents[where] + taken[takes]
         before = problem.column_costs(classes[where], contents[where]).sum()
         before += problem.column_costs(classes[[n]], contents[[n]]).sum()
         if problem.column_costs(classes[where], content).sum() < before:
@@ -179,35 +214,38 @@ def cheapen(problem: Problem, packing: Packing) -> Packing:
     return with_cheapest_offerings(problem, Packing(classes[alive], contents[alive]))
 
 
-@dataclass(frozen=True, slots=True)
-class _Absorbed:
-    """The nodes that took pods, and what they hold with them: `nodes` (taking), `contents` (taking, groups)."""
+def _absorbed(problem: Problem, packing: Packing, rem: IntArray, pods: IntArray) -> IntArray | None:
+    """Put the pods into what the nodes have left, the first nodes first; None where they do not fit.
 
-    nodes: IntArray
-    contents: IntArray
-
-
-def _absorb(problem: Problem, packing: Packing, left_over: FloatArray, pods: IntArray) -> _Absorbed | None:
-    """Put the pods into the rest of the nodes' room, the fullest nodes first; None where they do not fit.
-
-    `left_over` (nodes,) is how much room each has left.
+    `rem` (nodes, resources) is that room; returns which pods each node takes, (nodes, groups).
     """
     asked = np.flatnonzero(pods)
-    order = np.argsort(left_over, kind="stable")
-    order = order[problem.admissible[packing.classes[order]][:, asked].any(axis=1)]
-    contents = packing.contents[order].copy()
-    rem = problem.room[packing.classes[order]] - contents @ problem.requests
     size = (problem.requests[asked, : problem.whole] / _typical_room(problem)).max(axis=1, initial=0.0)
+    taken, rem = np.zeros_like(packing.contents), rem.copy()
     for g in asked[np.argsort(-size, kind="stable")]:
-        open_ = problem.admissible[packing.classes[order], g] & ~_repelled(problem, contents, g)
-        holds = np.where(open_, _fitting(rem, problem.requests[g]), 0)
-        taken = np.clip(int(pods[g]) - (np.cumsum(holds) - holds), 0, holds)
-        if taken.sum() < pods[g]:
+        able = np.flatnonzero(problem.admissible[packing.classes, g])
+        if problem.sides[g]:
+            able = able[~_repelled(problem, packing.contents[able] + taken[able], g)]
+        holds = _fitting(rem[able], problem.requests[g])
+        gets = np.clip(int(pods[g]) - (np.cumsum(holds) - holds), 0, holds)
+        if gets.sum() < pods[g]:
             return None
-        contents[:, g] += taken
-        rem -= taken[:, None] * problem.requests[g]
-    changed = (contents != packing.contents[order]).any(axis=1)
-    return _Absorbed(order[changed], contents[changed])
+        taken[able, g] = gets
+        rem[able] -= gets[:, None] * problem.requests[g]
+    return taken
+
+
+def repaired(problem: Problem, packing: Packing) -> Packing:
+    """Place what has no place yet, on nodes that must stay and are left out as well, and cheapen the outcome."""
+    used = np.bincount(packing.classes, minlength=len(problem.classes))
+    short = [
+        (k, c.limit - int(used[k])) for k, c in enumerate(problem.classes) if c.role == "kept" and used[k] < c.limit
+    ]
+    missing = np.repeat(
+        np.array([k for k, _ in short], dtype=np.int64), np.array([count for _, count in short], dtype=np.int64)
+    )
+    contents = np.vstack([packing.contents, np.zeros((missing.size, packing.contents.shape[1]), dtype=np.int64)])
+    return cheapen(problem, fill(problem, Packing(np.append(packing.classes, missing), contents), "best"))
 
 
 def with_cheapest_offerings(problem: Problem, packing: Packing) -> Packing:

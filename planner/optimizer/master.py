@@ -26,6 +26,10 @@ from planner.optimizer.problem import BoolArray, Problem
 _FEASIBILITY = 1e-5
 # HiGHS works to 1e-7: with a typical node at 1,000 units that is 1e-10 of a node's price.
 _TYPICAL_COST = 1000.0
+_MOST_NODES = 2.0**31
+
+HIGHEST_PRICE = 2.0**56
+"""In nanodollars per hour: no true dual comes near it, and sums of a few such prices stay within 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +209,10 @@ class Master:
         stays: BoolArray = np.any(problem.present > 0, axis=0)
         self._swap_costs = np.where(stays[self.swaps[:, 0]], problem.move_price, 0) / self._unit
         self._limited = np.flatnonzero([c.role != "offering" for c in problem.classes])
+        # In an optimal dual no pod is worth more than what it costs to leave it out. Lower prices prove a bound as
+        # well, so that whatever a solver says for a dual is cut to what the arithmetic of whole numbers can hold.
+        limits = np.full(self._limited.size, HIGHEST_PRICE)
+        self._highest = np.append(self._penalty, np.append(limits, highest_row_prices(problem)) / self._unit)
 
     def relax(self, remainder: Remainder, usable: IntArray, exchanging: bool = False) -> Relaxed | None:
         """Solve over the usable columns without integrality; None where the time is over.
@@ -230,7 +238,7 @@ class Master:
             raise SolverError("the solver called an answer optimal that breaks the constraints")
         amounts = np.zeros(self.columns.classes.size)
         amounts[usable] = np.maximum(x[:columns], 0.0)
-        duals = np.maximum(duals, 0.0) * self._unit
+        duals = np.clip(duals, 0.0, self._highest) * self._unit
         limit_prices = np.zeros(len(self._problem.classes))
         limit_prices[self._limited] = duals[groups : groups + self._limited.size]
         return Relaxed(
@@ -255,7 +263,7 @@ class Master:
             return None
         if answer.values.size != program.costs.size or not np.isfinite(answer.values).all():
             raise SolverError("the solver answered with NaN, infinity or the wrong size")
-        whole = np.rint(answer.values)
+        whole = np.clip(np.rint(answer.values), -_MOST_NODES, _MOST_NODES)
         met = program.matrix.astype(np.int64) @ whole.astype(np.int64) >= program.rhs.astype(np.int64)
         if (np.abs(whole - answer.values) > 1e-4).any() or (whole < 0).any() or not met.all():
             if answer.status == "optimal":
@@ -287,6 +295,13 @@ class Master:
         if exchanging:
             costs = np.append(costs, self._swap_costs)
         return Program(costs, matrix, rhs, integer)
+
+
+def highest_row_prices(problem: Problem) -> FloatArray:
+    """Return beyond which price of each row sums over rows of price x coefficient might overflow, (rows)."""
+    steepest = [max(1.0, float(np.abs(row.coefficients).max())) * len(problem.rows) for row in problem.rows]
+    highest: FloatArray = HIGHEST_PRICE / np.array(steepest, dtype=np.float64)
+    return highest
 
 
 def exchanges(problem: Problem) -> IntArray:

@@ -18,6 +18,7 @@ from planner.optimizer.assembly import Draft, assemble, finish
 from planner.optimizer.certificate import Bound, certificate
 from planner.optimizer.constraints import IntArray
 from planner.optimizer.continuing import packing_as, prices_as
+from planner.optimizer.fluid import fluid
 from planner.optimizer.master import CvxpySolver, Solver
 from planner.optimizer.movement import GroupKey, movement_of
 from planner.optimizer.packing import Packing
@@ -33,6 +34,12 @@ _BOUND_SHARE = 0.5
 _PROVEN = 1e-6
 _BESIDE_THE_PLAN = 0.05
 _DIVES = 6
+_FITS: tuple[heuristics.Fit, ...] = ("first", "best")
+# Whole pods fill no node to the last byte: so much of the room the relaxation is let fill before its pods are dealt. Of
+# the time, at most this share is spent on it.
+_FILLED = (0.98, 0.97, 0.99, 1.0, 0.95)
+_DEALING_SHARE = 0.3
+_LEAST_SECONDS = 1.0
 # Of the time, at most this share is spent on best fit with each offering as the one that is opened.
 _OPENINGS_SHARE = 0.08
 # More existing nodes than this are pooled, since each is a knapsack of its own in every round.
@@ -58,22 +65,25 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
     settled = settle(movement_of(inputs))
     movement, problem, left_out = settled.movement, settled.problem, settled.left_out
     race = _Race(settled, effort, watch, start)
-    known = list(_known_plans(problem))
-    for packing in known:
-        race.enter(packing)
+    known = [heuristics.fill(problem, heuristics.present_state(problem), fit) for fit in _FITS]
     if inputs.start is not None:
         known.append(heuristics.fill(problem, packing_as(inputs.start, problem), "best"))
-        race.enter(known[-1])
+    for packing in known:
+        race.enter(packing)
     solved, became = _at_size(problem)
     search = Search(solved, solver, race.left)
-    dealt = search.start_by_volume()
-    if dealt is not None:
-        race.enter(dealt)
-        search.start_from(dealt)
+    search.start_at(fluid(solved, search.asked, solver, max(race.left(), _LEAST_SECONDS)))
     if inputs.start is not None:
         search.propose(prices_as(inputs.start, solved, search.proof.pod_prices))
     race.bound(search.proof)
-    if dealt is None and inputs.start is None:
+    dealt = _dealt(problem, solver, race)
+    known += dealt
+    for packing in _known_plans(problem):
+        known.append(packing)
+        race.enter(packing)
+        if race.left() <= 0:
+            break
+    if not dealt and inputs.start is None:
         known += _opened(problem, race)
     for packing in known:
         search.start_from(Packing(became[packing.classes], packing.contents))
@@ -85,7 +95,7 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
             break
         race.enter(given_out(problem, became, search.dive(turn)))
         if turn == 0:
-            if dealt is not None and not race.won():
+            if dealt and not race.won():
                 _opened(problem, race)
             # Now that a good plan is known, the bound is worth more exactness.
             _prove(search, race, _BOUND_SHARE)
@@ -108,7 +118,7 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
         problem = build_problem(whole.inputs, whole.assessment, whole.group, missing)
         solved, became = _at_size(problem)
         search = Search(solved, solver, race.all_left)
-        search.start_by_volume()
+        search.start_at(fluid(solved, search.asked, solver, max(race.all_left(), _LEAST_SECONDS)))
         search.propose(_together(problem, apart, search.proof.pod_prices))
         if inputs.start is not None:
             search.propose(prices_as(inputs.start, solved, search.proof.pod_prices))
@@ -120,6 +130,23 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
     plan = finish(movement, race.best, search.proof.value, certificate(search.problem, search.proof))
     elapsed = watch.now() - start
     return replace(plan, timings_seconds={"prepare": prepared, "prove": proven - prepared, "search": elapsed - proven})
+
+
+def _dealt(problem: Problem, solver: Solver, race: _Race) -> list[Packing]:
+    """Enter and return the plans near the relaxation in which pods and nodes may be cut, each with other reserves."""
+    found: list[Packing] = []
+    leaders = np.unique(problem.dominators())
+    # Where every node is new, dives lead to better plans than more of these.
+    tried = _FILLED if any(c.role != "offering" for c in problem.classes) else _FILLED[:1]
+    for filled in tried:
+        if race.won() or race.left(_DEALING_SHARE if found else 1.0) <= 0:
+            break
+        cut = fluid(problem, leaders, solver, race.left(), filled)
+        if cut is None:
+            break
+        found.append(heuristics.repaired(problem, heuristics.deal(problem, cut.kinds, cut.nodes, cut.shares)))
+        race.enter(found[-1])
+    return found
 
 
 def _opened(problem: Problem, race: _Race) -> list[Packing]:
@@ -163,11 +190,9 @@ def _prove(search: Search, race: _Race, share: float) -> None:
 
 
 def _known_plans(problem: Problem) -> Iterator[Packing]:
-    """Yield the plans that need no solver: the present state first, so that it wins a tie."""
-    fits: tuple[heuristics.Fit, ...] = ("first", "best")
-    for fit in fits:
-        yield heuristics.fill(problem, heuristics.present_state(problem), fit)
-    for fit in fits:
+    """Yield the plans that need no solver: what goes on from the nodes that there are, and fresh starts."""
+    yield from heuristics.topped_up(problem)
+    for fit in _FITS:
         packed = heuristics.fill(problem, heuristics.empty_cluster(problem), fit)
         yield packed
         yield heuristics.cheapen(problem, packed)
@@ -201,11 +226,15 @@ class _Race:
         self._least = math.inf
 
     def left(self, share: float = 1.0) -> float:
-        """Return the seconds that remain of this share of the time for the plan."""
+        """Return the seconds that remain of this share of the time for the plan; none once it is wanted at once."""
+        if self._watch.hurried():
+            return 0.0
         return self._effort.time_limit_seconds * share * self._share - (self._watch.now() - self._start)
 
     def all_left(self) -> float:
-        """Return the seconds that remain of the time limit."""
+        """Return the seconds that remain of the time limit; none once the plan is wanted at once."""
+        if self._watch.hurried():
+            return 0.0
         return self._effort.time_limit_seconds - (self._watch.now() - self._start)
 
     def enter(self, packing: Packing) -> None:

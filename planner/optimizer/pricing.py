@@ -19,11 +19,13 @@ Operations Research 28 (1980); of the surrogate: F. Glover, "Surrogate constrain
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from planner.model.effort import never
 from planner.optimizer import constraints
 from planner.optimizer.constraints import IntArray
 from planner.optimizer.problem import Problem
@@ -111,18 +113,19 @@ class Priced:
 @dataclass(frozen=True, slots=True)
 class Depth:
     """How hard a knapsack is searched: at most `width` partial contents are kept for each class, and with `buckets`
-    their bounds are sharpened by the surrogate knapsack.
+    their bounds are sharpened by the surrogate knapsack. Once `over` says so, only a few go on to the end.
     """
 
     width: int
     buckets: int
+    over: Callable[[], bool] = never
 
     def within(self, size: int) -> Depth:
-        """Return the depth that so many classes x groups can afford: a time limit is not looked at inside a search."""
+        """Return the depth that so many classes x groups can afford."""
         buckets = min(self.buckets, _MOST_CELLS // max(1, size))
         most = _MOST_STEPS_SHARP if self.buckets else _MOST_STEPS
         width = max(_LEAST_WIDTH, min(self.width, most // max(1, size)))
-        return Depth(width, buckets if buckets >= _FEWEST_BUCKETS else 0)
+        return replace(self, width=width, buckets=buckets if buckets >= _FEWEST_BUCKETS else 0)
 
 
 def outbid(sacks: Knapsacks, prices: IntArray, floor: IntArray, whole: FloatArray) -> tuple[IntArray, _Roots]:
@@ -179,7 +182,7 @@ def price_contents(
         tree = _Tree(
             sacks.only(some), prices, roots.multipliers[some], roots.stay[some], roots.arrive[some], roots.best[some]
         )
-        found = tree.search(roots.root[some], floor[some], depth)
+        found = tree.search(roots.root[some], floor[some], replace(depth, buckets=0) if depth.over() else depth)
         upper[some] = found.upper
         parts.append((some[found.classes], found.contents))
     classes, contents = np.concatenate([k for k, _ in parts]), np.vstack([found for _, found in parts])
@@ -285,6 +288,8 @@ class _Tree:
         lost = np.full(count, -np.inf)
         trail: list[tuple[IntArray, IntArray]] = [(np.flatnonzero(alive), np.zeros(int(alive.sum()), dtype=np.int64))]
         for stage in range(stages):
+            if depth.over():
+                width = min(width, _LEAST_WIDTH)
             g = order[owner, stage]
             open_ = ~fixed[owner, g]
             # What a pod more or less than usual costs is known of the fractional bound only.

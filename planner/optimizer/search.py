@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from planner.optimizer import constraints, heuristics
 from planner.optimizer.certificate import Bound, bound
 from planner.optimizer.constraints import IntArray
-from planner.optimizer.fluid import fluid
+from planner.optimizer.fluid import Fluid
 from planner.optimizer.master import Columns, Master, Relaxed, Remainder, Solver
 from planner.optimizer.packing import Packing, packing_of
-from planner.optimizer.pricing import Depth, FloatArray, Knapsacks, Priced, outbid, price_contents
+from planner.optimizer.pricing import Depth, FloatArray, Knapsacks, Priced, price_contents
 from planner.optimizer.problem import Problem
-from planner.optimizer.volume import volume_prices
 
 # How hard the knapsacks are searched: in a hurry while the bound is far from the relaxed optimum, then with sharp
 # bounds, and harder where nothing is found. The first thorough depth is exact for most of Google's machine types.
@@ -73,15 +72,15 @@ class Search:
         nothing = np.zeros(len(problem.groups), dtype=np.int64)
         # A dominated offering is in no best plan: it is not priced, and its proof is its dominator's.
         self._leaders = problem.dominators()
-        self._asked = np.unique(self._leaders)
-        self._position = np.searchsorted(self._asked, self._leaders)
-        self._sacks = Knapsacks.of(problem).only(self._asked)
+        self.asked = np.unique(self._leaders)
+        self._position = np.searchsorted(self.asked, self._leaders)
+        self._sacks = Knapsacks.of(problem).only(self.asked)
         self._master = Master(problem, self.columns, solver, left)
         self._solver, self._left = solver, left
-        self._guess = np.zeros((self._asked.size, problem.whole))
+        self._guess = np.zeros((self.asked.size, problem.whole))
         self._center: _Prices | None = None
         self._reached = -math.inf
-        self._far = _FAR if self._asked.size * len(problem.groups) <= _LARGE else _FAR_IF_LARGE
+        self._far = _FAR if self.asked.size * len(problem.groups) <= _LARGE else _FAR_IF_LARGE
         self.proof = bound(
             problem,
             nothing,
@@ -91,24 +90,15 @@ class Search:
         every = np.arange(len(problem.classes))
         self.columns.add(every, np.zeros((every.size, len(problem.groups)), dtype=np.int64))
 
-    def start_by_volume(self) -> Packing | None:
-        """Start from what pods are worth where pods and nodes may be cut; return the plan near that, if all is new."""
-        volume = volume_prices(self.problem, self._asked, self._solver, max(self._left(), 1.0))
-        floor = self._floor(volume.rows, volume.limits)
-        upper, _ = outbid(self._sacks, volume.pods, floor[self._asked], volume.multipliers)
-        self._learn(bound(self.problem, volume.pods, volume.rows, upper[self._position]))
-        cut = fluid(self.problem, self._asked, self._solver, self._left()) if self._left() > 0 else None
+    def start_at(self, cut: Fluid | None) -> None:
+        """Start from the prices of the relaxation in which pods and nodes may be cut, where there are any."""
         if cut is None:
-            return None
+            return
         pods, rows = np.floor(cut.pods).astype(np.int64), np.floor(cut.rows).astype(np.int64)
-        priced = self._price(pods, self._floor(rows, np.zeros(len(self.problem.classes))), (), enough=0)
+        priced = self._price(pods, self._floor(rows, cut.limits), (), enough=0)
         proof = bound(self.problem, pods, rows, priced.upper)
         self._learn(proof)
-        if any(c.role != "offering" for c in self.problem.classes):
-            return None
-        self._center = _Prices(cut.pods, cut.rows, np.zeros(len(self.problem.classes)))
-        self._reached = proof.value
-        return self._repaired(heuristics.deal(self.problem, cut.nodes, cut.shares))
+        self._center, self._reached = _Prices(cut.pods, cut.rows, cut.limits), proof.value
 
     def start_from(self, packing: Packing) -> None:
         """Add a packing's contents as columns."""
@@ -123,8 +113,8 @@ class Search:
         programming", International Transactions in Operational Research 4 (1997).
         """
         remainder = Remainder.of(self.problem)
-        # The center is the best of the prices met here, not those of the best bound: what a start proves (`Volume`)
-        # may be far from the duals of any columns, and drawn toward it they would not move.
+        # The center is the best of the prices met here, not those of the best bound: those of an earlier plan
+        # (`propose`) may be far from the duals of these columns, and drawn toward them they would not move.
         center, reached = self._center, self._reached
         damped = center is not None
         exchanging = True
@@ -212,7 +202,7 @@ class Search:
             contents = np.vstack([contents, self.columns.contents[chosen]])
             remainder = remainder.after(problem, self.columns.classes[chosen], self.columns.contents[chosen])
         packing = packing_of(problem, classes, contents, np.ones(classes.size, dtype=np.int64))
-        return self._repaired(packing)
+        return heuristics.repaired(problem, packing)
 
     def pick(self, value: float, seconds: float) -> Packing | None:
         """Solve the integer program over the columns that a plan better than `value` could use, where they are few."""
@@ -231,23 +221,19 @@ class Search:
         amounts = self._master.pick(Remainder.of(problem), usable, seconds, _PICK_NODES)
         if amounts is None:
             return None
-        return self._repaired(packing_of(problem, self.columns.classes, self.columns.contents, amounts))
+        return heuristics.repaired(problem, packing_of(problem, self.columns.classes, self.columns.contents, amounts))
 
     def _list_all(self) -> None:
         """Add every content that is possible at all, where there are few."""
         few = (self._sacks.caps.astype(np.float64) + 1).prod(axis=1).sum() <= _ALL_CONTENTS
         if not few or not self.problem.groups:
             return
-        for k, caps in zip(self._asked.tolist(), self._sacks.caps, strict=True):
+        for k, caps in zip(self.asked.tolist(), self._sacks.caps, strict=True):
             contents = np.indices(tuple((caps + 1).tolist())).reshape(caps.size, -1).T.astype(np.int64)
             room = np.broadcast_to(self.problem.room[k], (contents.shape[0], self.problem.room.shape[1]))
             holds = constraints.within_capacity(self.problem.requests, room, contents)
             contents = contents[holds & constraints.one_side_of_each(self.problem.sides, contents)]
             self.columns.add(np.full(contents.shape[0], k, dtype=np.int64), contents)
-
-    def _repaired(self, packing: Packing) -> Packing:
-        filled = heuristics.fill(self.problem, _with_kept(self.problem, packing), "best")
-        return heuristics.cheapen(self.problem, filled)
 
     def _offset(self) -> int:
         return self.problem.constant - self.problem.move_price * int(self.problem.pending.sum())
@@ -274,8 +260,8 @@ class Search:
 
         The first `enough` depths are gone through in any case, further ones only while nothing is found.
         """
-        upper = floor[self._asked]
-        open_ = np.arange(self._asked.size)
+        upper = floor[self.asked]
+        open_ = np.arange(self.asked.size)
         found, contents = [np.zeros(0, dtype=np.int64)], [np.zeros((0, pods.size), dtype=np.int64)]
         for turn, depth in enumerate((_HURRIED, *depths)):
             over = (turn > enough and any(part.size for part in found)) or self._left() <= 0
@@ -283,14 +269,13 @@ class Search:
             if not open_.size or (turn and over):
                 break
             sacks = self._sacks.only(open_)
-            priced = price_contents(
-                sacks, pods, floor[self._asked[open_]], depth.within(open_.size * pods.size), self._guess[open_]
-            )
+            affordable = replace(depth.within(open_.size * pods.size), over=lambda: self._left() <= 0)
+            priced = price_contents(sacks, pods, floor[self.asked[open_]], affordable, self._guess[open_])
             self._guess[open_] = priced.multipliers
             upper[open_] = priced.upper
-            found.append(self._asked[open_[priced.classes]])
+            found.append(self.asked[open_[priced.classes]])
             contents.append(priced.contents)
-            best = floor[self._asked[open_]]
+            best = floor[self.asked[open_]]
             arriving = np.maximum(priced.contents - sacks.present[priced.classes], 0).sum(axis=1)
             np.maximum.at(best, priced.classes, priced.contents @ pods - sacks.move_price * arriving)
             open_ = open_[priced.upper > best]
@@ -314,8 +299,8 @@ class Search:
             rows = np.floor(relaxed.row_prices).astype(np.int64)
             floor = self._floor(rows, relaxed.limit_prices)
             floor = np.where(remainder.limits > 0, floor, np.iinfo(np.int64).max // 4)
-            priced = price_contents(sacks, pods, floor[self._asked], _HURRIED)
-            if not self.columns.add(self._asked[priced.classes], priced.contents) or self._left() <= 0:
+            priced = price_contents(sacks, pods, floor[self.asked], _HURRIED)
+            if not self.columns.add(self.asked[priced.classes], priced.contents) or self._left() <= 0:
                 break
         return relaxed
 
@@ -347,16 +332,3 @@ def _largest_first(amounts: np.typing.NDArray[np.float64]) -> Iterator[int]:
 
 def _done(remainder: Remainder) -> bool:
     return not remainder.counts.any() and not (remainder.rhs > 0).any()
-
-
-def _with_kept(problem: Problem, packing: Packing) -> Packing:
-    """Add the kept nodes that a packing left out, empty."""
-    used = np.bincount(packing.classes, minlength=len(problem.classes))
-    short = [
-        (k, c.limit - int(used[k])) for k, c in enumerate(problem.classes) if c.role == "kept" and used[k] < c.limit
-    ]
-    missing = np.repeat(
-        np.array([k for k, _ in short], dtype=np.int64), np.array([count for _, count in short], dtype=np.int64)
-    )
-    contents = np.vstack([packing.contents, np.zeros((missing.size, packing.contents.shape[1]), dtype=np.int64)])
-    return Packing(np.append(packing.classes, missing), contents)

@@ -81,11 +81,16 @@ class Room:
     def holds(self, node: str, requests: Resources) -> bool:
         return node in self.free and requests.fits_in(self.free[node] - self.claimed[node])
 
-    def place(self, pod: Pod) -> str | None:
-        """Return a node with room for the pod that its constraints admit, in the domains that it keeps; or None."""
+    def place(self, pod: Pod, *, claimed_too: bool = False) -> str | None:
+        """Return a node with room for the pod that its constraints admit, in the domains that it keeps; or None.
+
+        Room that others have claimed counts only with `claimed_too`.
+        """
+        holds = self.would_hold if claimed_too else self.holds
         for name in self.free:
-            tolerated = pod.constraints.tolerate(self._nodes[name].taints)
-            if tolerated and self.suits(pod, name) and self.holds(name, pod.requests):
+            if not holds(name, pod.requests):
+                continue
+            if pod.constraints.tolerate(self._nodes[name].taints) and self.suits(pod, name):
                 return name
         return None
 
@@ -145,6 +150,11 @@ class Mover:
     def here(self) -> Counter[str]:
         """Its pods by node, those that are on none left out."""
         return Counter(pod.node for pod in self.pods if pod.node is not None)
+
+    @property
+    def unavailable(self) -> int:
+        """How many of its pods are missing or not ready."""
+        return max(0, self.workload.replicas - sum(pod.ready for pod in self.pods))
 
     @property
     def coming(self) -> int:
@@ -229,7 +239,7 @@ def movers_of(record: PlanRecord, snapshot: Snapshot) -> list[Mover]:
         for key, count in node.pods.items():
             if node.state != "remove" and key in wanted and count:
                 wanted[key][node.name] = count
-    find_misplaced = _MisplacedPods(record)
+    find_misplaced = MisplacedPods(record)
     movers = [
         Mover(
             key=w.key,
@@ -338,8 +348,7 @@ def _choose_evictions(mover: Mover, evictable: int, room: Room, found: _Found) -
     open_ = _open_targets(mover, taken, room)
     for node, count in taken.items():
         here[node] += count
-    unavailable = mover.workload.replicas - sum(pod.ready for pod in mover.pods)
-    quota = max(0, evictable - max(0, unavailable))
+    quota = max(0, evictable - mover.unavailable)
     begun = 0
     # Pods of one kind find room or none: room only becomes less here.
     vain: set[object] = set()
@@ -369,8 +378,9 @@ def _choose_evictions(mover: Mover, evictable: int, room: Room, found: _Found) -
     if begun == len(misplaced):
         return
     for node, count in mover.wanted.items():
-        room.claim(node, requests * max(0, count - here[node]))
-    if not quota and unavailable <= 0:
+        if count > here[node]:
+            room.claim(node, requests * (count - here[node]))
+    if not quota and not mover.unavailable:
         found.stuck.append((mover.key, "its disruption budgets allow no eviction now"))
     elif quota and not begun:
         free = any(here[n] < count and room.would_hold(n, requests) for n, count in mover.wanted.items())
@@ -413,7 +423,7 @@ def _open_targets(mover: Mover, taken: Mapping[str, int], room: Room) -> list[st
     return open_[max(0, mover.coming - len(left)) :]
 
 
-class _MisplacedPods:
+class MisplacedPods:
     """Finds the pods to evict: on each node those beyond what the plan wants there, never one moved already.
 
     Pods made after the plan was accepted stay, unless their node expires: without an exact steering they would

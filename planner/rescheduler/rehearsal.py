@@ -10,19 +10,29 @@ from planner.model.disruption import Mobility, mobilities
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Catalogue, Offering
 from planner.model.plan import Plan, PlanRecord
-from planner.rescheduler.moves import Mover, Moves, Room, by_stage, choose_moves, movers_of, promise_what_comes
+from planner.rescheduler.moves import (
+    MisplacedPods,
+    Mover,
+    Moves,
+    Room,
+    by_stage,
+    choose_moves,
+    movers_of,
+    promise_what_comes,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
     """The cluster in which a plan's moves are played, before the first of them.
 
-    Plans that differ only in stages and strategies share one.
+    Plans that differ only in stages and strategies share one; one that wants other nodes of some is `wanting`.
     """
 
     movers: tuple[Mover, ...]
     room: Room
     allowed: dict[str, Mobility]
+    find_misplaced: MisplacedPods
 
     @classmethod
     def of(cls, plan: Plan, inputs: PlanningInputs) -> Rehearsal:
@@ -34,14 +44,31 @@ class Rehearsal:
         room, movers = Room(plan, booted), movers_of(record, booted)
         for mover in movers:
             promise_what_comes(record, mover, room)
-        return cls(tuple(movers), room, allowed)
+            if (mobility := allowed.get(mover.key)) is not None and mobility.evictable > mover.unavailable:
+                # How many go at once decides how long it takes, and not whether there is room for each in its turn.
+                allowed[mover.key] = replace(mobility, evictable=mobility.evictable + len(mover.pods))
+        return cls(tuple(movers), room, allowed, MisplacedPods(record))
+
+    def wanting(self, wanted: Mapping[str, dict[str, int]]) -> Rehearsal:
+        """Return the rehearsal of a plan that wants these workloads' pods on other nodes."""
+        movers = tuple(
+            replace(m, wanted=wanted[m.key], misplaced=self.find_misplaced(m.pods, wanted[m.key]))
+            if m.key in wanted
+            else m
+            for m in self.movers
+        )
+        return replace(self, movers=movers)
 
     def evictable(self, key: str) -> bool:
         """Say whether the workload's strategy and budgets allow evictions."""
         return key in self.allowed and self.allowed[key].evictable > 0
 
     def stuck(self, plan: Plan) -> dict[str, str]:
-        """Play the plan's moves in the order of its stages; return the workloads that cannot move, with a reason.
+        """Return the workloads that cannot move when the plan's moves are played, with a reason."""
+        return self.play(plan).stuck
+
+    def play(self, plan: Plan) -> Ending:
+        """Play the plan's moves in the order of its stages, until nothing moves any more.
 
         A move is possible where every new pod of a roll-out fits beside all pods that still stand, and every evicted
         pod finds its planned node with room at that moment.
@@ -52,9 +79,18 @@ class Rehearsal:
         while True:
             moves = choose_moves(movers, room, self.allowed)
             if not moves.rollouts and not moves.evictions:
-                return dict(moves.stuck or moves.behind)
+                return Ending(dict(moves.stuck or moves.behind), tuple(movers), room)
             movers = _after(moves, movers, room)
             room = room.copy()
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Where the moves end: the workloads that cannot move, with a reason, all that still want to, and what is free."""
+
+    stuck: dict[str, str]
+    movers: tuple[Mover, ...]
+    room: Room
 
 
 def _after(moves: Moves, movers: list[Mover], room: Room) -> list[Mover]:

@@ -1,18 +1,20 @@
 """Puts a plan into an order of stages in which everything fits, and mends it where there is none.
 
 A rolling update needs room for every new pod beside the old ones, which a tightly packed node that stays does not
-have. Going first helps, while others have not come yet; an eviction needs no such room; a new node has enough.
+have. Going first helps, while others have not come yet; an eviction needs no such room; and where nothing moves any
+more, another node of the plan may have some (`diversion`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from planner.model.disruption import planned_pods
 from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.plan import Plan
+from planner.rescheduler.diversion import diversions, diverted
 from planner.rescheduler.rehearsal import Rehearsal
 
 MOST_ORDERS = 40
@@ -21,15 +23,20 @@ MOST_ORDERS = 40
 MOST_MOVES = 40_000
 """How many moves are rehearsed at the most in all orders together; one order of 10,000 takes some ten seconds."""
 
+MOST_DIVERSIONS = 10
+"""How often pods that are stuck are given other nodes; on clusters of 1,000 nodes it takes three to five."""
+
 VAIN_ORDERS = 10
 """After how many orders without an improvement the search ends: on the demo's clusters 40 found no more than 10."""
 
 
-def staged(plan: Plan, inputs: PlanningInputs) -> tuple[Plan, dict[str, str]]:
+def staged(plan: Plan, inputs: PlanningInputs, left: Callable[[], float]) -> tuple[Plan, dict[str, str]]:
     """Return the plan with its stages, and the workloads that no order found can move, each with a reason.
 
     A quarter of the workloads that are stuck go before all others in the next trial. A roll-out that is stuck even so
     becomes evictions, where its strategy and its budgets allow them, and goes last: they need no room beside old pods.
+    Where no order is enough, pods that are stuck stay or go to other nodes of the plan. `left` returns the seconds
+    that may still be spent; one trial is made in any case.
     """
     rehearsal = Rehearsal.of(plan, inputs)
     here: dict[str, Counter[str]] = {key: Counter() for key in plan.workloads}
@@ -43,11 +50,11 @@ def staged(plan: Plan, inputs: PlanningInputs) -> tuple[Plan, dict[str, str]]:
     for _ in range(max(1, min(MOST_ORDERS, MOST_MOVES // max(1, plan.moves)))):
         trial = _in_order(plan, order)
         stuck = rehearsal.stuck(trial)
-        pods = sum(trial.workloads[key].moves for key in stuck)
+        pods = _stuck_pods(trial, stuck)
         vain += 1
         if least < 0 or pods < least:
             best, least, vain = (trial, stuck), pods, 0
-        if not stuck or vain == VAIN_ORDERS:
+        if not stuck or vain == VAIN_ORDERS or left() <= 0:
             break
         rank = {key: position for position, key in enumerate(order)}
         urgent = sorted(stuck, key=lambda key: (tries[key], rank[key]))[: max(1, len(stuck) // 4)]
@@ -59,7 +66,39 @@ def staged(plan: Plan, inputs: PlanningInputs) -> tuple[Plan, dict[str, str]]:
                 evicted = _evicting(plan, key, here[key], inputs.prices)
             order.insert(0 if evicted is plan else len(order), key)
             plan = evicted
+    return _with_diversions(*best, rehearsal, here, inputs.prices, left)
+
+
+def _with_diversions(
+    plan: Plan,
+    stuck: dict[str, str],
+    rehearsal: Rehearsal,
+    here: Mapping[str, Counter[str]],
+    prices: ChangePrices,
+    left: Callable[[], float],
+) -> tuple[Plan, dict[str, str]]:
+    """Let pods that are stuck stay, or go to other nodes of the plan, until all that still move can."""
+    best, trial = (plan, stuck), plan
+    for _ in range(MOST_DIVERSIONS):
+        if not best[1] or left() <= 0:
+            break
+        for key in stuck:
+            if rehearsal.evictable(key):
+                trial = _evicting(trial, key, here[key], prices)
+        ending = rehearsal.play(trial)
+        wanted = diversions((mover for mover in ending.movers if mover.key in ending.stuck), ending.room)
+        if ending.stuck and not wanted:
+            break
+        trial = diverted(trial, wanted, here, prices)
+        rehearsal = rehearsal.wanting(wanted)
+        stuck = rehearsal.stuck(trial)
+        if _stuck_pods(trial, stuck) < _stuck_pods(*best):
+            best = (trial, stuck)
     return best
+
+
+def _stuck_pods(plan: Plan, stuck: Mapping[str, str]) -> int:
+    return sum(plan.workloads[key].moves for key in stuck)
 
 
 def _turn(plan: Plan, key: str, here: Counter[str]) -> int:

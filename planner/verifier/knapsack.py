@@ -8,19 +8,23 @@ https://doi.org/10.1287/opre.23.3.434; Pisinger 1997, https://doi.org/10.1287/op
 
 from __future__ import annotations
 
-import itertools
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from planner.verifier.fractional import best_multipliers
+
 _SURROGATE_SCALE = 1 << 40
-_STATES_LIMIT = 500_000
-"""More contents at once are not kept: some hundred megabytes."""
+_STATES_LIMIT = 100_000
+"""More contents at once are not kept, """
+_GROWN_LIMIT = 3 * _STATES_LIMIT
+"""nor more than these made from them before the least promising go: some hundred megabytes."""
 _NARROW = 300
 """Width of the first search, which seldom proves anything but nearly always finds the best content."""
 _CHECK_EVERY = 4096
-_GRIDS = 2
+"""So many steps, some milliseconds, are made between two looks at the clock."""
+_SHARES_SCALE = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +64,10 @@ def greatest_value(items: Sequence[Item], capacity: Sequence[int], floor: int, e
     small, room = _scaled(useful, capacity, limiting)
     if _root_bound(small, room, [1] * len(room)) <= least:
         return Range(least, least)
-    small = _without_dominated(small, room)
     shares = _best_shares(small, room)
     if _root_bound(small, room, shares) <= least:
         return Range(least, least)
+    small = _without_dominated(small, room)
     ordered = _Ordered(small, room, _multipliers(shares, room))
     known = _search(ordered, max(least, _greedy(small, room)), _NARROW, expired).lower
     return _search(ordered, known, _STATES_LIMIT, expired)
@@ -159,22 +163,11 @@ def _root_bound(items: list[Item], room: list[int], shares: Sequence[int]) -> in
 
 
 def _best_shares(items: list[Item], room: list[int]) -> list[int]:
-    """Return shares of the resources whose surrogate bound is low, by coordinate search on finer and finer grids."""
-    shares = [8] * len(room)
-    if len(room) == 1:
-        return shares
-    best = _root_bound(items, room, shares)
-    for _ in range(_GRIDS):
-        step = 4
-        while step:
-            improved = False
-            for r, change in itertools.product(range(len(shares)), (step, -step)):
-                trial = [*shares[:r], shares[r] + change, *shares[r + 1 :]]
-                if trial[r] >= 0 and any(trial) and (value := _root_bound(items, room, trial)) < best:
-                    best, shares, improved = value, trial, True
-            step = step if improved else step // 2
-        shares = [4 * share for share in shares]
-    return shares
+    """Return shares of the resources whose surrogate bound is lowest: their worth in the fractional knapsack."""
+    parts = [[w / c for w, c in zip(item.weights, room, strict=True)] for item in items]
+    worth = best_multipliers([item.price for item in items], parts, [item.count for item in items])
+    shares = [round(value * _SHARES_SCALE) for value in worth]
+    return shares if any(shares) else [1] * len(room)
 
 
 class _Ordered:
@@ -224,6 +217,12 @@ def _search(ordered: _Ordered, known: int, width: int, expired: Callable[[], boo
     def pack(amounts: Sequence[int], surrogate: int) -> int:
         return sum(amount << offset for amount, offset in zip(amounts, offsets, strict=False)) + (surrogate << top)
 
+    def most_promising(contents: dict[int, int], following: int) -> tuple[dict[int, int], int]:
+        """Return the contents of greatest upper bound, `width` of them, and the greatest bound of the others."""
+        bounds = ((value + ordered.bound(following, left >> top), left) for left, value in contents.items())
+        ranked = sorted(bounds, reverse=True)
+        return {left: contents[left] for _, left in ranked[:width]}, ranked[width][0]
+
     start = pack(ordered.room, ordered.surrogate_room) + guards
     states = {start: 0}
     best = upper = known
@@ -233,11 +232,11 @@ def _search(ordered: _Ordered, known: int, width: int, expired: Callable[[], boo
         bound, following = ordered.bound, index + 1
         grown: dict[int, int] = {}
         for state, worth in states.items():
-            ticks += 1
-            if ticks % _CHECK_EVERY == 0 and expired():
-                return _open(ordered, index, states, Range(best, upper))
             left, value = state, worth
             for _ in range(count + 1):
+                ticks += 1
+                if ticks % _CHECK_EVERY == 0 and expired():
+                    return _open(ordered, index, states, Range(best, upper))
                 if value > best:
                     best = value
                 if value + bound(following, left >> top) > best and grown.get(left, -1) < value:
@@ -246,13 +245,15 @@ def _search(ordered: _Ordered, known: int, width: int, expired: Callable[[], boo
                 if left & guards != guards:
                     break
                 value += price
-        states = _undominated(grown, fields, offsets)
+            if len(grown) > _GROWN_LIMIT:
+                grown, dropped = most_promising(grown, following)
+                upper = max(upper, dropped)
+        states = _undominated(grown, fields, offsets, expired)
         if not states:
             break
         if len(states) > width:
-            promise = sorted(((v + bound(following, left >> top), left) for left, v in states.items()), reverse=True)
-            upper = max(upper, promise[width][0])
-            states = {left: states[left] for _, left in promise[:width]}
+            states, dropped = most_promising(states, following)
+            upper = max(upper, dropped)
     return Range(best, max(best, upper))
 
 
@@ -264,13 +265,15 @@ def _open(ordered: _Ordered, index: int, states: dict[int, int], known: Range) -
     return Range(known.lower, max(known.lower, known.upper, upper))
 
 
-def _undominated(states: dict[int, int], fields: list[int], offsets: list[int]) -> dict[int, int]:
+def _undominated(
+    states: dict[int, int], fields: list[int], offsets: list[int], expired: Callable[[], bool]
+) -> dict[int, int]:
     """Drop each content beside which another one is worth as much and leaves as much of every resource.
 
     Contents come by falling value, so an earlier one dominates a later one that leaves at most as much. For each
     amount of the third resource the first two form a staircase (`_Stairs`); a Fenwick tree over the third finds all
     earlier contents that leave at least as much of it in a few staircases. Of further resources, contents are
-    compared only where they leave the same.
+    compared only where they leave the same. Once the time is over, all are returned.
     """
     if len(states) < 32:
         return states
@@ -283,7 +286,10 @@ def _undominated(states: dict[int, int], fields: list[int], offsets: list[int]) 
     levels = third_mask + 1
     trees: dict[tuple[int, int], _Stairs] = {}
     kept: dict[int, int] = {}
-    for left, value in sorted(states.items(), key=lambda state: (-state[1], -state[0])):
+    ordered = sorted(states.items(), key=lambda state: (-state[1], -state[0]))
+    for tick, (left, value) in enumerate(ordered):
+        if tick % _CHECK_EVERY == 0 and expired():
+            return states
         first, second = left & first_mask, (left >> second_offset) & second_mask
         third, rest = (left >> third_offset) & third_mask, (left >> rest_offset) & rest_mask
         index = place = levels - third

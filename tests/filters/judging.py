@@ -6,7 +6,7 @@ import copy
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,7 +122,7 @@ def inputs_of(case: Case) -> PlanningInputs:
 def _planning_here(complaints: list[str]) -> Iterator[None]:
     """Let the optimizer run in this process: thousands of children would mostly load libraries."""
 
-    def solve(inputs: PlanningInputs, effort: OptimizerSettings, report: object) -> Plan:
+    def solve(inputs: PlanningInputs, effort: OptimizerSettings, report: object, hurried: Callable[[], bool]) -> Plan:
         from planner.optimizer import optimize
 
         def ignore(progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""What makes large clusters quick: prices by volume, pooled nodes, an earlier plan. None of it may cost the truth."""
+"""What makes large clusters quick: cut pods and nodes, pooled nodes, an earlier plan. None of it may cost the truth."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 from planner.model.inputs import PlanningInputs
 from planner.optimizer import planning
 from planner.optimizer.continuing import packing_as, prices_as
-from planner.optimizer.heuristics import fill, present_state
+from planner.optimizer.fluid import Fluid, fluid
+from planner.optimizer.heuristics import deal, fill, present_state, repaired, topped_up
 from planner.optimizer.master import CvxpySolver
 from planner.optimizer.movement import movement_of
 from planner.optimizer.packing import Packing
 from planner.optimizer.pooling import given_out, pooled
 from planner.optimizer.problem import Problem, build_problem
 from planner.optimizer.search import Search
-from planner.optimizer.volume import volume_prices
 from planner.verifier import verify
 from tests.building import catalogue, deployment, inputs, node, offering, pods_of, snapshot
 from tests.optimizer.test_planning import after, mixed_cluster, planned
@@ -31,30 +31,61 @@ def problem_of(given: PlanningInputs) -> Problem:
     return build_problem(given, movement.assessment, movement.group, {})
 
 
-def test_volume_prices_are_what_the_cheapest_machine_asks_for_a_resource() -> None:
+def cut_plan(problem: Problem, filled: float = 1.0) -> Fluid:
+    cut = fluid(problem, np.unique(problem.dominators()), SOLVER, 10.0, filled)
+    assert cut is not None
+    return cut
+
+
+def test_where_pods_may_be_cut_a_resource_is_worth_what_the_cheapest_machine_asks_for_it() -> None:
     # Ten pods of 1 CPU and no memory; m4 has 4 CPU for 0.2 $/h, so that a CPU is worth 0.05 $/h.
     web = deployment("web", 10, cpu=1000, memory_gib=0)
     given = inputs(snapshot([], [web], pods_of(web, pending=10)), catalogue(offering(price_usd=0.2)))
-    problem = problem_of(given)
-    volume = volume_prices(problem, np.arange(1), SOLVER, 10.0)
-    # 50,000,000 nanodollars and the move that each pending pod pays (41,666), rounded down at most once.
-    assert volume.pods[0] - 50_041_666 in (-1, 0)
+    cut = cut_plan(problem_of(given))
+    # 50,000,000 nanodollars and the move that each pending pod pays, 41,666.
+    assert cut.pods.tolist() == pytest.approx([50_041_666])
+    # 10 CPU are two and a half nodes.
+    assert cut.nodes.tolist() == pytest.approx([2.5])
+    assert cut.shares.tolist() == [pytest.approx([10.0])]
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_bound_by_volume_is_below_every_plan(seed: int) -> None:
+def test_the_bound_where_pods_may_be_cut_is_below_every_plan(seed: int) -> None:
     given = mixed_cluster(seed)
     search = Search(problem_of(given), SOLVER, lambda: 10.0)
     before = search.proof.value
-    search.start_by_volume()
+    search.start_at(cut_plan(search.problem))
     assert before < search.proof.value <= planned(given).objective.value_nanousd_per_hour
 
 
-def test_pods_that_nothing_admits_have_no_price_without_bound() -> None:
+def test_pods_that_nothing_admits_are_cut_to_nothing() -> None:
     web = deployment("web", 2, cpu=9000)
     given = inputs(snapshot([], [web], pods_of(web, pending=2)), catalogue(offering()))
-    volume = volume_prices(problem_of(given), np.arange(1), SOLVER, 10.0)
-    assert volume.pods.tolist() == [given.prices.move_nanousd_per_hour]
+    assert fluid(problem_of(given), np.arange(1), SOLVER, 10.0) is None
+
+
+def test_pods_of_the_cut_plan_are_dealt_to_nodes_that_stay_with_what_they_hold() -> None:
+    # Five nodes of 4 CPU hold one pod of 1 CPU each but for the last, which holds three. Two nodes are enough: the
+    # fullest stays, gets one pod, and one more node stays with its pod and gets the other three.
+    web = deployment("web", 7, cpu=1000, memory_gib=0)
+    names = ["a", "b", "c", "d", "e"]
+    cluster = snapshot([node(name) for name in names], [web], pods_of(web, dict.fromkeys(names, 1) | {"e": 3}))
+    problem = problem_of(inputs(cluster, catalogue(offering(price_usd=0.2))))
+    cut = cut_plan(problem)
+    dealt = repaired(problem, deal(problem, cut.kinds, cut.nodes, cut.shares))
+    assert dealt.faults(problem) == []
+    assert sorted(dealt.contents.sum(axis=1).tolist()) == [3, 4]
+    # Three of the seven pods stay on "e", and one on the other node.
+    assert problem.arrivals(dealt.classes, dealt.contents).sum() == 3
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nodes_that_stay_are_filled_up_and_keep_what_they_hold(seed: int) -> None:
+    problem = problem_of(mixed_cluster(seed))
+    for packing in topped_up(problem):
+        assert packing.faults(problem) == []
+        kept = [k for k in packing.classes.tolist() if problem.classes[k].role == "kept"]
+        assert sorted(kept) == sorted(k for k, c in enumerate(problem.classes) for _ in c.nodes if c.role == "kept")
 
 
 def test_existing_nodes_of_equal_kind_are_one_class_whatever_they_hold() -> None:

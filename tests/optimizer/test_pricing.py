@@ -71,6 +71,34 @@ def test_narrow_search_never_claims_less_than_the_truth(seed: int, buckets: int)
     assert all(upper >= best(sacks, prices, k) for k, upper in enumerate(priced.upper.tolist()))
 
 
+@pytest.mark.parametrize("looks", [0, 1, 2, 4])
+@pytest.mark.parametrize("seed", range(20))
+def test_a_search_whose_time_runs_out_never_claims_less_than_the_truth(
+    seed: int, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pricing, "_LEAST_WIDTH", 1)
+    sacks, prices = some_knapsacks(seed)
+    left = itertools.chain([False] * looks, itertools.repeat(True))
+    priced = price_contents(sacks, prices, np.zeros(3, dtype=np.int64), Depth(1000, 7, lambda: next(left)))
+    assert all(upper >= best(sacks, prices, k) for k, upper in enumerate(priced.upper.tolist()))
+
+
+def test_a_search_whose_time_runs_out_goes_on_with_a_few_contents_only() -> None:
+    sizes = [(97 + 13 * i, 89 + 29 * i % 301) for i in range(25)]
+    prices = np.array([5 * a + 3 * b + i % 7 for i, (a, b) in enumerate(sizes)])
+    caps = np.full((1, 25), 7)
+    sacks = Knapsacks(
+        requests=np.array(sizes), sides=np.zeros(25, dtype=np.int64), room=np.array([[2973, 2931]]), caps=caps,
+        present=caps * 0, move_price=0, whole=2,
+    )  # fmt: skip
+    floor = np.zeros(1, dtype=np.int64)
+    exact = price_contents(sacks, prices, floor, Depth(100_000, 500))
+    hurried = price_contents(sacks, prices, floor, Depth(100_000, 500, lambda: True))
+    # What few contents leave open is part of the answer.
+    assert hurried.upper[0] > exact.upper[0] == (exact.contents @ prices).max()
+    assert 0 < hurried.classes.size <= 3
+
+
 def test_nothing_is_found_where_the_floor_is_the_best() -> None:
     sacks, prices = some_knapsacks(7)
     floor = np.array([best(sacks, prices, k) for k in range(3)])

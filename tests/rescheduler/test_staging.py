@@ -84,7 +84,7 @@ def test_a_roll_out_beside_its_old_pods_goes_before_those_that_only_arrive() -> 
     pods = pods_of(web, {"mid": 1, "old": 1}) + pods_of(guest, {"old": 1})
     cluster = snapshot([pool_node("mid"), pool_node("old", cpu=8000)], [web, guest], pods)
     assert web.key in stuck_of(plan, cluster, catalogue(offering(pool="pool-a")))  # in the order of names
-    found, stuck = staged(plan, plan_inputs(cluster))
+    found, stuck = staged(plan, plan_inputs(cluster), lambda: 60.0)
     assert stuck == {}
     assert found.workloads[web.key].stage < found.workloads[guest.key].stage
 
@@ -121,15 +121,66 @@ def test_a_roll_out_without_room_is_evicted_where_its_strategy_allows_it() -> No
         {web.key: moved(web, 6)},
     ).plan
     cluster = snapshot([pool_node("mid"), pool_node("old")], [web], pods_of(web, {"mid": 4, "old": 2}))
-    found, stuck = staged(plan, plan_inputs(cluster))
+    found, stuck = staged(plan, plan_inputs(cluster), lambda: 60.0)
     assert stuck == {}
     assert (found.workloads[web.key].strategy, found.workloads[web.key].moves) == ("evict", 2)
     # 2 moves x 0.001 $ / 24 h
     assert found.objective.moves_nanousd_per_hour == 2_000_000 // 24
     careful = replace(web, max_unavailable=0)
-    found, stuck = staged(plan, plan_inputs(replace(cluster, workloads=(careful,))))
+    found, stuck = staged(plan, plan_inputs(replace(cluster, workloads=(careful,))), lambda: 60.0)
     assert list(stuck) == [web.key]
     assert found.workloads[web.key].strategy == "rollout"
+
+
+def test_pods_that_would_have_to_swap_places_stay_where_they_are() -> None:
+    # Each of two nodes (4000) holds two pods of 1800, and the plan wants them exchanged: 400 are free on each.
+    a, b = (deployment(name, 2, cpu=1800, max_unavailable=1) for name in "ab")
+    plan = record_of(
+        [planned_node("x", "keep", {b.key: 2}), planned_node("y", "keep", {a.key: 2})],
+        {w.key: moved(w, 2, "evict") for w in (a, b)},
+    ).plan
+    pods = pods_of(a, {"x": 2}) + pods_of(b, {"y": 2})
+    found, stuck = staged(plan, plan_inputs(snapshot([pool_node("x"), pool_node("y")], [a, b], pods)), lambda: 60.0)
+    assert stuck == {}
+    # Once the pods of one node stay, so do those of the other.
+    assert [dict(n.pods) for n in found.nodes] == [{a.key: 2}, {b.key: 2}]
+    assert [(w.strategy, w.moves) for w in found.workloads.values()] == [("stay", 0)] * 2
+    assert found.objective.moves_nanousd_per_hour == 0
+
+
+def test_a_pod_that_must_leave_and_finds_its_place_taken_goes_where_there_is_room() -> None:
+    # "x" (4000) is full of two pods of a, of which one shall swap with c on "y" (full as well). b's pod (1800) leaves
+    # "old" for "x", where it never fits; "side" has room.
+    a, b, c = (deployment(name, 2, cpu=1800, max_unavailable=1) for name in "abc")
+    plan = record_of(
+        [
+            planned_node("x", "keep", {a.key: 1, b.key: 1}),
+            planned_node("y", "keep", {a.key: 1, c.key: 1}),
+            planned_node("side", "keep", {b.key: 1, c.key: 1}),
+            planned_node("old", "remove"),
+        ],
+        {a.key: moved(a, 1, "evict"), b.key: moved(b, 1, "evict"), c.key: moved(c, 0, "stay")},
+    ).plan
+    pods = pods_of(a, {"x": 2}) + pods_of(b, {"old": 1, "side": 1}) + pods_of(c, {"y": 2})
+    nodes = [pool_node("x"), pool_node("y"), pool_node("side", cpu=8000), pool_node("old")]
+    found, stuck = staged(plan, plan_inputs(snapshot(nodes, [a, b, c], pods)), lambda: 60.0)
+    assert stuck == {}
+    assert [dict(n.pods) for n in found.nodes if n.name in ("x", "side")] == [{a.key: 2}, {b.key: 2, c.key: 1}]
+    assert (found.workloads[a.key].moves, found.workloads[b.key].moves) == (0, 1)
+
+
+def test_new_pods_of_a_roll_out_that_do_not_fit_beside_the_old_ones_go_where_there_is_room() -> None:
+    # "mid" (4000) holds two of web's pods (1000) and is to hold three: 2000 + 3000 is too much, 2000 + 2000 is not.
+    web = deployment("web", 3, cpu=1000)
+    plan = record_of(
+        [planned_node("mid", "keep", {web.key: 3}), planned_node("side", "keep"), planned_node("old", "remove")],
+        {web.key: moved(web, 3)},
+    ).plan
+    nodes = [pool_node("mid"), pool_node("side"), pool_node("old")]
+    cluster = snapshot(nodes, [web], pods_of(web, {"mid": 2, "old": 1}))
+    found, stuck = staged(plan, plan_inputs(cluster), lambda: 60.0)
+    assert stuck == {}
+    assert [dict(n.pods) for n in found.nodes] == [{web.key: 2}, {web.key: 1}, {}]
 
 
 def after(record: PlanRecord, snapshot: Snapshot, moves: Moves) -> Snapshot:
@@ -212,7 +263,7 @@ def shuffled_clusters(draw: st.DrawFn) -> tuple[Plan, Snapshot]:
 @given(shuffled_clusters(), st.randoms(use_true_random=False))
 def test_a_staged_plan_never_gets_stuck_whatever_moves_first(made: tuple[Plan, Snapshot], chance: Any) -> None:
     plan, cluster = made
-    plan, stuck = staged(plan, plan_inputs(cluster))
+    plan, stuck = staged(plan, plan_inputs(cluster), lambda: 60.0)
     if stuck:
         return
     record = PlanRecord(plan, "carrying-out", ACCEPTED_AT)

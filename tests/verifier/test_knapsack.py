@@ -1,12 +1,16 @@
 """The exact knapsack against enumeration, and what it proves when it is stopped."""
 
 import itertools
+import random
+import time
 from collections.abc import Sequence
 
 import pytest
+import scipy.optimize
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from planner.verifier.fractional import best_multipliers
 from planner.verifier.knapsack import Item, greatest_value
 
 
@@ -68,3 +72,56 @@ def test_stopped_search_still_gives_valid_limits() -> None:
 def test_count_limits_how_often_an_item_is_taken(count: int) -> None:
     # 250 of weight 4 fit in 1003.
     assert greatest_value([Item(7, (4,), count)], (1003,), 0, never).lower == 7 * min(count, 250)
+
+
+def sized(seed: int, count: int) -> list[tuple[int, int, int]]:
+    """Return what pods take of an e2-standard-32: millicores, MiB, and themselves."""
+    chance = random.Random(seed)
+    return [(chance.randrange(50, 1500), chance.randrange(100, 6000), 1) for _ in range(count)]
+
+
+LARGE = (31850, 119071, 110)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_prices_by_volume_are_decided_without_any_search(seed: int) -> None:
+    # 0.7 $/h of CPU and 0.4 of memory on a node of 1.1: no content is worth more, and only right multipliers show it.
+    worth = (700_000_000 / LARGE[0], 400_000_000 / LARGE[1])
+    items = [Item(int(worth[0] * w[0] + worth[1] * w[1]), w, 60) for w in sized(seed, 100)]
+    found = greatest_value(items, LARGE, 1_100_000_000, lambda: True)
+    assert found.exact
+    assert found.lower == 1_100_000_000
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 50), st.tuples(*[st.integers(0, 9)] * 3), st.integers(1, 4)), min_size=1, max_size=8
+    ),
+    st.tuples(*[st.integers(1, 25)] * 3),
+)
+def test_multipliers_are_the_duals_of_the_fractional_knapsack(
+    items: list[tuple[int, tuple[int, ...], int]], room: tuple[int, ...]
+) -> None:
+    prices, weights, counts = ([item[part] for item in items] for part in range(3))
+    shares = [[w / c for w, c in zip(weight, room, strict=True)] for weight in weights]
+    duals = [value * max(prices) for value in best_multipliers(prices, shares, counts)]
+    # Strong duality: room at its price, and what each item brings beyond that, are the primal optimum.
+    reduced = [
+        p - sum(y * s for y, s in zip(duals, share, strict=True)) for p, share in zip(prices, shares, strict=True)
+    ]
+    dual = sum(duals) + sum(n * max(0.0, r) for n, r in zip(counts, reduced, strict=True))
+    limits = [(0, n) for n in counts]
+    primal = scipy.optimize.linprog([-p for p in prices], list(zip(*shares, strict=True)), [1.0] * 3, bounds=limits)
+    assert dual == pytest.approx(-primal.fun, rel=1e-7)
+
+
+def test_a_search_looks_at_the_clock_wherever_it_works_long() -> None:
+    # 100 groups at nearly proportional prices: far more contents than can be gone through.
+    chance = random.Random(1)
+    items = [Item(21_800 * c + 2_900 * m + chance.randrange(10**5), (c, m, 1), 40) for c, m, _ in sized(3, 100)]
+    # Processor time, since other programs may run beside a test.
+    until = time.process_time() + 1.0
+    found = greatest_value(items, LARGE, 0, lambda: time.process_time() >= until)
+    assert not found.exact
+    assert time.process_time() - until < 4.0
