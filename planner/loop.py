@@ -245,12 +245,12 @@ def _staged_plan(
     first = plan = solved(inputs, limit * (FIRST_SHARE if moving else 1.0))
     narrowed, overdue = inputs, 0
     for attempt in range(MOST_REHEARSALS):
-        plan, stuck = staged(
+        plan, stuck, problems = _in_stages(
             _with_bound_of(plan, first), narrowed, left_until(max(end, now() + REHEARSAL_SHARE * limit))
         )
+        if problems:
+            raise WrongPlan(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
         if not stuck:
-            if problems := check_placement(plan, narrowed):
-                raise WrongPlan(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
             return plan
         trials: list[tuple[Plan, PlanningInputs]] = []
         over = hurried() or now() >= end
@@ -368,6 +368,22 @@ def _narrower(inputs: PlanningInputs, stuck: Mapping[str, str]) -> Iterator[Plan
     if fresh := stuck.keys() - inputs.fresh:
         held = {key: why for key, why in stuck.items() if key not in fresh}
         yield _holding(replace(inputs, fresh=inputs.fresh | fresh), held)
+
+
+def _in_stages(
+    plan: Plan, inputs: PlanningInputs, left: Callable[[], float]
+) -> tuple[Plan, dict[str, str], tuple[str, ...]]:
+    """Return the plan with its stages, what is stuck, and what is wrong with it where nothing is stuck.
+
+    A pod that goes elsewhere because it is stuck may meet what stages know nothing of; then it is stuck after all.
+    """
+    found, stuck = staged(plan, inputs, left)
+    problems = () if stuck else check_placement(found, inputs)
+    if problems and found.nodes != plan.nodes:
+        _log.debug("a plan with diversions is wrong: %s", problems[0])
+        found, stuck = staged(plan, inputs, left, diverting=False)
+        problems = () if stuck else check_placement(found, inputs)
+    return found, stuck, problems
 
 
 def _with_upset_held(inputs: PlanningInputs) -> PlanningInputs:

@@ -24,7 +24,7 @@ from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan, Wait
 from planner.model.resources import Resources
 from planner.model.scheduling import LabelSelector, PodRules, Requirement, Spread
-from planner.rescheduler import CARRIED_OUT, divergence
+from planner.rescheduler import CARRIED_OUT, divergence, staged
 from planner.settings import MoveSettings, OptimizerSettings, Settings
 from planner.solving import solve
 from planner.verifier import verify
@@ -96,6 +96,24 @@ def test_a_plan_with_moves_that_fails_its_check_gives_way_to_one_without(monkeyp
     plan = make_plan(inputs(cluster, catalogue(offering())), Settings(), lambda report: None)
     assert [(n.state, dict(n.pods)) for n in plan.nodes] == [("keep", {web.key: 1}), ("keep", {web.key: 1})]
     assert "a planted fault" in plan.workloads[web.key].reason
+
+
+def test_a_plan_that_only_diversions_make_wrong_is_made_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverting_too_far(
+        plan: Plan, given: PlanningInputs, left: Callable[[], float], diverting: bool = True
+    ) -> tuple[Plan, dict[str, str]]:
+        found, stuck = staged(plan, given, left, diverting)
+        if diverting:
+            found = replace(found, nodes=tuple(replace(n, pods={web.key: 99}) for n in found.nodes))
+        return found, stuck
+
+    monkeypatch.setattr("planner.loop.staged", diverting_too_far)
+    web = deployment("web", 2, max_unavailable=1)
+    cluster = snapshot([node("a"), node("b")], [web], pods_of(web, {"a": 1, "b": 1}))
+    plan = make_plan(inputs(cluster, catalogue(offering())), Settings(), lambda report: None)
+    # Both fit on one node, and one move is paid for by the other one's price.
+    assert sorted(n.pods.get(web.key, 0) for n in plan.nodes) == [0, 2]
+    assert plan.moves == 1
 
 
 def test_pods_that_a_pools_minimum_leaves_in_an_uneven_spread_stay_where_they_are() -> None:
