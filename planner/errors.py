@@ -96,4 +96,4 @@ class SolverError(Outside):
 
 
 class WrongPlan(SolverError):
-    """A plan was found, and it fails the independent check."""
+    """A plan was found, and it fails the independent check or cannot be carried out in stages."""

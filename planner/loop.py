@@ -43,7 +43,7 @@ from planner.verifier import check_placement
 _log = logging.getLogger(__name__)
 
 MOST_REHEARSALS = 8
-"""How often a plan is made with new nodes for what was stuck, or with it held; after that with everything held."""
+"""How often a plan is made with new nodes for what was stuck, or with it held; at last with everything held."""
 
 FIRST_SHARE = 0.75
 """Share of the time limit for the first solve, where pods run that would have to move."""
@@ -204,62 +204,77 @@ def make_plan(
 ) -> Plan:
     """Return the cheapest plan that can be carried out stage by stage; the best so far once `hurried` says so.
 
-    Workloads that no order of stages can move may stand on new nodes only, or are held where they are, whatever is
-    cheaper, and the plan is made again; at last all are held. To stand still is also the answer to a plan that fails
-    its check, and the last one to leave pending pods where they are. The bound of the first solve stays: what we
-    choose to do without is no part of the problem. The time limit is for all of it, by `now` in seconds.
+    In the place of one that fails its check comes one without moves, at last one without the pending pods: to stand
+    still is better than nothing. The time limit is for all of it, by `now` in seconds.
 
     Raises:
         SolverError: the solver failed, or not even the present state passed the check.
     """
+    narrowed, end = _with_upset_held(inputs), now() + settings.optimizer.time_limit_seconds
+    while True:
+        left = max(LEAST_SECONDS, end - now())
+        timed = replace(settings, optimizer=replace(settings.optimizer, time_limit_seconds=left))
+        try:
+            return _staged_plan(narrowed, timed, report, hurried, now)
+        except WrongPlan as error:
+            narrowed = _with_less(narrowed, error)
+
+
+def _staged_plan(
+    inputs: PlanningInputs,
+    settings: Settings,
+    report: Callable[[Report], None],
+    hurried: Callable[[], bool],
+    now: Callable[[], float],
+) -> Plan:
+    """Return the cheapest plan for which there is an order of stages.
+
+    Workloads that no order of stages can move may stand on new nodes only, or are held where they are, whatever is
+    cheaper, and the plan is made again; at last every one that still moves is held. The bound of the first solve
+    stays: what we choose to do without is no part of the problem. The time limit is for all of it, by `now` in seconds.
+
+    Raises:
+        SolverError: the solver failed.
+        WrongPlan: the plan fails its check, or no plan passed the rehearsal.
+    """
     limit = settings.optimizer.time_limit_seconds
     end = now() + limit
 
-    def solve_within(given: PlanningInputs, seconds: float) -> Plan:
+    def solved(given: PlanningInputs, seconds: float) -> Plan:
         effort = replace(settings.optimizer, time_limit_seconds=max(LEAST_SECONDS, seconds))
         return solve(given, effort, report, hurried)
-
-    def solve_or_less(given: PlanningInputs, seconds: float) -> tuple[Plan, PlanningInputs]:
-        while True:
-            try:
-                return solve_within(given, seconds), given
-            except SolverError as error:
-                given, seconds = _less(given, error), end - now()
 
     def left_until(then: float) -> Callable[[], float]:
         return lambda: then - now()
 
     moving = any(pod.node is not None for pod in planned_pods(inputs.snapshot))
-    plan, narrowed = solve_or_less(_with_upset_held(inputs), limit * (FIRST_SHARE if moving else 1.0))
-    first, attempts, overdue = plan, 0, 0
-    while True:
-        attempts += 1
-        patience = left_until(max(end, now() + REHEARSAL_SHARE * limit))
-        plan, stuck = staged(_with_bound_of(plan, first), narrowed, patience)
+    first = plan = solved(inputs, limit * (FIRST_SHARE if moving else 1.0))
+    narrowed, overdue = inputs, 0
+    for attempt in range(MOST_REHEARSALS):
+        plan, stuck, problems = _in_stages(
+            _with_bound_of(plan, first), narrowed, left_until(max(end, now() + REHEARSAL_SHARE * limit))
+        )
+        if problems:
+            raise WrongPlan(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
         if not stuck:
-            problems = check_placement(plan, narrowed)
-            if not problems:
-                return plan
-            wrong = f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}"
-            plan, narrowed = solve_or_less(_less(narrowed, WrongPlan(wrong)), end - now())
-            continue
-        if attempts > MOST_REHEARSALS:
-            raise SolverError(f"no plan could be carried out in stages: {', '.join(sorted(narrowed.held))}")
+            return plan
+        trials: list[tuple[Plan, PlanningInputs]] = []
         over = hurried() or now() >= end
         overdue += over
-        trials: list[tuple[Plan, PlanningInputs]] = []
-        if attempts < MOST_REHEARSALS and overdue <= MOST_OVERDUE:
+        if attempt < MOST_REHEARSALS - 2 and overdue <= MOST_OVERDUE:
             narrower_ones = _narrower(replace(narrowed, start=plan), stuck)
             for narrower in islice(narrower_ones, 1) if over else narrower_ones:
                 try:
-                    trials.append((solve_within(narrower, (end - now()) * LATER_SHARE), narrower))
+                    trials.append((solved(narrower, (end - now()) * LATER_SHARE), narrower))
                 except SolverError as error:
                     # New nodes for what was stuck may not be had, or cost more than standing still.
                     _log.debug("no plan without %s: %s", ", ".join(sorted(stuck)), error)
         if not trials:
-            still = _holding(narrowed, dict.fromkeys(_movable(narrowed), "others stood in its way") | stuck)
-            trials.append(solve_or_less(still, end - now()))
+            still = (key for key, workload in plan.workloads.items() if workload.moves)
+            narrower = _holding(narrowed, dict.fromkeys(still, "others stood in its way") | stuck)
+            trials.append((solved(narrower, end - now()), narrower))
         plan, narrowed = min(trials, key=lambda trial: _merit(trial[0]))
+    raise WrongPlan(f"no plan could be carried out in stages: {', '.join(sorted(narrowed.held))}")
 
 
 def run(edges: Edges, settings: Settings, *, once: bool) -> Outcome:
@@ -368,6 +383,22 @@ def _narrower(inputs: PlanningInputs, stuck: Mapping[str, str]) -> Iterator[Plan
         yield _holding(replace(inputs, fresh=inputs.fresh | fresh), held)
 
 
+def _in_stages(
+    plan: Plan, inputs: PlanningInputs, left: Callable[[], float]
+) -> tuple[Plan, dict[str, str], tuple[str, ...]]:
+    """Return the plan with its stages, what is stuck, and what is wrong with it where nothing is stuck.
+
+    A pod that goes elsewhere because it is stuck may meet what stages know nothing of; then it is stuck after all.
+    """
+    found, stuck = staged(plan, inputs, left)
+    problems = () if stuck else check_placement(found, inputs)
+    if problems and found.nodes != plan.nodes:
+        _log.debug("a plan with diversions is wrong: %s", problems[0])
+        found, stuck = staged(plan, inputs, left, diverting=False)
+        problems = () if stuck else check_placement(found, inputs)
+    return found, stuck, problems
+
+
 def _with_upset_held(inputs: PlanningInputs) -> PlanningInputs:
     """Hold the workloads whose pods would not be let in again beside the nodes that pools need for their minimums."""
     snapshot = inputs.snapshot
@@ -375,19 +406,13 @@ def _with_upset_held(inputs: PlanningInputs) -> PlanningInputs:
     return replace(inputs, held={**upset, **inputs.held}) if upset else inputs
 
 
-def _less(inputs: PlanningInputs, error: SolverError) -> PlanningInputs:
-    """Return the inputs with less to plan: no new nodes for what was stuck, else no moves, else no pending pods.
-
-    New nodes may not be had, or cost more than standing still.
+def _with_less(inputs: PlanningInputs, error: WrongPlan) -> PlanningInputs:
+    """Return the inputs with less to plan after a plan was wrong: without any move, and then without pending pods.
 
     Raises:
-        SolverError: the error itself, where nothing is left to do without, or no plan was found wrong.
+        WrongPlan: the error itself, where nothing is left to do without.
     """
-    if inputs.fresh:
-        return _holding(inputs, dict.fromkeys(inputs.fresh, "new nodes for it do not pay"))
-    if not isinstance(error, WrongPlan):
-        raise error
-    if movable := _movable(inputs):
+    if movable := {workload.key for workload in inputs.snapshot.workloads} - inputs.held.keys():
         _log.warning("the plan is made again without any move: %s", error)
         return _holding(inputs, dict.fromkeys(movable, str(error)))
     names = {node.name for node in inputs.snapshot.nodes}
@@ -398,10 +423,6 @@ def _less(inputs: PlanningInputs, error: SolverError) -> PlanningInputs:
     why = (f"the plan with all pending pods is wrong: {error}",)
     pods = tuple(replace(p, unmodelled=why) if id(p) in arriving else p for p in inputs.snapshot.pods)
     return replace(inputs, snapshot=replace(inputs.snapshot, pods=pods))
-
-
-def _movable(inputs: PlanningInputs) -> set[str]:
-    return {workload.key for workload in inputs.snapshot.workloads} - inputs.held.keys()
 
 
 def _holding(inputs: PlanningInputs, stuck: Mapping[str, str]) -> PlanningInputs:

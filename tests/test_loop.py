@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +27,7 @@ from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan, Wait
 from planner.model.resources import Resources
 from planner.model.scheduling import LabelSelector, PodRules, Requirement, Spread
-from planner.rescheduler import CARRIED_OUT, divergence
+from planner.rescheduler import CARRIED_OUT, divergence, staged
 from planner.settings import MoveSettings, ObjectiveSettings, OptimizerSettings, Settings, WindowSettings
 from planner.solving import solve
 from planner.verifier import verify
@@ -69,6 +70,24 @@ def test_a_roll_out_for_which_there_is_no_room_and_no_new_node_stays_where_it_is
     assert [n.state for n in plan.nodes] == ["keep", "keep"]
     assert plan.workloads[web.key].strategy == "pinned"
     assert "no order of stages could move it" in plan.workloads[web.key].reason
+
+
+def test_a_plan_that_only_diversions_make_wrong_is_made_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverting_too_far(
+        plan: Plan, given: PlanningInputs, left: Callable[[], float], diverting: bool = True
+    ) -> tuple[Plan, dict[str, str]]:
+        found, stuck = staged(plan, given, left, diverting)
+        if diverting:
+            found = replace(found, nodes=tuple(replace(n, pods={web.key: 99}) for n in found.nodes))
+        return found, stuck
+
+    monkeypatch.setattr("planner.loop.staged", diverting_too_far)
+    web = deployment("web", 2, max_unavailable=1)
+    cluster = snapshot([node("a"), node("b")], [web], pods_of(web, {"a": 1, "b": 1}))
+    plan = make_plan(inputs(cluster, catalogue(offering())), Settings(), lambda report: None)
+    # Both fit on one node, and one move is paid for by the other one's price.
+    assert sorted(n.pods.get(web.key, 0) for n in plan.nodes) == [0, 2]
+    assert plan.moves == 1
 
 
 def test_a_plan_in_a_hurry_holds_what_cannot_be_moved_instead_of_asking_for_new_nodes() -> None:

@@ -110,7 +110,9 @@ def upset_by_minimums(nodes: Sequence[Node], offerings: Sequence[Offering], pods
     before, after = _Board(kinds, nodes, existing), _Board(kinds, nodes, [*existing, *certain])
     found = {}
     for (kind, spread, counts), (_, _, then) in zip(before.spreads(), after.spreads(), strict=True):
-        if any(excess(spread, counts, d) <= 0 < excess(spread, then, d) for d in before.domains_of(kind, spread)):
+        # A pod whose node was tainted later stands in a domain that its spread does not count.
+        own = before.domains_of(kind, spread) & counts.keys()
+        if any(excess(spread, counts, d) <= 0 < excess(spread, then, d) for d in own):
             why = f"its spread over {spread.topology_key} does not hold beside a node that a pool's minimum asks for"
             found.update(dict.fromkeys((pod.workload for pod in kind.pods), why))
     return found

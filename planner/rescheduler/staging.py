@@ -33,13 +33,15 @@ VAIN_ORDERS = 10
 """After how many orders without an improvement the search ends: on the demo's clusters 40 found no more than 10."""
 
 
-def staged(plan: Plan, inputs: PlanningInputs, left: Callable[[], float]) -> tuple[Plan, dict[str, str]]:
+def staged(
+    plan: Plan, inputs: PlanningInputs, left: Callable[[], float], diverting: bool = True
+) -> tuple[Plan, dict[str, str]]:
     """Return the plan with its stages, and the workloads that no order found can move, each with a reason.
 
     A quarter of the workloads that are stuck go before all others in the next trial. A roll-out that is stuck even so
     becomes evictions, where its strategy and its budgets allow them, and goes last: they need no room beside old pods.
-    Where no order is enough, pods that are stuck stay or go to other nodes of the plan. `left` returns the seconds
-    that may still be spent; one trial is made in any case.
+    Where no order is enough, pods that are stuck stay or go to other nodes of the plan (`diverting`). `left` returns
+    the seconds that may still be spent; one trial is made in any case.
     """
     rehearsal = Rehearsal.of(plan, inputs)
     here: dict[str, Counter[str]] = {key: Counter() for key in plan.workloads}
@@ -69,7 +71,7 @@ def staged(plan: Plan, inputs: PlanningInputs, left: Callable[[], float]) -> tup
                 evicted = _evicting(plan, key, here[key], inputs.prices)
             order.insert(0 if evicted is plan else len(order), key)
             plan = evicted
-    mended, stuck = _with_diversions(*best, rehearsal, here, inputs, left)
+    mended, stuck = _with_diversions(*best, rehearsal, here, inputs, left) if diverting else best
     preferences = preferences_nanousd_per_hour(mended, inputs)
     return replace(mended, objective=replace(mended.objective, preferences_nanousd_per_hour=preferences)), stuck
 

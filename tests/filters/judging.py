@@ -131,17 +131,15 @@ def _planning_here(complaints: list[str]) -> Iterator[None]:
         wanted = Effort(effort.solver, effort.time_limit_seconds, effort.target_gap)
         plan = optimize(inputs, wanted, Watch(time.monotonic, ignore))
         if problems := check_placement(plan, inputs):
-            # With new nodes for what was stuck a plan may well be dearer than standing still.
-            complaints.extend(problems if not inputs.fresh else ())
             raise WrongPlan(problems[0])
         return plan
 
-    def check(plan: Plan, inputs: PlanningInputs) -> tuple[str, ...]:
-        problems = check_placement(plan, inputs)
-        complaints.extend(problems)
-        return problems
+    def with_less(inputs: PlanningInputs, error: WrongPlan) -> PlanningInputs:
+        complaints.append(str(error))
+        return given_up(inputs, error)
 
-    with mock.patch.object(loop, "solve", solve), mock.patch.object(loop, "check_placement", check):
+    given_up = loop._with_less
+    with mock.patch.object(loop, "solve", solve), mock.patch.object(loop, "_with_less", with_less):
         yield
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from planner.model.cluster import HOSTNAME, ZONE, Node, Pod
 from planner.model.coexistence import excess, interpreted, surge_hindrances
-from planner.model.domains import Crowding, find_homes
+from planner.model.domains import Crowding, find_homes, upset_by_minimums
 from planner.model.resources import BEARER, TARGET, WHOLE_NODE
 from planner.model.scheduling import LabelSelector, NodeConstraints, PodRules, PodTerm, Requirement, Spread, Taint
 from tests.building import deployment, node, offering, pod, pods_of
@@ -245,6 +245,17 @@ class TestDomains:
         # A node that the spread does not count opens no zone for it.
         aside = NodeConstraints((("disk", "ssd"),))
         assert not replace(closure, constraints=aside).bars(offering(zone="c").labels, ())
+
+    def test_a_pools_minimum_upsets_a_spread_where_it_opens_a_zone_and_not_where_it_counts_nothing_yet(self) -> None:
+        # 2 in a alone hold a maxSkew of 1, and not beside an empty b; nobody counts the one on the tainted node in c.
+        nodes = [NODES[0], replace(node("c1", zone="c"), taints=(Taint("spoilt", "", "NoSchedule"),))]
+        two = app("web", spread("web", honors_taints=True), {"a1": 2})
+        one = app("db", spread("db", honors_taints=True), {"c1": 1})
+        due = [offering(zone="b", minimum=1)]
+        found = upset_by_minimums(nodes, due, list(told(*two, *one, nodes=nodes).values()))
+        reason = f"its spread over {ZONE} does not hold beside a node that a pool's minimum asks for"
+        assert found == {"default/Deployment/web": reason}
+        assert upset_by_minimums(nodes, [offering(zone="b")], two) == {}
 
     def test_no_two_zones_are_opened_that_together_break_a_spread(self) -> None:
         # Three in a hold a maxSkew of 1 while a is alone; one pending pod each in b and c would leave 3 - 1 > 1.
