@@ -79,7 +79,8 @@ def assemble(
         if pod.node is not None and pod.node in names:
             key = movement.group(pod)
             spots[pod.node].present.setdefault(key, Counter())[pod.workload] += 1
-    displaced = _keep_in_place(list(spots.values()))
+    rank = {group.key: g for g, group in enumerate(problem.groups)}
+    displaced = _keep_in_place(list(spots.values()), rank)
     homeless: dict[GroupKey, Counter[str]] = defaultdict(Counter)
     waiting: dict[GroupKey, Counter[str]] = defaultdict(Counter)
     for spot in spots.values():
@@ -91,8 +92,8 @@ def assemble(
         if not is_running(pod, names) and not pod.unmodelled and movement.group(pod) in placeable:
             waiting[movement.group(pod)][pod.workload] += 1
     # Only pending pods may stay without a place, so those that run go first.
-    _spread(spots, homeless)
-    _spread(spots, waiting)
+    _spread(spots, homeless, rank)
+    _spread(spots, waiting, rank)
     pinned: dict[str, Counter[str]] = defaultdict(Counter)
     pinned_names: dict[str, list[str]] = defaultdict(list)
     for pod in planned_pods(snapshot):
@@ -197,7 +198,7 @@ def _label(text: str) -> str:
     return "".join(ch if ch.isascii() and ch.isalnum() else "-" for ch in text.lower()).strip("-") or "node"
 
 
-def _keep_in_place(spots: Sequence[_Spot]) -> Counter[str]:
+def _keep_in_place(spots: Sequence[_Spot], rank: Mapping[GroupKey, int]) -> Counter[str]:
     """Leave present pods where their group has room on their node; return the displaced pods by workload.
 
     Emptied nodes come first. Where only some pods of a group leave a node, those of workloads leave that move
@@ -205,7 +206,7 @@ def _keep_in_place(spots: Sequence[_Spot]) -> Counter[str]:
     """
     displaced: Counter[str] = Counter()
     for spot in sorted(spots, key=lambda s: bool(s.wanted)):
-        for key in sorted(spot.present, key=repr):
+        for key in sorted(spot.present, key=rank.__getitem__):
             held = spot.present[key]
             leaving = sum(held.values()) - spot.wanted.get(key, 0)
             for workload in sorted(held, key=lambda w: (-displaced[w], held[w], w)):
@@ -219,11 +220,11 @@ def _keep_in_place(spots: Sequence[_Spot]) -> Counter[str]:
     return +displaced
 
 
-def _spread(spots: Mapping[str, _Spot], waiting: Mapping[GroupKey, Counter[str]]) -> None:
+def _spread(spots: Mapping[str, _Spot], waiting: Mapping[GroupKey, Counter[str]], rank: Mapping[GroupKey, int]) -> None:
     """Fill what is left on each node with these pods, by workload; those that find no place go on waiting."""
     for name in sorted(spots):
         spot = spots[name]
-        for key in sorted(spot.wanted, key=repr):
+        for key in sorted(spot.wanted, key=rank.__getitem__):
             queue = waiting[key]
             for workload in sorted(queue, key=lambda w: (-queue[w], w)):
                 here = min(spot.wanted[key], queue[workload])

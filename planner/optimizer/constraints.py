@@ -79,9 +79,10 @@ def admission(
     taints: tuple[Taint, ...],
 ) -> npt.NDArray[np.bool_]:
     """x_gn = 0 unless nodeSelector, required affinity and tolerations admit the node and one pod fits its room."""
-    return np.array(
-        [requests.fits_in(room) and rules.admit(labels, name, taints) for requests, rules in groups], dtype=np.bool_
-    )
+    # Pods of one reading share equal constraints, so few of them are different objects.
+    distinct = {id(rules): rules for _, rules in groups}
+    admits = {key: rules.admit(labels, name, taints) for key, rules in distinct.items()}
+    return np.array([admits[id(rules)] and requests.fits_in(room) for requests, rules in groups], dtype=np.bool_)
 
 
 def spot_nodes(barred: npt.NDArray[np.bool_], held: IntArray) -> npt.NDArray[np.bool_]:

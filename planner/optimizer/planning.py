@@ -134,8 +134,10 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
         # The proof is about the pods that have a place, and about the problem without what the planner chose itself;
         # what it holds keeps its requests.
         changes = {key: wanted for key, wanted in inputs.forecast.requests.items() if key not in inputs.held}
-        forecast = replace(inputs.forecast, requests=changes)
-        whole = movement_of(replace(inputs, held={}, fresh=frozenset(), forecast=forecast, cap=cap)).anywhere()
+        open_ = replace(
+            inputs, held={}, fresh=frozenset(), forecast=replace(inputs.forecast, requests=changes), cap=cap
+        )
+        whole = (movement if open_ == inputs else movement_of(open_)).anywhere()
         missing = Counter[GroupKey]()
         for key, count in race.left_out(left_out).items():
             missing[key._replace(fresh=False, home=())] += count

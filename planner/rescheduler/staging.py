@@ -41,7 +41,7 @@ def staged(
     A quarter of the workloads that are stuck go before all others in the next trial. A roll-out that is stuck even so
     becomes evictions, where its strategy and its budgets allow them, and goes last: they need no room beside old pods.
     Where no order is enough, pods that are stuck stay or go to other nodes of the plan (`diverting`). `left` returns
-    the seconds that may still be spent; one trial is made in any case.
+    the seconds that may still be spent on orders; one is tried in any case.
     """
     rehearsal = Rehearsal.of(plan, inputs)
     here: dict[str, Counter[str]] = {key: Counter() for key in plan.workloads}
@@ -71,7 +71,7 @@ def staged(
                 evicted = _evicting(plan, key, here[key], inputs.prices)
             order.insert(0 if evicted is plan else len(order), key)
             plan = evicted
-    mended, stuck = _with_diversions(*best, rehearsal, here, inputs, left) if diverting else best
+    mended, stuck = _with_diversions(*best, rehearsal, here, inputs) if diverting else best
     preferences = preferences_nanousd_per_hour(mended, inputs)
     return replace(mended, objective=replace(mended.objective, preferences_nanousd_per_hour=preferences)), stuck
 
@@ -82,7 +82,6 @@ def _with_diversions(
     rehearsal: Rehearsal,
     here: Mapping[str, Counter[str]],
     inputs: PlanningInputs,
-    left: Callable[[], float],
 ) -> tuple[Plan, dict[str, str]]:
     """Let pods that are stuck stay, or go to other nodes of the plan, until all that still move can."""
     best, trial = (plan, stuck), plan
@@ -92,7 +91,7 @@ def _with_diversions(
         return node not in on_spot or not inputs.catalogue.spot.bars(pod)
 
     for _ in range(MOST_DIVERSIONS):
-        if not best[1] or left() <= 0:
+        if not best[1]:
             break
         for key in stuck:
             if rehearsal.evictable(key):
