@@ -391,12 +391,19 @@ def _in_stages(
     A pod that goes elsewhere because it is stuck may meet what stages know nothing of; then it is stuck after all.
     """
     found, stuck = staged(plan, inputs, left)
-    problems = () if stuck else check_placement(found, inputs)
+    problems = () if stuck or _only_ordered(found, plan) else check_placement(found, inputs)
     if problems and found.nodes != plan.nodes:
         _log.debug("a plan with diversions is wrong: %s", problems[0])
         found, stuck = staged(plan, inputs, left, diverting=False)
         problems = () if stuck else check_placement(found, inputs)
     return found, stuck, problems
+
+
+def _only_ordered(found: Plan, plan: Plan) -> bool:
+    """Say whether nothing but stages tells the plans apart, so that what was checked of one holds for the other."""
+    stages = {key: workload.stage for key, workload in plan.workloads.items()}
+    as_before = {key: replace(workload, stage=stages[key]) for key, workload in found.workloads.items()}
+    return replace(found, workloads=as_before) == plan
 
 
 def _with_upset_held(inputs: PlanningInputs) -> PlanningInputs:
