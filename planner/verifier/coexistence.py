@@ -145,7 +145,9 @@ def _counted(key: str, stands: Iterable[_Stand], workloads: Iterable[str]) -> Co
     found: Counter[str] = Counter()
     for stand in stands:
         if (domain := stand.domain(key)) is not None:
-            found[domain] += sum(count for workload, count in stand.pods.items() if workload in wanted)
+            # Most often it is about one or two workloads, and a node has many.
+            both = wanted if len(wanted) < len(stand.pods) else stand.pods.keys() & wanted
+            found[domain] += sum(stand.pods.get(workload, 0) for workload in both)
     return found
 
 
@@ -187,8 +189,10 @@ def _skewed(
     ]
     open_ = [s for s in stands if spread.regards(pod.constraints, s.labels, s.name, s.taints)]
     counts = _counted(spread.topology_key, open_, matched)
+    fewest_of_all = min(counts.values(), default=0)
     for domain, own in _counted(spread.topology_key, open_, [workload]).items():
-        without = dict(counts) | {domain: counts[domain] - (workload in matched)}
-        fewest = min(without.values()) if len(without) >= spread.min_domains else 0
-        if own and without[domain] + (workload in matched) - fewest > spread.max_skew:
+        # The pod itself is counted beside the fewest without it.
+        without = counts[domain] - (workload in matched)
+        fewest = min(fewest_of_all, without) if len(counts) >= spread.min_domains else 0
+        if own and without + (workload in matched) - fewest > spread.max_skew:
             yield domain
