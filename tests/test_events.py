@@ -56,8 +56,8 @@ def test_a_plan_that_is_carried_out_is_told_at_both_ends() -> None:
     assert iterate(edges_of(cluster, recorder(cluster)), APPLY) == "carried-out"
     assert told(cluster) == [("Normal", "PlanAccepted", 1), ("Normal", "PlanCarriedOut", 1)]
     accepted, _ = events(cluster)
-    # Three nodes at 0.2 $/h become one; the roll-out replaces 3 pods, 2 are evicted.
-    says = "0.6 -> 0.2 $/h, 0 nodes to boot, 2 to remove, 5 pods to move"
+    # Three nodes at 0.2 $/h become one that holds a pod of each; the roll-out replaces 3 pods, 1 is evicted.
+    says = "0.6 -> 0.2 $/h, 0 nodes to boot, 2 to remove, 4 pods to move"
     assert accepted["message"].endswith(f": {says}")
     assert accepted["involvedObject"] == {
         "apiVersion": "v1",
@@ -74,7 +74,7 @@ def test_a_plan_that_is_only_recommended_is_told_as_such() -> None:
     cluster = badly_placed()
     assert iterate(edges_of(cluster, recorder(cluster)), RECOMMEND) == "recommended"
     assert told(cluster) == [("Normal", "PlanRecommended", 1)]
-    assert events(cluster)[0]["message"].endswith("5 pods to move; nothing is changed")
+    assert events(cluster)[0]["message"].endswith("4 pods to move; nothing is changed")
 
 
 def test_a_cluster_that_stays_as_it_should_be_is_one_event_with_a_count() -> None:
