@@ -85,10 +85,10 @@ class Objective:
     payback_hours: int
     move_cost_nanousd: int
     boot_overlap_minutes: int
-    cap: CpuCap | None = None
     preferences_nanousd_per_hour: int = 0
     preference_nanousd_per_hour: int = 0
     preference_ceiling_nanousd_per_hour: int = 0
+    cap: CpuCap | None = None
 
     @property
     def value_nanousd_per_hour(self) -> int:
