@@ -108,7 +108,7 @@ def test_what_nodes_use_beyond_the_cap_counts_but_for_frozen_ones_and_what_is_al
         return replace(node, predicted_cpu_millicores=millicores)
 
     nodes = (using("a", 2850), using("b", 3010), using("c", 2800), using("d", 4000, frozen=True))
-    objective = Objective("", 0, 0, 0, 0, "feasible", 24, 0, 0, cap)
+    objective = Objective("", 0, 0, 0, 0, "feasible", 24, 0, 0, cap=cap)
     plan = Plan("it-1", objective, 0, 0, nodes, {})
     # 0.7 x 4000 = 2800
     assert excess_millicores(plan, allowed=False) == 50 + 210
