@@ -38,6 +38,8 @@ _BOUND_SHARE = 0.5
 _PROVEN = 1e-6
 _BESIDE_THE_PLAN = 0.05
 _DIVES = 6
+# After so many of them the known contents are picked from for the first time, where they are few.
+_EARLY_DIVES = 2
 _FITS: tuple[heuristics.Fit, ...] = ("first", "best")
 # Whole pods fill no node to the last byte: so much of the room the relaxation is let fill before its pods are dealt. Of
 # the time, at most this share is spent on it.
@@ -119,10 +121,10 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
                 _opened(problem, race)
             # Now that a good plan is known, the bound is worth more exactness.
             _prove(search, race, _BOUND_SHARE)
-    if not race.won() and race.best is not None and race.left() > 0:
-        picked = search.pick(race.to_beat(), race.left() * _PICK_SHARE)
-        if picked is not None:
-            race.enter(given_out(problem, became, picked))
+        if turn in (_EARLY_DIVES - 1, _DIVES - 1) and not race.won() and race.left() > 0:
+            picked = search.pick(race.to_beat(), race.left() * _PICK_SHARE)
+            if picked is not None:
+                race.enter(given_out(problem, became, picked))
     race.please()
     if race.best is None:
         raise SolverError(race.why_none())
