@@ -38,8 +38,8 @@ _BOUND_SHARE = 0.5
 _PROVEN = 1e-6
 _BESIDE_THE_PLAN = 0.05
 _DIVES = 6
-# After so many of them the known contents are picked from for the first time, where they are few.
-_EARLY_DIVES = 2
+# After so many dives the known contents are picked from for the first time, where they are few.
+_EARLY_DIVES = 1
 _FITS: tuple[heuristics.Fit, ...] = ("first", "best")
 # Whole pods fill no node to the last byte: so much of the room the relaxation is let fill before its pods are dealt. Of
 # the time, at most this share is spent on it.
@@ -52,6 +52,7 @@ _OPENINGS_SHARE = 0.08
 _MOST_SINGLE = 60
 # What is left of the time for the proof of the whole problem, where the plan is made for a part of what is possible.
 _WHOLE_SHARE = 0.3
+# To pick, at most this share of what is left, or a second.
 _PICK_SHARE = 0.3
 
 
@@ -122,7 +123,8 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
             # Now that a good plan is known, the bound is worth more exactness.
             _prove(search, race, _BOUND_SHARE)
         if turn in (_EARLY_DIVES - 1, _DIVES - 1) and not race.won() and race.left() > 0:
-            picked = search.pick(race.to_beat(), race.left() * _PICK_SHARE)
+            left = race.left()
+            picked = search.pick(race.to_beat(), max(min(left, _LEAST_SECONDS), left * _PICK_SHARE))
             if picked is not None:
                 race.enter(given_out(problem, became, picked))
     race.please()
