@@ -47,7 +47,7 @@ _FILLED = (0.98, 0.97, 0.99, 1.0, 0.95)
 _DEALING_SHARE = 0.3
 _LEAST_SECONDS = 1.0
 # Of the time, at most this share is spent on best fit with each offering as the one that is opened.
-_OPENINGS_SHARE = 0.08
+_OPENINGS_SHARE = 0.15
 # More existing nodes than this are pooled, since each is a knapsack of its own in every round.
 _MOST_SINGLE = 60
 # What is left of the time for the proof of the whole problem, where the plan is made for a part of what is possible.
@@ -99,14 +99,13 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
     if inputs.start is not None:
         search.propose(prices_as(inputs.start, solved, search.proof.pod_prices))
     race.bound(search.proof)
-    dealt = _dealt(problem, solver, race)
-    known += dealt
+    known += _dealt(problem, solver, race)
     for packing in _known_plans(problem):
         known.append(packing)
         race.enter(packing)
         if race.left() <= 0:
             break
-    if not dealt and inputs.start is None:
+    if inputs.start is None:
         known += _opened(problem, race)
     for packing in known:
         search.start_from(Packing(became[packing.classes], packing.contents))
@@ -118,8 +117,6 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
             break
         race.enter(given_out(problem, became, search.dive(turn)))
         if turn == 0:
-            if dealt and not race.won():
-                _opened(problem, race)
             # Now that a good plan is known, the bound is worth more exactness.
             _prove(search, race, _BOUND_SHARE)
         if turn in (_EARLY_DIVES - 1, _DIVES - 1) and not race.won() and race.left() > 0:
