@@ -130,7 +130,7 @@ def _unpaced(mobility: Mobility, mover: Mover, disrupted: Mapping[str, int]) -> 
     """
     many = mover.workload.replicas + len(mover.pods)
     evictable = mobility.evictable + (many if mobility.evictable > mover.unavailable else 0)
-    least = max(1, mover.workload.max_unavailable if mobility.rollout else 1)
+    least = max(1, mover.workload.max_unavailable) if mobility.rollout else 1
     budgets = tuple(
         (name, _AT_ONCE if spare - disrupted.get(name, 0) >= least else spare) for name, spare in mobility.budgets
     )
