@@ -24,6 +24,7 @@ from planner.optimizer.continuing import packing_as, prices_as
 from planner.optimizer.fluid import fluid
 from planner.optimizer.master import CvxpySolver, Solver
 from planner.optimizer.movement import GroupKey, movement_of
+from planner.optimizer.neighborhoods import improved
 from planner.optimizer.packing import Packing
 from planner.optimizer.pooling import given_out, pooled
 from planner.optimizer.problem import Problem, build_problem
@@ -31,8 +32,8 @@ from planner.optimizer.relief import above_cap, with_allowances, with_predicted_
 from planner.optimizer.search import Search
 from planner.optimizer.settling import Settled, settle
 
-# Of the time, at most this share goes to the bound before the plan gets the rest.
-_BOUND_SHARE = 0.5
+# Of the time, at most this share goes to the bound before the plan gets the rest; less where rounding decides.
+_BOUND_SHARE, _FIRST_BOUND_SHARE = 0.5, 0.25
 # Column generation ends when its own optimum is proven to this share (more cannot be seen in any plan), or when what is
 # not proven is this small beside what the best plan is above that optimum.
 _PROVEN = 1e-6
@@ -52,6 +53,9 @@ _OPENINGS_SHARE = 0.15
 _MOST_SINGLE = 60
 # What is left of the time for the proof of the whole problem, where the plan is made for a part of what is possible.
 _WHOLE_SHARE = 0.3
+# Where the continuous optimum cuts most nodes, the best plan so far is improved before a dive, until so much of the
+# time, and the bound gets its own after that.
+_IMPROVING_SHARE, _WHOLE_PROOF_SHARE = 0.75, 0.9
 # To pick, at most this share of what is left, or a second.
 _PICK_SHARE = 0.3
 
@@ -110,8 +114,13 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
     for packing in known:
         search.start_from(Packing(became[packing.classes], packing.contents))
     prepared = watch.now() - start
-    _prove(search, race, _BOUND_SHARE)
+    _prove(search, race, _FIRST_BOUND_SHARE)
     proven = watch.now() - start
+    if search.mostly_cut():
+        race.improve(search, solver, _IMPROVING_SHARE)
+        _prove(search, race, _WHOLE_PROOF_SHARE)
+    else:
+        _prove(search, race, _BOUND_SHARE)
     for turn in range(_DIVES):
         if race.won() or race.left() <= 0:
             break
@@ -124,6 +133,8 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
             picked = search.pick(race.to_beat(), max(min(left, _LEAST_SECONDS), left * _PICK_SHARE))
             if picked is not None:
                 race.enter(given_out(problem, became, picked))
+        if turn == _EARLY_DIVES - 1:
+            race.improve(search, solver)
     race.please()
     if race.best is None:
         raise SolverError(race.why_none())
@@ -295,6 +306,16 @@ class _Race:
         pods = planned_pods(self._movement.inputs.snapshot)
         if self._packing is not None and any(pod.company != Company() for pod in pods):
             self.best = assemble(self._movement, self._problem, self._packing, self._unplaceable, in_company=True)
+
+    def improve(self, search: Search, solver: Solver, share: float = 1.0) -> None:
+        """Place the pods of a few nodes of the best candidate anew, again and again, while that makes it better."""
+        if self._packing is None or search.relaxed is None:
+            return
+        prices = search.relaxed.pod_prices.astype(np.int64)
+        for packing in improved(self._problem, self._packing, prices, solver, lambda: self.left(share)):
+            self.enter(packing)
+            if self.won():
+                break
 
     def bound(self, proof: Bound) -> None:
         """Take note of a bound."""

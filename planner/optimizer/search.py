@@ -15,7 +15,7 @@ from planner.optimizer.fluid import Fluid
 from planner.optimizer.master import Columns, Master, Relaxed, Remainder, Solver
 from planner.optimizer.packing import Packing, packing_of
 from planner.optimizer.pricing import Depth, FloatArray, Knapsacks, Priced, price_contents
-from planner.optimizer.problem import Problem
+from planner.optimizer.problem import BoolArray, Problem
 
 # How hard the knapsacks are searched: in a hurry while the bound is far from the relaxed optimum, then with sharp
 # bounds, and harder where nothing is found. The first thorough depth is exact for most of Google's machine types.
@@ -31,6 +31,8 @@ _IN_USE = 1e-6
 # So many exchanges of a pod for a smaller one after the other are made into contents.
 _LONGEST_CHAIN = 4
 _DIVE_ROUNDS = 2
+# A dive solves a master program for each step; it starts with so many columns, or so many for each group.
+_DIVE_COLUMNS, _DIVE_COLUMNS_EACH = 3_000, 10
 # A content must improve by this share of its node's price; what is left out is part of the proof.
 _TOLERANCE = 2e-7
 _NEARLY_ONE = (0.8, 0.95, 0.6, 0.4)
@@ -62,10 +64,11 @@ class _Prices:
 class Search:
     """One problem being solved: the columns and the best bound so far.
 
-    `left` returns the seconds that remain; every loop asks it.
+    `left` returns the seconds that remain; every loop asks it. Unless it is `thorough`, contents are looked for in a
+    hurry as long as any are found, so that they come sooner and prove less.
     """
 
-    def __init__(self, problem: Problem, solver: Solver, left: Callable[[], float]) -> None:
+    def __init__(self, problem: Problem, solver: Solver, left: Callable[[], float], thorough: bool = True) -> None:
         self.problem = problem
         self.columns = Columns(problem)
         self.relaxed: Relaxed | None = None
@@ -81,6 +84,9 @@ class Search:
         self._center: _Prices | None = None
         self._reached = -math.inf
         self._far = _FAR if self.asked.size * len(problem.groups) <= _LARGE else _FAR_IF_LARGE
+        if not thorough:
+            self._far = 0.0
+        self._thorough = thorough
         self.proof = bound(
             problem,
             nothing,
@@ -177,7 +183,7 @@ class Search:
     def propose(self, pods: IntArray) -> None:
         """Prove what these prices of pods prove, beside the row prices so far, and add the best contents at them."""
         rows, limits = self.proof.row_prices, np.zeros(len(self.problem.classes))
-        priced = self._price(pods, self._floor(rows, limits), _THOROUGH[:1], enough=1)
+        priced = self._price(pods, self._floor(rows, limits), _THOROUGH[:1], enough=1 if self._thorough else 0)
         self._learn(bound(self.problem, pods, rows, priced.upper))
         self.columns.add(priced.classes, priced.contents)
 
@@ -185,15 +191,22 @@ class Search:
         if proof.value > self.proof.value:
             self.proof = proof
 
+    def mostly_cut(self) -> bool:
+        """Say whether less than half of the nodes of the continuous optimum are whole, so that rounding decides."""
+        if self.relaxed is None:
+            return False
+        return float(np.floor(self.relaxed.amounts + 1e-6).sum()) < 0.5 * float(self.relaxed.amounts.sum())
+
     def dive(self, turn: int) -> Packing:
         """Round the continuous optimum node by node, pricing contents for what remains; then repair.
 
         Each `turn` rounds in another way: how near to one is near enough, and which fraction goes first.
         """
         problem, remainder = self.problem, Remainder.of(self.problem)
+        promising = self._promising()
         classes, contents = np.zeros(0, dtype=np.int64), np.zeros((0, len(problem.groups)), dtype=np.int64)
         while self._left() > 0 and not _done(remainder):
-            relaxed = self._price_remainder(remainder)
+            relaxed = self._price_remainder(remainder, promising)
             if relaxed is None or relaxed.amounts.sum() < 1e-6:
                 break
             chosen = self._round(relaxed, remainder, turn)
@@ -210,10 +223,7 @@ class Search:
             return None
         self._list_all()
         problem, relaxed = self.problem, self.relaxed
-        reduced = self.columns.costs - self.columns.contents @ relaxed.pod_prices
-        reduced = reduced + relaxed.limit_prices[self.columns.classes]
-        for row, price in zip(problem.rows, relaxed.row_prices, strict=True):
-            reduced = reduced - row.coefficients[self.columns.classes] * price
+        reduced = self._reduced(relaxed)
         usable = np.flatnonzero(reduced <= value - (self._offset() + relaxed.value) + 1.0)
         if usable.size > _PICK_COLUMNS and relaxed.amounts.sum() > _PICK_NODES_OF_PLAN:
             return None
@@ -281,17 +291,35 @@ class Search:
         upper = upper[self._position]
         return Priced(upper, np.concatenate(found), np.vstack(contents), self._guess)
 
-    def _usable(self, remainder: Remainder) -> IntArray:
-        """Return the columns that still fit what remains."""
+    def _promising(self) -> BoolArray:
+        """Say which columns a dive starts with: those that lose least at the duals of the continuous optimum."""
+        known = self.columns.classes.size
+        promising = np.ones(known, dtype=np.bool_)
+        most = max(_DIVE_COLUMNS, _DIVE_COLUMNS_EACH * len(self.problem.groups))
+        if self.relaxed is not None and known > most:
+            promising[np.argsort(self._reduced(self.relaxed), kind="stable")[most:]] = False
+        return promising
+
+    def _reduced(self, relaxed: Relaxed) -> FloatArray:
+        """Return what each column costs beyond what it is worth at these duals, (columns)."""
+        reduced = self.columns.costs - self.columns.contents @ relaxed.pod_prices
+        reduced = reduced + relaxed.limit_prices[self.columns.classes]
+        for row, price in zip(self.problem.rows, relaxed.row_prices, strict=True):
+            reduced = reduced - row.coefficients[self.columns.classes] * price
+        return reduced
+
+    def _usable(self, remainder: Remainder, promising: BoolArray) -> IntArray:
+        """Return the promising columns, and those that came later, that still fit what remains."""
         existing = np.array([c.role != "offering" for c in self.problem.classes], dtype=np.bool_)
         open_ = ~existing[self.columns.classes] | (remainder.limits[self.columns.classes] > 0)
+        open_[: promising.size] &= promising
         return np.flatnonzero(open_ & (self.columns.contents <= remainder.counts).all(axis=1))
 
-    def _price_remainder(self, remainder: Remainder) -> Relaxed | None:
+    def _price_remainder(self, remainder: Remainder, promising: BoolArray) -> Relaxed | None:
         sacks = self._sacks.capped(remainder.counts)
         relaxed = None
         for _ in range(_DIVE_ROUNDS + 1):
-            relaxed = self._master.relax(remainder, self._usable(remainder))
+            relaxed = self._master.relax(remainder, self._usable(remainder, promising))
             if relaxed is None:
                 return None
             pods = np.floor(relaxed.pod_prices).astype(np.int64)
