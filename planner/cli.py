@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import secrets
@@ -12,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -26,16 +25,12 @@ from planner.settings import MoveSettings, OptimizerSettings, Settings, describe
 if TYPE_CHECKING:  # what a command does not need is imported late: cvxpy alone takes a second
     from planner.leadership import Leadership
     from planner.loop import Report
-    from planner.model.plan import Plan
     from planner.ports import Usage
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_UNDECIDED = 3
 EXIT_INTERRUPTED = 130
-
-_GAP_ROUNDING = 2e-9
-"""A gap is written with nine decimals."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -164,9 +159,6 @@ def _verify(arguments: argparse.Namespace) -> int:
     except ContradictoryPlan as error:
         sys.stdout.write(f"wrong: {error}\n")
         return EXIT_FAILED
-    if contradictions := tuple(_contradictions(data, plan)):
-        sys.stdout.writelines(f"wrong: {origin}: {text}\n" for text in contradictions)
-        return EXIT_FAILED
     asked = arguments.at is not None or arguments.objective is not None
     inputs = checked_inputs(plan, planning_inputs(arguments, settings), cap_asked=asked, usage=arguments.usage)
     verdict = verify(plan, inputs, arguments.time_limit, time.monotonic)
@@ -186,25 +178,6 @@ def _verify(arguments: argparse.Namespace) -> int:
     left = f"; {above} {'node stays' if above == 1 else 'nodes stay'} above its cap" if above else ""
     sys.stdout.write(f"right: the plan costs {usd(verdict.value_nanousd_per_hour)} $/h{proven}{left}\n")
     return 0
-
-
-def _contradictions(data: bytes, plan: Plan) -> Iterator[str]:
-    """Say which numbers of the plan's objective contradict themselves; the gap stands only in its text."""
-    objective = plan.objective
-    for name, value, least in (
-        ("payback_hours", objective.payback_hours, 1),
-        ("move_cost_usd", objective.move_cost_nanousd, 0),
-        ("boot_overlap_minutes", objective.boot_overlap_minutes, 0),
-        ("preference_usd_per_hour", objective.preference_nanousd_per_hour, 0),
-        ("preference_ceiling_usd_per_hour", objective.preference_ceiling_nanousd_per_hour, 0),
-    ):
-        if value < least:
-            yield f"objective.{name} must be {least} or more"
-    gap = json.loads(data, parse_int=float)["objective"].get("relative_gap")
-    if not isinstance(gap, float):
-        yield f"objective.relative_gap must be (value - lower_bound) / value, not {json.dumps(gap)}"
-    elif abs(gap - objective.relative_gap) > _GAP_ROUNDING:
-        yield f"objective.relative_gap is {gap:.9f}, but (value - lower_bound) / value is {objective.relative_gap:.9f}"
 
 
 def _settings(arguments: argparse.Namespace) -> int:
