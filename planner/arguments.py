@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from planner.clock import SystemClock
+from planner.configuration import load_settings
 from planner.errors import BadInput
-from planner.settings import Settings, load_settings
+from planner.settings import Settings
 
 if TYPE_CHECKING:  # imported late, as in planner.cli
     from planner.model.cap import CpuCap

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from planner.arguments import add_inputs, add_settings, planning_inputs, read_named, read_settings, read_start, seconds
 from planner.clock import SystemClock
+from planner.configuration import describe
 from planner.errors import BadInput, BadSettings, KinemaError, Undecided
 from planner.interrupts import first_interrupt
-from planner.settings import MoveSettings, OptimizerSettings, Settings, describe
+from planner.settings import MoveSettings, OptimizerSettings, Settings
 
 if TYPE_CHECKING:  # what a command does not need is imported late: cvxpy alone takes a second
     from planner.leadership import Leadership

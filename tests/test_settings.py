@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from planner.configuration import describe, load_settings
 from planner.errors import BadSettings
-from planner.settings import Settings, describe, load_settings
+from planner.settings import Settings
 
 
 def written(tmp_path: Path, text: str) -> str:

@@ -23,10 +23,10 @@ from extender.settings import ExtenderSettings
 from planner import labels, ports
 from planner.cloud.gcp.machines import builtin_machines
 from planner.cloud.tables import read_machines
+from planner.configuration import load_settings
 from planner.events import Recorder
 from planner.kube import record
 from planner.loop import iterate
-from planner.settings import load_settings
 from tests.controlplane.build import KUBERNETES_VERSION, Binaries
 from tests.controlplane.cluster import ApiError, ControlPlane, ControlPlaneError, FakeNode, Process
 from tests.extender.serving import serve
