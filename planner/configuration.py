@@ -7,9 +7,10 @@ KINEMA_OPTIMIZER_SOLVER. The environment wins over the file. Durations are secon
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
@@ -21,13 +22,20 @@ from planner.settings import Settings, WindowSettings
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PREFIX = "KINEMA_"
+_NO_SETTINGS = frozenset(("KINEMA_SETTINGS", "KINEMA_CACHE", "KINEMA_TRACE"))
+"""Variables of the HTTP face (its file of settings), the tests and the benchmarks."""
+_SERVICE_HOST = "_SERVICE_HOST"
+_OF_A_SERVICE = re.compile(r"_SERVICE_HOST|_SERVICE_PORT(_.+)?|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
+"""What the kubelet appends to a Service's name in the environment of each pod of the namespace."""
 
 
 def load_settings(path: str | None, environ: Mapping[str, str]) -> Settings:
     """Read the YAML file (None: no file) and the environment into checked settings.
 
     Raises:
-        BadSettings: the file cannot be read, a name is unknown, or a value is wrong; names file and setting.
+        BadSettings: the file cannot be read, a name is unknown (also that of a variable KINEMA_…), or a value is
+            wrong; names file and setting.
     """
     origin = path or "the environment"
     document: Any = {}
@@ -101,19 +109,48 @@ def _value_at(values: Mapping[str, Any], name: str) -> Any:
     return found
 
 
+def variable_of(setting: str) -> str:
+    """Return the environment variable of a setting's dotted name."""
+    return f"{_PREFIX}{setting.replace('.', '_').upper()}"
+
+
 def _with_environment(document: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     merged: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in document.items()}
-    for item in dataclasses.fields(Settings):
-        prefix = f"KINEMA_{item.name.upper()}"
-        if (group := _group_type(Settings, item.name)) is not None:
-            for inner in dataclasses.fields(group):
-                if (text := environ.get(f"{prefix}_{inner.name.upper()}")) is not None:
-                    values = merged.setdefault(item.name, {})
-                    if isinstance(values, dict):
-                        values[inner.name] = _listed(inner.name, text, f"{prefix}_{inner.name.upper()}")
-        elif (text := environ.get(prefix)) is not None:
-            merged[item.name] = text
+    variables = _variables()
+    _refuse_unknown(environ, variables)
+    for variable, (group, name) in variables.items():
+        if (text := environ.get(variable)) is not None:
+            values = merged.setdefault(group, {}) if group else merged
+            if isinstance(values, dict):
+                values[name] = _listed(name, text, variable)
     return merged
+
+
+def _variables() -> dict[str, tuple[str, str]]:
+    """Return group and name of every setting by its variable; the group is "" where it is in none."""
+    found: dict[str, tuple[str, str]] = {}
+    for item in dataclasses.fields(Settings):
+        if (group := _group_type(Settings, item.name)) is None:
+            found[variable_of(item.name)] = "", item.name
+        else:
+            found |= {variable_of(f"{item.name}.{i.name}"): (item.name, i.name) for i in dataclasses.fields(group)}
+    return found
+
+
+def _refuse_unknown(environ: Mapping[str, str], known: Collection[str]) -> None:
+    """Refuse a variable that looks like a setting's and is none."""
+    services = [name.removesuffix(_SERVICE_HOST) for name in environ if name.endswith(_SERVICE_HOST)]
+    for name in sorted(environ):
+        if not name.startswith(_PREFIX) or name in known or name in _NO_SETTINGS:
+            continue
+        if any(name.startswith(own) and _OF_A_SERVICE.fullmatch(name.removeprefix(own)) for own in services):
+            continue
+        own = {variable.removeprefix(_PREFIX): variable for variable in known}
+        if close := difflib.get_close_matches(name.removeprefix(_PREFIX), own, n=1):
+            right = f"did you mean {own[close[0]]}?"
+        else:
+            right = "`kinema settings` prints all settings, and optimizer.solver is KINEMA_OPTIMIZER_SOLVER"
+        raise BadSettings(f"the environment: unknown variable {name}; {right}")
 
 
 def _listed(name: str, text: str, variable: str) -> Any:

@@ -442,6 +442,13 @@ def test_settings_are_valid_and_agree_with_the_rest(path: Path, base: list[Manif
     assert {"name": "metrics", "containerPort": settings.metrics_port} in planner["ports"]
 
 
+@pytest.mark.parametrize("name", ["planner", "web"])
+def test_no_variable_can_be_taken_for_a_setting(base: list[Manifest], name: str) -> None:
+    load_settings(None, {item["name"]: item.get("value", "") for item in containers(base)[name].get("env", [])})
+    # The Service kinema-web would set KINEMA_WEB_PORT and more in every pod beside it.
+    assert pod_templates(base)[f"kinema-{name}"]["spec"]["enableServiceLinks"] is False
+
+
 def test_base_plans_from_a_table_that_is_mounted_and_holds_what_the_project_knows(base: list[Manifest]) -> None:
     settings = load_settings(str(BASE / "settings.yaml"), {})
     assert settings.cloud.provider == "none"
