@@ -27,8 +27,11 @@ from planner.configuration import load_settings
 from planner.events import Recorder
 from planner.kube import record
 from planner.loop import iterate
+from tests.controlplane.admin import ApiError
 from tests.controlplane.build import KUBERNETES_VERSION, Binaries
-from tests.controlplane.cluster import ApiError, ControlPlane, ControlPlaneError, FakeNode, Process
+from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.kwok import FakeNode
+from tests.controlplane.processes import ControlPlaneError, Process
 from tests.extender.serving import serve
 from tests.iterating import APPLY, badly_placed, edges_of
 
