@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
-import json
 import logging
 import os
 import secrets
@@ -14,34 +11,27 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from planner.arguments import add_inputs, add_settings, planning_inputs, read_named, read_settings, read_start, seconds
+from planner.clock import SystemClock
+from planner.configuration import describe
 from planner.errors import BadInput, BadSettings, KinemaError, Undecided
-from planner.settings import MoveSettings, OptimizerSettings, Settings, describe, load_settings
+from planner.interrupts import first_interrupt
+from planner.settings import MoveSettings, OptimizerSettings, Settings
 
 if TYPE_CHECKING:  # what a command does not need is imported late: cvxpy alone takes a second
     from planner.leadership import Leadership
     from planner.loop import Report
-    from planner.model.cap import CpuCap
-    from planner.model.cluster import Snapshot
-    from planner.model.inputs import PlanningInputs
-    from planner.model.machines import Catalogue
-    from planner.model.plan import Plan
     from planner.ports import Usage
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_UNDECIDED = 3
 EXIT_INTERRUPTED = 130
-
-_GAP_ROUNDING = 2e-9
-"""A gap is written with nine decimals."""
-
-_log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,9 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
 
     plan = commands.add_parser("plan", help="plan a cluster; changes nothing", description=_plan.__doc__)
-    _add_inputs(plan)
+    add_inputs(plan)
     plan.add_argument("--solver", metavar="NAME", help="HIGHS, GLPK_MI or another MIP solver of cvxpy")
-    plan.add_argument("--time-limit", type=_seconds, metavar="SECONDS", help="when the best plan so far is taken")
+    plan.add_argument("--time-limit", type=seconds, metavar="SECONDS", help="when the best plan so far is taken")
     plan.add_argument("--start", metavar="PLAN", help="an earlier plan to go on from, as `--output json` printed it")
     plan.add_argument("--output", choices=("table", "json"), default="table", help="for people (default), or to keep")
     plan.set_defaults(command=_plan)
@@ -98,18 +88,18 @@ def _parser() -> argparse.ArgumentParser:
         "verify", help="check a plan without trusting the optimizer", description=_verify.__doc__
     )
     verify.add_argument("plan", metavar="PLAN", help="what `kinema plan --output json` printed; - reads standard input")
-    _add_inputs(verify)
+    add_inputs(verify)
     verify.add_argument(
-        "--time-limit", type=_seconds, default=60.0, metavar="SECONDS", help="for the knapsacks of the bound (60)"
+        "--time-limit", type=seconds, default=60.0, metavar="SECONDS", help="for the knapsacks of the bound (60)"
     )
     verify.set_defaults(command=_verify)
 
     settings = commands.add_parser("settings", help="print the effective settings", description=_settings.__doc__)
-    _add_settings(settings)
+    add_settings(settings)
     settings.set_defaults(command=_settings)
 
     run = commands.add_parser("run", help="run the loop on a cluster", description=_run.__doc__)
-    _add_settings(run)
+    add_settings(run)
     run.add_argument("--once", action="store_true", help="end after one iteration")
     run.add_argument("--mode", choices=("recommend", "apply"), help="whether to act; the settings' mode otherwise")
     run.set_defaults(command=_run)
@@ -119,61 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--settings", metavar="FILE", help="YAML; `kinema settings` prints all with their defaults")
-
-
-def _add_inputs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--cluster",
-        metavar="DUMP",
-        help="what `kubectl get nodes,pods,deployments,replicasets,statefulsets,daemonsets,jobs,hpa,pdb -A -o json` "
-        "printed, or any part of it; - reads standard input; without it the kubeconfig's cluster is read",
-    )
-    parser.add_argument("--machines", metavar="CSV", help="machine types with allocatable amounts and prices")
-    parser.add_argument(
-        "--pools",
-        metavar="YAML",
-        help="node pools, limits on their total and rules for spot; without it every machine type in every zone",
-    )
-    parser.add_argument("--cloud", choices=("gcp",), help="instead of --machines: the built-in prices of this cloud")
-    parser.add_argument("--region", metavar="NAME", help="with --cloud: whose prices")
-    parser.add_argument(
-        "--at", type=_moment, metavar="TIME", help="choose the objective's window of this time, not now"
-    )
-    parser.add_argument("--objective", metavar="NAME", help="cost, or the window of this name, whatever the time")
-    parser.add_argument(
-        "--usage",
-        metavar="CSV",
-        help="workload,cpu_millicores: what one pod of it is predicted to use, for a cap on CPU; else its CPU request",
-    )
-    _add_settings(parser)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be seconds above 0, not {text!r}")
-    return value
-
-
-def _moment(text: str) -> float:
-    """Return seconds since the epoch."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = datetime.min  # without an offset, and so refused
-    if moment.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"must be a time with its offset such as 2026-11-24T09:00+01:00, not {text!r}")
-    return moment.timestamp()
-
-
 def _plan(arguments: argparse.Namespace) -> int:
     """Find the cheapest set of nodes that runs everything, with a proven lower bound. Changes nothing."""
-    settings = _load(arguments)
+    settings = read_settings(arguments)
     optimizer = settings.optimizer
     if arguments.solver is not None:
         optimizer = _changed(optimizer, "--solver", solver=arguments.solver)
@@ -182,13 +120,13 @@ def _plan(arguments: argparse.Namespace) -> int:
     settings = replace(settings, optimizer=optimizer)
     _quiet_libraries()
     began = time.monotonic()
-    inputs = replace(_inputs(arguments, settings), start=_start(arguments))
+    inputs = replace(planning_inputs(arguments, settings), start=read_start(arguments))
     read_seconds = time.monotonic() - began
     # The optimizer is loaded only once the input is known to be right.
     from planner.loop import make_plan
     from planner.progress import ProgressDisplay
 
-    with ProgressDisplay(sys.stderr, time.monotonic) as display, _first_interrupt(display.stopping) as interrupted:
+    with ProgressDisplay(sys.stderr, time.monotonic) as display, first_interrupt(display.stopping) as interrupted:
         plan = make_plan(inputs, settings, display.show, interrupted)
     if interrupted():
         gap = plan.objective.relative_gap
@@ -205,84 +143,25 @@ def _plan(arguments: argparse.Namespace) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def _first_interrupt(notice: Callable[[], None]) -> Iterator[Callable[[], bool]]:
-    """Take the first Ctrl-C for a wish, which the yielded function tells; a second one ends the process at once."""
-    asked = threading.Event()
-
-    def note(*signalled: Any) -> None:
-        if asked.is_set():
-            signal.default_int_handler(*signalled)
-        asked.set()
-        notice()
-
-    before = signal.getsignal(signal.SIGINT)
-    # A job in the background of a shell ignores interrupts, and goes on doing so.
-    if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield asked.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _start(arguments: argparse.Namespace) -> Plan | None:
-    """Return the plan to go on from, where one was named."""
-    from planner.model.plan_json import ContradictoryPlan, decode_plan
-
-    if arguments.start is None:
-        return None
-    if arguments.start == "-" == arguments.cluster:
-        raise BadInput("--start and --cluster cannot both be read from standard input")
-    origin, data = _read(arguments.start)
-    try:
-        return decode_plan(data, origin)
-    except ContradictoryPlan as error:
-        raise BadInput(f"{error}; expected what `kinema plan --output json` prints") from None
-
-
 def _verify(arguments: argparse.Namespace) -> int:
     """Check placement, capacity, prices and the lower bound of a plan in whole numbers, from the inputs alone."""
+    from planner.checking import checked_inputs
     from planner.display import some
-    from planner.model.forecast import Forecast
-    from planner.model.inputs import ChangePrices
     from planner.model.plan_json import ContradictoryPlan, decode_plan, usd
-    from planner.model.preferences import PreferencePrices
     from planner.verifier import verify
 
-    settings = _load(arguments)
+    settings = read_settings(arguments)
     _quiet_libraries()
     if arguments.plan == "-" and arguments.cluster == "-":
         raise BadInput("PLAN and --cluster cannot both be read from standard input")
-    origin, data = _read(arguments.plan)
+    origin, data = read_named(arguments.plan)
     try:
         plan = decode_plan(data, origin)
     except ContradictoryPlan as error:
         sys.stdout.write(f"wrong: {error}\n")
         return EXIT_FAILED
-    if contradictions := tuple(_contradictions(data, plan)):
-        sys.stdout.writelines(f"wrong: {origin}: {text}\n" for text in contradictions)
-        return EXIT_FAILED
-    objective = plan.objective
-    # The plan says by which prices of change it was made; whether they are the user's own is seen in the plan.
-    prices = ChangePrices(objective.payback_hours, objective.move_cost_nanousd, objective.boot_overlap_minutes)
-    preferences = PreferencePrices(objective.preference_nanousd_per_hour, objective.preference_ceiling_nanousd_per_hour)
-    # A pinned workload may be held by the planner's own choice (no order of stages could move it). That makes a plan
-    # dearer, never wrong, and the bound is checked without it.
-    held = {key: workload.reason for key, workload in plan.workloads.items() if workload.strategy == "pinned"}
-    # What a forecast said is known from the plan alone; the check holds it against the cluster's containers.
-    forecast = Forecast({key: workload.containers for key, workload in plan.workloads.items() if workload.containers})
-    inputs = replace(
-        _inputs(arguments, settings),
-        iteration=plan.iteration,
-        prices=prices,
-        preferences=preferences,
-        held=held,
-        forecast=forecast,
-    )
-    inputs = replace(inputs, cap=_expected_cap(arguments, inputs, plan))
+    asked = arguments.at is not None or arguments.objective is not None
+    inputs = checked_inputs(plan, planning_inputs(arguments, settings), cap_asked=asked, usage=arguments.usage)
     verdict = verify(plan, inputs, arguments.time_limit, time.monotonic)
     for problem in verdict.problems:
         sys.stdout.write(f"wrong: {problem}\n")
@@ -295,61 +174,24 @@ def _verify(arguments: argparse.Namespace) -> int:
         )
     bound = verdict.lower_bound_nanousd_per_hour
     proven = "" if bound is None else f"; its certificate proves at least {usd(bound)}"
-    above = len(objective.cap.allowed_millicores) if objective.cap is not None else 0
+    cap = plan.objective.cap
+    above = len(cap.allowed_millicores) if cap is not None else 0
     left = f"; {above} {'node stays' if above == 1 else 'nodes stay'} above its cap" if above else ""
     sys.stdout.write(f"right: the plan costs {usd(verdict.value_nanousd_per_hour)} $/h{proven}{left}\n")
     return 0
-
-
-def _expected_cap(arguments: argparse.Namespace, inputs: PlanningInputs, plan: Plan) -> CpuCap | None:
-    """Return the cap by which the plan is checked: its own, unless the arguments say which or what pods use."""
-    from planner.model.cap import CpuCap
-    from planner.model.utilization import predicted_usage
-    from planner.usage import read_usage
-
-    asked = arguments.at is not None or arguments.objective is not None
-    said, cap = plan.objective.cap, inputs.cap if asked else plan.objective.cap
-    if cap is None:
-        return None
-    if arguments.usage is not None:
-        usage = predicted_usage(inputs.snapshot, read_usage(arguments.usage, inputs.snapshot))
-    else:
-        # What a prediction said is known from the plan alone; what it says nothing of uses what it requests.
-        known = said.usage_millicores if said is not None else {}
-        usage = {key: known.get(key, own) for key, own in predicted_usage(inputs.snapshot, {}).items()}
-    return CpuCap(cap.permille, cap.window, usage)
-
-
-def _contradictions(data: bytes, plan: Plan) -> Iterator[str]:
-    """Say which numbers of the plan's objective contradict themselves; the gap stands only in its text."""
-    objective = plan.objective
-    for name, value, least in (
-        ("payback_hours", objective.payback_hours, 1),
-        ("move_cost_usd", objective.move_cost_nanousd, 0),
-        ("boot_overlap_minutes", objective.boot_overlap_minutes, 0),
-        ("preference_usd_per_hour", objective.preference_nanousd_per_hour, 0),
-        ("preference_ceiling_usd_per_hour", objective.preference_ceiling_nanousd_per_hour, 0),
-    ):
-        if value < least:
-            yield f"objective.{name} must be {least} or more"
-    gap = json.loads(data, parse_int=float)["objective"].get("relative_gap")
-    if not isinstance(gap, float):
-        yield f"objective.relative_gap must be (value - lower_bound) / value, not {json.dumps(gap)}"
-    elif abs(gap - objective.relative_gap) > _GAP_ROUNDING:
-        yield f"objective.relative_gap is {gap:.9f}, but (value - lower_bound) / value is {objective.relative_gap:.9f}"
 
 
 def _settings(arguments: argparse.Namespace) -> int:
     """Print the effective settings (file and environment) as YAML."""
     import yaml
 
-    sys.stdout.write(yaml.safe_dump(describe(_load(arguments)), sort_keys=False, allow_unicode=True))
+    sys.stdout.write(yaml.safe_dump(describe(read_settings(arguments)), sort_keys=False, allow_unicode=True))
     return 0
 
 
 def _run(arguments: argparse.Namespace) -> int:
     """Run the loop on the kubeconfig's cluster until it is asked to stop; changes nothing unless the mode is apply."""
-    settings = _load(arguments)
+    settings = read_settings(arguments)
     if arguments.mode is not None:
         settings = replace(settings, mode=arguments.mode)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -476,10 +318,6 @@ def _simulate(arguments: argparse.Namespace) -> int:  # noqa: ARG001  every comm
     return 0 if result.outcome == "carried-out" and not result.violations else EXIT_FAILED
 
 
-def _load(arguments: argparse.Namespace) -> Settings:
-    return load_settings(arguments.settings, os.environ)
-
-
 def _changed(settings: Any, flag: str, **values: object) -> Any:
     """Return settings with values from the command line, checked as those of a file."""
     try:
@@ -491,116 +329,3 @@ def _changed(settings: Any, flag: str, **values: object) -> Any:
 def _quiet_libraries() -> None:
     """Keep warnings of libraries, such as a retried connection, off the one line that a person reads."""
     logging.getLogger().addHandler(logging.NullHandler())
-
-
-def _inputs(arguments: argparse.Namespace, settings: Settings) -> PlanningInputs:
-    """Read everything that a plan is made from; its iteration is a hash of what was read."""
-    from planner.model.inputs import ChangePrices, PlanningInputs
-    from planner.model.preferences import PreferencePrices
-    from planner.rescheduler import rules_of
-
-    effort = settings.optimizer
-    prices = ChangePrices(effort.payback_hours, effort.move_cost_nanousd, effort.boot_overlap_minutes)
-    preferences = PreferencePrices(effort.preference_nanousd_per_hour, effort.preference_ceiling_nanousd_per_hour)
-    rules = rules_of(settings.move)
-    snapshot = _snapshot(arguments, settings)
-    catalogue = _catalogue(arguments, settings, snapshot)
-    # Not of the dump's bytes: the order of its objects, and what Kinema does not read of them, change no plan.
-    digest = hashlib.sha256(repr(snapshot).encode())
-    for part in (arguments.machines, arguments.pools):
-        digest.update(Path(part).read_bytes() if part else b"\0")
-    digest.update(
-        repr((rules, prices, preferences, arguments.cloud, arguments.region, catalogue.total, catalogue.spot)).encode()
-    )
-    cap = _cap(arguments, settings, snapshot)
-    if cap is not None:
-        digest.update(repr(cap).encode())
-    iteration = f"p{digest.hexdigest()[:12]}"
-    return PlanningInputs(snapshot, catalogue, iteration, rules=rules, prices=prices, preferences=preferences, cap=cap)
-
-
-def _cap(arguments: argparse.Namespace, settings: Settings, snapshot: Snapshot) -> CpuCap | None:
-    """Return the cap of the objective that is asked for: by its name, by a time, or else that of now."""
-    from planner.model.cap import COST
-    from planner.model.utilization import cap_on
-    from planner.usage import read_usage
-
-    measured = read_usage(arguments.usage, snapshot) if arguments.usage is not None else {}
-    window = settings.objective.window_at(time.time() if arguments.at is None else arguments.at)
-    if arguments.objective is not None:
-        if arguments.at is not None:
-            raise BadInput("give --objective or --at, not both")
-        windows = {COST: None, **{window.name: window for window in settings.objective.windows}}
-        if arguments.objective not in windows:
-            raise BadInput(f"--objective must be one of {', '.join(windows)}, not {arguments.objective!r}")
-        window = windows[arguments.objective]
-    return None if window is None else cap_on(snapshot, window.cap_permille, window.name, measured)
-
-
-def _snapshot(arguments: argparse.Namespace, settings: Settings) -> Snapshot:
-    """Return the cluster of the dump, or else of the kubeconfig."""
-    from planner.kube.reader import read_dump, read_snapshot
-
-    if arguments.cluster is not None:
-        origin, data = _read(arguments.cluster)
-        return read_dump(data, origin)
-    from planner.kube.client import KubernetesClient
-
-    return read_snapshot(KubernetesClient.connect(settings.kubeconfig), None, SystemClock())
-
-
-def _read(name: str) -> tuple[str, bytes]:
-    """Return what to call a file or standard input, and its bytes."""
-    if name == "-":
-        return "standard input", sys.stdin.buffer.read()
-    try:
-        return name, Path(name).read_bytes()
-    except OSError as error:
-        raise BadInput(f"{name}: cannot be read: {error.strerror or error}") from None
-
-
-def _catalogue(arguments: argparse.Namespace, settings: Settings, snapshot: Snapshot) -> Catalogue:
-    """Return what can be bought, and by which rules."""
-    from planner.cloud.tables import with_rules
-
-    return with_rules(_bought(arguments, settings, snapshot), settings, arguments.pools)
-
-
-def _bought(arguments: argparse.Namespace, settings: Settings, snapshot: Snapshot) -> Catalogue:
-    """Return what can be bought: the user's tables, a cloud's built-in prices, or the cloud of the settings."""
-    from planner.cloud.controller import open_catalogue, open_cloud
-    from planner.cloud.tables import catalogue, read_machines, read_pools
-
-    if arguments.machines and arguments.cloud:
-        raise BadInput("give --machines or --cloud, not both")
-    if arguments.region and not arguments.cloud:
-        raise BadInput("--region says whose prices --cloud means; give --cloud too")
-    if arguments.machines:
-        machines = read_machines(arguments.machines)
-    elif arguments.cloud:
-        from planner.cloud.gcp.machines import builtin_machines
-
-        if not arguments.region:
-            raise BadInput(f"--cloud {arguments.cloud} needs a --region, such as us-central1")
-        machines = builtin_machines(arguments.region)
-    elif settings.cloud.provider == "none" and not settings.cloud.machines:
-        raise BadInput("there are no machine types: give --machines CSV, or --cloud gcp --region NAME")
-    else:
-        return open_catalogue(settings.cloud, open_cloud(settings.cloud), arguments.pools)(snapshot)
-    pools = read_pools(arguments.pools, machines) if arguments.pools else None
-    return catalogue(machines, pools, snapshot)
-
-
-@dataclass(frozen=True, slots=True)
-class SystemClock:
-    """Real time; `stop` ends a sleep early and says that the process was asked to end."""
-
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def now(self) -> float:
-        """Return seconds since the epoch."""
-        return time.time()
-
-    def sleep(self, seconds: float) -> None:
-        """Return after so many seconds, or as soon as the process is asked to end."""
-        self.stop.wait(seconds)

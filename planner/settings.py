@@ -1,29 +1,13 @@
-"""Every knob: meaning, unit, default and why; read from a YAML file and environment variables, checked at start.
-
-The environment variable of a setting is KINEMA_, its group and its name in capitals: `optimizer.solver` is
-KINEMA_OPTIMIZER_SOLVER. The environment wins over the file. Durations are seconds, or text such as 15m.
-"""
+"""Every knob: meaning, unit, default and why, and what is right for it."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final, Literal, get_args, get_type_hints
+from typing import Literal
 
-import msgspec
-import yaml
-
-from planner.errors import BadSettings
 from planner.quantities import MILLI, parse_quantity
 from planner.selectors import parse_selector
 from planner.windows import parse_window
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,84 +407,6 @@ class Settings:
         _check(0 <= self.metrics_port <= 65535, "metrics_port", "between 0 and 65535")
 
 
-def load_settings(path: str | None, environ: Mapping[str, str]) -> Settings:
-    """Read the YAML file (None: no file) and the environment into checked settings.
-
-    Raises:
-        BadSettings: the file cannot be read, a name is unknown, or a value is wrong; names file and setting.
-    """
-    origin = path or "the environment"
-    document: Any = {}
-    if path is not None:
-        try:
-            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise BadSettings(f"{path}: cannot be read: {error.strerror or error}") from None
-        except UnicodeDecodeError as error:
-            raise BadSettings(f"{path}: cannot be read: is no text in UTF-8 (byte {error.start})") from None
-        except yaml.YAMLError as error:
-            raise BadSettings(f"{path}: is no YAML: {' '.join(str(error).split())}") from None
-        document = {} if document is None else document
-        if not isinstance(document, dict):
-            raise BadSettings(f"{path}: must be a mapping of settings, not {type(document).__name__}")
-    merged = _with_environment(document, environ)
-    _prepare(merged, Settings, origin, "")
-    try:
-        return msgspec.convert(merged, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise BadSettings(f"{origin}: {_explained(str(error), merged)}") from None
-
-
-def describe(settings: Settings) -> dict[str, Any]:
-    """Return the effective settings as plain values, in the shape of the file."""
-    return dataclasses.asdict(settings)
-
-
-def _explained(message: str, values: Mapping[str, Any]) -> str:
-    """Turn a decoder's message, or that of a check below, into "name must be what is right, not value"."""
-    text, _, path = message.partition(" - at `$")
-    name, found, right = text.partition(" must be ")
-    if found and path.rstrip("`").endswith("]"):
-        name = f"{path.strip('.`')}.{name}"  # an entry of a list does not know its place
-    elif not found:
-        name = re.sub(r"\[\d+\]$", "", path.strip(".`"))
-        kind = _annotation(name)
-        right = _RIGHT.get(kind) or f"one of {', '.join(get_args(kind))}"
-    value = _value_at(values, name)
-    return f"{name} must be {right}" + ("" if value is None else f", not {value!r}")
-
-
-def _annotation(name: str) -> Any:
-    """Return the type of the setting with this dotted name."""
-    kind: Any = Settings
-    for part in name.split("."):
-        own, index, _ = part.partition("[")
-        kind = get_type_hints(kind)[own]
-        kind = get_args(kind)[0] if index else kind
-    return kind
-
-
-_RIGHT: Final[Mapping[Any, str]] = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a text",
-    tuple[str, ...]: "a list of texts",
-}
-"""What a value of each type looks like, in words; a choice has words of its own."""
-
-
-def _value_at(values: Mapping[str, Any], name: str) -> Any:
-    """Return the value that was given for a dotted name; None where there is none."""
-    found: Any = values
-    for part in re.findall(r"[^.\[\]]+", name):
-        if isinstance(found, list) and part.isdigit():
-            found = found[int(part)]
-        else:
-            found = found.get(part) if isinstance(found, Mapping) else None
-    return found
-
-
 def _check(holds: bool, name: str, right: str) -> None:
     if not holds:
         raise ValueError(f"{name} must be {right}")
@@ -524,87 +430,3 @@ def _is_selector(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _with_environment(document: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
-    merged: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in document.items()}
-    for item in dataclasses.fields(Settings):
-        prefix = f"KINEMA_{item.name.upper()}"
-        if (group := _group_type(Settings, item.name)) is not None:
-            for inner in dataclasses.fields(group):
-                if (text := environ.get(f"{prefix}_{inner.name.upper()}")) is not None:
-                    values = merged.setdefault(item.name, {})
-                    if isinstance(values, dict):
-                        values[inner.name] = _listed(inner.name, text, f"{prefix}_{inner.name.upper()}")
-        elif (text := environ.get(prefix)) is not None:
-            merged[item.name] = text
-    return merged
-
-
-def _listed(name: str, text: str, variable: str) -> Any:
-    """Read a variable's text: a list where the setting is one."""
-    if name == "pools":
-        return [part.strip() for part in text.split(",") if part.strip()]
-    if name == "windows":
-        try:
-            return yaml.safe_load(text) or []
-        except yaml.YAMLError as error:
-            raise BadSettings(f"the environment: {variable} is no YAML: {' '.join(str(error).split())}") from None
-    return text
-
-
-def _prepare(values: Any, kind: type, origin: str, path: str) -> None:
-    """Refuse unknown names, and turn durations and numbers such as NaN into what the checks expect."""
-    if not isinstance(values, dict):
-        raise BadSettings(f"{origin}: {path.rstrip('.') or 'settings'} must be a mapping, not {values!r}")
-    known = {item.name for item in dataclasses.fields(kind)}
-    for name, value in values.items():
-        if name not in known:
-            raise BadSettings(f"{origin}: unknown setting {path}{name}; known: {', '.join(sorted(known))}")
-        if (group := _group_type(kind, name)) is not None:
-            _prepare(value, group, origin, f"{path}{name}.")
-        elif path + name == "objective.windows":
-            _prepare_windows(value, origin)
-        elif name.endswith("_seconds") and isinstance(value, str):
-            values[name] = _duration(value, origin, path + name)
-        elif path == "limits." and name != "nodes" and type(value) in (int, float):
-            values[name] = repr(value)  # YAML reads a quantity such as 100 as a number
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise BadSettings(f"{origin}: {path}{name} must be a finite number, not {value}")
-
-
-def _prepare_windows(windows: Any, origin: str) -> None:
-    """Refuse what is no list of windows, and names that they do not have or lack."""
-    known = [item.name for item in dataclasses.fields(WindowSettings)]
-    for index, window in enumerate(windows if isinstance(windows, list) else [windows]):
-        if not isinstance(windows, list) or not isinstance(window, dict):
-            right = f"a list of mappings, each with {', '.join(known)}"
-            raise BadSettings(f"{origin}: objective.windows must be {right}, not {window!r}")
-        for name in (*window, *known):
-            if name not in known:
-                at = f"objective.windows[{index}].{name}"
-                raise BadSettings(f"{origin}: unknown setting {at}; known: {', '.join(known)}")
-            if window.get(name) is None:
-                raise BadSettings(f"{origin}: objective.windows[{index}].{name} must be set")
-
-
-def _group_type(kind: type, name: str) -> type | None:
-    for item in dataclasses.fields(kind):
-        factory = item.default_factory
-        if item.name == name and isinstance(factory, type) and dataclasses.is_dataclass(factory):
-            return factory
-    return None
-
-
-def _duration(text: str, origin: str, name: str) -> float:
-    """Read seconds, or a duration such as 1h30m."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        parts = _DURATION.findall(text)
-        if not parts or "".join(number + unit for number, unit in parts) != text:
-            raise BadSettings(f"{origin}: {name} must be seconds or a duration such as 15m, not {text!r}") from None
-        return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
-    if not math.isfinite(seconds):
-        raise BadSettings(f"{origin}: {name} must be a finite number, not {text!r}")
-    return seconds

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from planner.ports import BUDGETS, DEPLOYMENTS, PODS, REPLICASETS, STATEFULSETS
-from simulator.api import ApiServer, is_deleting, is_ready
+from simulator.api import ApiServer
 from simulator.controllers import owner_key, surge_and_unavailable
 from simulator.selectors import selects
+from simulator.status import is_deleting, is_ready
 from simulator.store import Change, Json, key_of
 
 

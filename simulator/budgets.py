@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from planner.ports import BUDGETS, DEPLOYMENTS, PODS, REPLICASETS, STATEFULSETS
-from simulator.api import is_deleting, is_ready, seconds_of
 from simulator.controllers import set_status
 from simulator.queues import Controller
 from simulator.selectors import scaled, selects
+from simulator.status import is_deleting, is_ready, seconds_of
 from simulator.store import Change, Json, Key, controller_of, key_of
 
 _DELETION_SECONDS = 120.0

@@ -10,16 +10,9 @@ import msgspec
 
 from planner.errors import Conflict
 from planner.ports import DEPLOYMENTS, PODS, REPLICASETS, Resource
-from simulator.api import (
-    condition,
-    is_active,
-    is_deleting,
-    is_ready,
-    seconds_of,
-    set_condition,
-)
 from simulator.queues import Controller
 from simulator.selectors import scaled
+from simulator.status import condition, is_active, is_deleting, is_ready, seconds_of, set_condition
 from simulator.store import Change, Json, Key, controller_of, key_of
 
 TEMPLATE_HASH = "pod-template-hash"

@@ -20,12 +20,13 @@ from planner.model.cluster import INSTANCE_TYPE, SPOT_MARKS, Instance
 from planner.model.machines import Catalogue, MachineType
 from planner.model.plan import Decision, DeleteInstances, EvictPod, MarkNode, Plan, RollOut, Wait
 from planner.ports import DEPLOYMENTS, NODES, PODS, REPLICASETS
-from simulator.api import ApiServer, is_active, is_ready
+from simulator.api import ApiServer
 from simulator.availability import Sample
 from simulator.controllers import owner_key
 from simulator.extenders import Extender
 from simulator.scenarios import badly_packed
 from simulator.served import ServedExtender
+from simulator.status import is_active, is_ready
 from simulator.store import Change, Json
 from simulator.world import World
 

@@ -16,8 +16,9 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from planner.ports import SNAPSHOT_RESOURCES, Resource
-from simulator.api import bookmark, fields_match, item_bytes
+from simulator.selectors import fields_match
 from simulator.store import Store
+from simulator.wire import bookmark, item_bytes
 
 BOOKMARK_SECONDS: Final = 10.0
 """Real seconds between two bookmarks of a quiet watch."""

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from planner.ports import NODES, PODS
-from simulator.api import NOT_READY, UNREACHABLE, ApiServer, is_deleting, is_ready, set_condition, stamp
+from simulator.admission import NOT_READY, UNREACHABLE
+from simulator.api import ApiServer
 from simulator.constraints import UNSCHEDULABLE
 from simulator.queues import Controller
+from simulator.status import is_deleting, is_ready, set_condition, stamp
 from simulator.store import Change, Json, Key, key_of
 from simulator.volumes import waits_for_volume
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 
 from planner.model.scheduling import PodTerm, Spread
 from planner.ports import NODES, PODS
-from simulator.api import is_deleting
 from simulator.constraints import constraints_of, rules_of, taints_of
+from simulator.status import is_deleting
 from simulator.store import Json, Store
 from simulator.volumes import Volumes
 

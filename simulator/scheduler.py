@@ -10,10 +10,11 @@ from typing import Final
 from planner.model.resources import Resources
 from planner.model.scheduling import Taint
 from planner.ports import CLAIMS, NODES, PODS, VOLUMES
-from simulator.api import ApiServer, condition, is_active, is_deleting, set_condition
+from simulator.api import ApiServer
 from simulator.constraints import allocatable_of, constraints_of, preferences_of, requests_of, taints_of
 from simulator.extenders import Extender, ExtenderFault
 from simulator.neighbours import Neighbours
+from simulator.status import condition, is_active, is_deleting, set_condition
 from simulator.store import Change, Json, Key, controller_of
 
 CYCLE_SECONDS: Final = 0.005

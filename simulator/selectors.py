@@ -1,4 +1,4 @@
-"""Label selectors and percentages as Kubernetes reads them in raw JSON."""
+"""Label selectors, field selectors and percentages as Kubernetes reads them in raw JSON."""
 
 from __future__ import annotations
 
@@ -19,6 +19,18 @@ def selects(selector: Json | None, body: Json) -> bool:
     if selector is None:
         return False
     return _read(msgspec.json.encode(selector)).matches(body["metadata"].get("labels") or {})
+
+
+def fields_match(selector: str, body: Json) -> bool:
+    """Tell whether an object satisfies a field selector such as `spec.nodeName=n1,status.phase!=Failed`."""
+    for part in filter(None, selector.split(",")):
+        path, equal, wanted = part.replace("!=", "=!").replace("==", "=").partition("=")
+        value: Any = body
+        for name in path.strip().split("."):
+            value = value.get(name, "") if isinstance(value, dict) else ""
+        if not equal or (str(value) == wanted.lstrip("!")) == wanted.startswith("!"):
+            return False
+    return True
 
 
 def scaled(value: int | str, total: int, *, round_up: bool) -> int:

@@ -6,11 +6,11 @@ from typing import Final
 
 from planner.kube.specs import DAEMON_TOLERATIONS
 from planner.ports import DAEMONSETS, JOBS, NODES, PODS, STATEFULSETS
-from simulator.api import is_active, is_deleting, is_ready
 from simulator.constraints import admits, tolerates_running
 from simulator.controllers import owner_key, pod_of, set_status, template_hash
 from simulator.queues import Controller
 from simulator.selectors import scaled
+from simulator.status import is_active, is_deleting, is_ready
 from simulator.store import Change, Json, Key, key_of
 
 CONTROLLER_HASH: Final = "controller-revision-hash"

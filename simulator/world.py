@@ -10,7 +10,7 @@ from typing import Final
 from planner.model.machines import Catalogue, MachineType, Offering
 from planner.model.resources import Resources
 from planner.ports import DAEMONSETS, DEPLOYMENTS, PODS, STATEFULSETS
-from simulator.api import ApiServer, SimulatedKubernetes, is_deleting, is_ready
+from simulator.api import ApiServer
 from simulator.availability import Availability
 from simulator.budgets import Budgets
 from simulator.clock import SimulatedClock
@@ -18,8 +18,10 @@ from simulator.cloud import SimulatedCloud
 from simulator.controllers import Deployments, ReplicaSets
 from simulator.extenders import Extender
 from simulator.kubelet import Collector, Kubelets, KubeletTimes, NodeLifecycle
+from simulator.port import SimulatedKubernetes
 from simulator.scheduler import Scheduler
 from simulator.sets import DaemonSets, Jobs, StatefulSets
+from simulator.status import is_deleting, is_ready
 from simulator.store import Json
 from simulator.workloads import Workload
 

@@ -15,7 +15,7 @@ from planner.events import PATIENCE_SECONDS, Recorder
 from planner.loop import Waiting, iterate, run
 from planner.model.plan import Decision, MarkNode, Wait
 from planner.ports import EVENTS, NODES, Resource
-from simulator.api import SimulatedKubernetes
+from simulator.port import SimulatedKubernetes
 from simulator.world import World
 from tests.iterating import APPLY, badly_placed, edges_of
 from tests.simulator.worlds import ZONE, world

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from planner.configuration import describe, load_settings
 from planner.errors import BadSettings
-from planner.settings import Settings, describe, load_settings
+from planner.settings import Settings
 
 
 def written(tmp_path: Path, text: str) -> str:
@@ -39,7 +40,7 @@ def window(*changes: str) -> str:
 
 
 def test_without_file_and_environment_the_defaults_hold_and_nothing_acts() -> None:
-    found = load_settings(None, {"HOME": "/x", "KINEMA_NOTHING": "1"})
+    found = load_settings(None, {"HOME": "/x"})
     assert found == Settings()
     assert (found.mode, found.cloud.provider, found.cloud.pools) == ("recommend", "none", ())
 
@@ -54,6 +55,37 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     assert found.mode == "apply"
     assert (found.optimizer.solver, found.optimizer.payback_hours) == ("HIGHS", 48)
     assert found.cloud.pools == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("variable", "says"),
+    [
+        ("KINEMA_OPTIMISER_SOLVER", "did you mean KINEMA_OPTIMIZER_SOLVER?"),
+        ("KINEMA_MODUS", "did you mean KINEMA_MODE?"),
+        ("KINEMA_XYZ", "`kinema settings` prints all settings, and optimizer.solver is KINEMA_OPTIMIZER_SOLVER"),
+        ("KINEMA_WEB_PORT", "did you mean "),  # of a Service only where KINEMA_WEB_SERVICE_HOST stands beside it
+    ],
+)
+def test_a_variable_that_is_no_setting_is_named(variable: str, says: str) -> None:
+    with pytest.raises(BadSettings) as caught:
+        load_settings(None, {variable: "1", "KINEMA_MODE": "apply"})
+    assert str(caught.value).startswith(f"the environment: unknown variable {variable}; {says}")
+
+
+def test_variables_of_other_programs_and_of_services_are_no_settings() -> None:
+    # What the kubelet sets in each pod of a namespace with the Service kinema-web.
+    service = {
+        "KINEMA_WEB_SERVICE_HOST": "10.96.0.7",
+        "KINEMA_WEB_SERVICE_PORT": "8080",
+        "KINEMA_WEB_SERVICE_PORT_HTTP": "8080",
+        "KINEMA_WEB_PORT": "tcp://10.96.0.7:8080",
+        "KINEMA_WEB_PORT_8080_TCP": "tcp://10.96.0.7:8080",
+        "KINEMA_WEB_PORT_8080_TCP_PROTO": "tcp",
+        "KINEMA_WEB_PORT_8080_TCP_PORT": "8080",
+        "KINEMA_WEB_PORT_8080_TCP_ADDR": "10.96.0.7",
+    }
+    others = {"KINEMA_SETTINGS": "/x.yaml", "KINEMA_CACHE": "/x", "KINEMA_TRACE": "/x.csv", "EXTENDER_BIND": "x"}
+    assert load_settings(None, service | others) == Settings()
 
 
 @pytest.mark.parametrize(

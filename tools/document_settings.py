@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 from extender.settings import ExtenderSettings
+from planner.configuration import variable_of
 from planner.settings import Settings
 
 HEAD = """\
@@ -20,7 +21,8 @@ Written by `make docs` from the docstrings in `planner/settings.py` and `extende
 ## Planner and its HTTP face
 
 A YAML file has one mapping for each group; the environment wins over the file. Durations are seconds, or text
-such as `15m`. `kinema settings` prints the effective ones.
+such as `15m`. `kinema settings` prints the effective ones. A name that is none of these is an error, in the file and
+of a variable that begins with `KINEMA_`; what the kubelet sets for a Service is left alone.
 """
 
 EXTENDER_HEAD = """
@@ -71,7 +73,7 @@ def _table(title: str, kind: type, prefix: str, names: list[str]) -> str:
     texts, defaults = field_docstrings(kind), kind()
     rows = ""
     for name in names:
-        variable = f"KINEMA_{(prefix + name).replace('.', '_').upper()}"
+        variable = variable_of(prefix + name)
         rows += f"| `{prefix}{name}` | `{variable}` | {_code(getattr(defaults, name))} | {_cell(texts[name])} |\n"
         for entry in filter(dataclasses.is_dataclass, get_args(get_type_hints(kind)[name])):
             for inner, text in field_docstrings(entry).items():

@@ -86,7 +86,7 @@ def _goals(trace: str | None) -> Iterator[Instance]:
         "shapes-5000-e2",
         "5,000 pods of 30 shapes, e2",
         ("goals",),
-        lambda _: Problem(table("e2"), of_shapes(5_000, 30, _E2_SEED)),
+        _e2_shapes(5_000, 30),
         Goals(0.002, 10),
     )
     yield _shapes_instance(150_000, Goals(0.003, 60, memory_gib=2), ("goals", "growth"))
@@ -133,10 +133,14 @@ def _solvers() -> Iterator[Instance]:
                 f"solver-{pods}-{solver}",
                 f"{pods} pods of 10 shapes, e2, {solver}",
                 ("solvers",),
-                lambda _, pods=pods: Problem(table("e2"), of_shapes(pods, 10, _E2_SEED)),  # type: ignore[misc]
+                _e2_shapes(pods, 10),
                 solver=solver,
                 naive=solver == "HIGHS",
             )
+
+
+def _e2_shapes(pods: int, shapes: int) -> Callable[[Before | None], Problem]:
+    return lambda _: Problem(table("e2"), of_shapes(pods, shapes, _E2_SEED))
 
 
 def _growth() -> Iterator[Instance]:
@@ -150,14 +154,14 @@ def _short() -> Iterator[Instance]:
         "short-1000-e2",
         "1,000 pods of 30 shapes, e2",
         ("short",),
-        lambda _: Problem(table("e2"), of_shapes(1_000, 30, _E2_SEED)),
+        _e2_shapes(1_000, 30),
     )
     for solver in ("HIGHS", "GLPK_MI"):
         yield Instance(
             f"short-20-{solver}",
             f"20 pods of 10 shapes, e2, {solver}",
             ("short",),
-            lambda _: Problem(table("e2"), of_shapes(20, 10, _E2_SEED)),
+            _e2_shapes(20, 10),
             solver=solver,
             naive=solver == "HIGHS",
         )

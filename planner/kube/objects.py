@@ -42,6 +42,28 @@ class Meta(Object):
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
 
+    @property
+    def full_name(self) -> str:
+        """Namespace and name, or the name of what is in no namespace."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+    def key(self, kind: str) -> str:
+        """Return `namespace/kind/name`."""
+        return f"{self.namespace}/{kind}/{self.name}"
+
+    @property
+    def controller(self) -> tuple[str, str, str] | None:
+        """(kind, name, uid) of the object's controller."""
+        for reference in self.owner_references or ():
+            if reference.controller:
+                return reference.kind, reference.name, reference.uid
+        return None
+
+    @property
+    def created_at(self) -> float:
+        """Seconds since the epoch; 0 where it is not known."""
+        return self.creation_timestamp.timestamp() if self.creation_timestamp else 0.0
+
 
 class TemplateMeta(Object):
     """A pod template's metadata."""

@@ -8,6 +8,7 @@ from planner import labels as keys
 from planner.kube.objects import (
     ContainerObject,
     Expression,
+    IntOrPercent,
     NodeTerm,
     NodeTerms,
     PodSpec,
@@ -56,6 +57,23 @@ HOST_NETWORK_TOLERATION = Toleration("node.kubernetes.io/network-unavailable", "
 
 class FieldError(ValueError):
     """A field of an object has a wrong value; the text names the field, the value and what would be right."""
+
+
+def scaled(value: IntOrPercent, whole: int, path: str, up: bool) -> int:
+    """Resolve a count or a percentage of a whole, rounded `up` or down.
+
+    Raises:
+        FieldError: it is neither.
+    """
+    if isinstance(value, int):
+        if value < 0:
+            raise FieldError(f"{path} must be 0 or more, not {value}")
+        return value
+    percent = value.removesuffix("%")
+    if percent == value or not percent.isascii() or not percent.isdigit():
+        raise FieldError(f'{path} must be a whole number or a percentage such as "25%", not {value!r}')
+    product = int(percent) * whole
+    return -(-product // 100) if up else product // 100
 
 
 def amounts(quantities: Mapping[str, Quantity] | None, path: str) -> Amounts:

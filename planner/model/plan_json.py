@@ -32,6 +32,8 @@ API_VERSION = "kinema.io/v1alpha1"
 _NANO = 10**9
 _LARGEST_NANOUSD = 10**21
 _DERIVED_DIGITS = 9
+_GAP_ROUNDING = 2e-9
+"""A gap is written with nine decimals."""
 
 
 class ContradictoryPlan(BadInput):
@@ -87,7 +89,8 @@ def decode_plan(data: bytes, origin: str) -> Plan:
 
     Raises:
         BadInput: the data is no plan; names origin, field, value and what would be right.
-        ContradictoryPlan: the objective's value is not the sum of its terms.
+        ContradictoryPlan: the objective's value is not the sum of its terms, its gap is not that of its bound, or a
+            price of change is below 0.
     """
     try:
         head = msgspec.json.decode(data, type=_Head)
@@ -122,6 +125,8 @@ def decode_plan(data: bytes, origin: str) -> Plan:
     value = read.money(o.value, "objective.value")
     if value != (total := objective.value_nanousd_per_hour):
         raise ContradictoryPlan(f"{origin}: objective.value is {usd(value)}, but its terms add up to {usd(total)}")
+    _check_prices(objective, origin)
+    _check_gap(o.relative_gap, objective, origin)
     return Plan(
         iteration=body.iteration,
         objective=objective,
@@ -229,6 +234,28 @@ def _encode_certificate(certificate: Certificate) -> dict[str, Any]:
     }
 
 
+def _check_prices(objective: Objective, origin: str) -> None:
+    for name, value, least in (
+        ("payback_hours", objective.payback_hours, 1),
+        ("move_cost_usd", objective.move_cost_nanousd, 0),
+        ("boot_overlap_minutes", objective.boot_overlap_minutes, 0),
+        ("preference_usd_per_hour", objective.preference_nanousd_per_hour, 0),
+        ("preference_ceiling_usd_per_hour", objective.preference_ceiling_nanousd_per_hour, 0),
+    ):
+        if value < least:
+            raise ContradictoryPlan(f"{origin}: objective.{name} must be {least} or more")
+
+
+def _check_gap(gap: Decimal | None, objective: Objective, origin: str) -> None:
+    right = "(value - lower_bound) / value"
+    if gap is None or not gap.is_finite():
+        said = "null" if gap is None else gap
+        raise ContradictoryPlan(f"{origin}: objective.relative_gap must be {right}, not {said}")
+    found, own = float(gap), objective.relative_gap
+    if abs(found - own) > _GAP_ROUNDING:
+        raise ContradictoryPlan(f"{origin}: objective.relative_gap is {found:.9f}, but {right} is {own:.9f}")
+
+
 class _Head(msgspec.Struct, rename="camel"):
     api_version: str
     kind: str
@@ -255,6 +282,7 @@ class _Objective(msgspec.Struct):
     payback_hours: int
     lower_bound: Decimal
     status: Status
+    relative_gap: Decimal | None = None
     move_cost_usd: Decimal = Decimal(0)
     boot_overlap_minutes: int = 0
     cpu_utilization: _Cap | None = None

@@ -1,7 +1,7 @@
 """Carries a plan out: what is next follows from plan and snapshot alone."""
 
+from planner.rescheduler.disruption import rules_of
 from planner.rescheduler.distance import divergence, unsteered
-from planner.rescheduler.moves import rules_of
 from planner.rescheduler.staging import staged
 from planner.rescheduler.steps import CARRIED_OUT, next_steps
 

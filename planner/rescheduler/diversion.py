@@ -15,7 +15,8 @@ from planner.model.cluster import Pod
 from planner.model.inputs import ChangePrices
 from planner.model.plan import Plan
 from planner.model.utilization import holding
-from planner.rescheduler.moves import Mover, Room
+from planner.rescheduler.movers import Mover
+from planner.rescheduler.room import Room
 
 Wanted = dict[str, int]
 """How many pods of a workload the plan wants on each node."""

@@ -10,7 +10,7 @@ from planner.model.cluster import Node, Snapshot
 from planner.model.disruption import pin_reason, planned_pods
 from planner.model.plan import MarkNode, Plan, PlanRecord, Step
 from planner.model.resources import Resources
-from planner.rescheduler.moves import rules_of
+from planner.rescheduler.disruption import rules_of
 from planner.rescheduler.placement import Standing, placement_of
 from planner.settings import MoveSettings
 

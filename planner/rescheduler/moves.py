@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from planner import labels as keys
-from planner.model.cluster import Pod, Snapshot, Workload
-from planner.model.disruption import DisruptionRules, Mobility, planned_pods, pod_key
-from planner.model.plan import EvictPod, Plan, PlannedWorkload, PlanRecord, RollOut, Step
-from planner.model.resources import Resources
-from planner.rescheduler.placement import opened, opening
-from planner.settings import MoveSettings
-
-
-def rules_of(settings: MoveSettings) -> DisruptionRules:
-    """Return the rules of disruption that the settings ask for."""
-    ceiling = settings.max_nodes_changed or None
-    return DisruptionRules(settings.unavailability_ceiling, settings.pin_local_storage, ceiling)
+from planner.model.cluster import Pod, Snapshot
+from planner.model.disruption import Mobility
+from planner.model.plan import EvictPod, Plan, PlanRecord, RollOut, Step
+from planner.rescheduler.arrivals import awaited, evicted_and_open, promise_what_comes, rolls
+from planner.rescheduler.disruption import SharedBudgets, disrupted_by_budget
+from planner.rescheduler.movers import Mover, movers_of
+from planner.rescheduler.placement import opening
+from planner.rescheduler.room import Room
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,114 +48,6 @@ class Moves:
         return self.at_rest and not (self.stuck or self.behind)
 
 
-class Room:
-    """What is free on each node of the plan, less what is promised to pods that are on their way.
-
-    What is `claimed` is free, and kept for a workload of an earlier stage that does not find all its room yet.
-    `opened` is what each node's placement asks for by workload; a node without a placement of this iteration is not in.
-    """
-
-    def __init__(self, plan: Plan, snapshot: Snapshot) -> None:
-        pods = snapshot.pods_on()
-        ready = {node.name: node for node in snapshot.nodes if node.ready and not node.unschedulable}
-        self.free: dict[str, Resources] = {}
-        for planned in plan.nodes:
-            if planned.state == "remove" or planned.frozen or planned.name not in ready:
-                continue
-            free = ready[planned.name].allocatable
-            for pod in pods.get(planned.name, []):
-                free = free - pod.requests
-            self.free[planned.name] = free
-        self._nodes = ready
-        self._labels = {node.name: node.labels for node in snapshot.nodes}
-        asked = {name: opened(ready[name], plan.iteration) for name in self.free}
-        self.opened = {name: targets for name, targets in asked.items() if targets is not None}
-        self.claimed = {name: Resources() for name in self.free}
-
-    def holds(self, node: str, requests: Resources) -> bool:
-        return node in self.free and requests.fits_in(self.free[node] - self.claimed[node])
-
-    def place(self, pod: Pod, admits: Callable[[str], bool] | None = None, *, claimed_too: bool = False) -> str | None:
-        """Return a node with room for the pod that its constraints admit, in the domains that it keeps; or None.
-
-        `admits` says what else must hold. Room that others have claimed counts only with `claimed_too`.
-        """
-        holds = self.would_hold if claimed_too else self.holds
-        for name in self.free:
-            if not holds(name, pod.requests) or (admits is not None and not admits(name)):
-                continue
-            if pod.constraints.tolerate(self._nodes[name].taints) and self.suits(pod, name):
-                return name
-        return None
-
-    def suits(self, pod: Pod, node: str) -> bool:
-        """Say whether the pod may move to the node: its constraints select it, in the domains that the pod keeps."""
-        home, labels = self._labels.get(pod.node or "", {}), self._labels.get(node, {})
-        return all(labels.get(key) == home.get(key) for key in pod.keeps) and pod.constraints.select(labels, node)
-
-    def kind_of(self, pod: Pod) -> tuple[object, ...]:
-        """Return what decides which nodes suit the pod; pods of one reading share equal constraints."""
-        home = self._labels.get(pod.node or "", {})
-        return (id(pod.constraints), *(home.get(key) for key in pod.keeps))
-
-    def would_hold(self, node: str, requests: Resources) -> bool:
-        """Say whether the node had room if nobody before had claimed any."""
-        return node in self.free and requests.fits_in(self.free[node])
-
-    def promise(self, node: str, requests: Resources) -> None:
-        if node in self.free:
-            self.free[node] = self.free[node] - requests
-
-    def claim(self, node: str, requests: Resources) -> None:
-        if node in self.claimed:
-            self.claimed[node] = self.claimed[node] + requests
-
-    def release(self, pod: Pod) -> None:
-        """Give back what a pod took that has left its node."""
-        if pod.node in self.free:
-            self.free[pod.node] = self.free[pod.node] + pod.requests
-
-    def copy(self) -> Room:
-        """Return the same room, without claims, to be changed on its own."""
-        other = copy.copy(self)
-        other.free, other.claimed = dict(self.free), dict.fromkeys(self.free, Resources())
-        return other
-
-
-@dataclass(frozen=True, slots=True)
-class Mover:
-    """A workload that the plan moves, or of which pods wait for a node: its live pods, those to evict where it does not
-    roll, and what the plan wants of it on each node that stays.
-    """
-
-    key: str
-    planned: PlannedWorkload
-    workload: Workload
-    pods: tuple[Pod, ...]
-    misplaced: tuple[Pod, ...]
-    wanted: Mapping[str, int]
-
-    def as_planned(self, planned: PlannedWorkload) -> Mover:
-        """Return the mover under this plan, with the shares of a node that its pods take and no plan's format has."""
-        shares = next((pod.requests.shares for pod in self.pods), ())
-        return replace(self, planned=replace(planned, requests=planned.requests.with_shares(shares)))
-
-    @property
-    def here(self) -> Counter[str]:
-        """Its pods by node, those that are on none left out."""
-        return Counter(pod.node for pod in self.pods if pod.node is not None)
-
-    @property
-    def unavailable(self) -> int:
-        """How many of its pods are missing or not ready."""
-        return max(0, self.workload.replicas - sum(pod.ready for pod in self.pods))
-
-    @property
-    def coming(self) -> int:
-        """How many of its pods are on no node yet."""
-        return max(0, self.workload.replicas - self.here.total())
-
-
 def find_moves(record: PlanRecord, snapshot: Snapshot, allowed: Mapping[str, Mobility]) -> Moves:
     """Find every move that has room now, after room was set aside for those that are under way.
 
@@ -171,36 +57,13 @@ def find_moves(record: PlanRecord, snapshot: Snapshot, allowed: Mapping[str, Mob
     movers = movers_of(record, snapshot)
     under_way = []
     for mover in movers:
-        if reason := _under_way(record, mover):
+        if reason := awaited(record, mover):
             under_way.append(reason)
         promise_what_comes(record, mover, room)
-    waiting = [mover for mover in movers if not _rolls(record, mover)]
-    rolling = {mover.key for mover in movers if _rolls(record, mover) and _under_way(record, mover)}
-    disrupted = _disrupted(snapshot, allowed, rolling)
+    waiting = [mover for mover in movers if not rolls(record, mover)]
+    rolling = {mover.key for mover in movers if rolls(record, mover) and awaited(record, mover)}
+    disrupted = disrupted_by_budget(snapshot, allowed, rolling)
     return replace(choose_moves(waiting, room, allowed, disrupted), under_way=tuple(under_way))
-
-
-def _disrupted(snapshot: Snapshot, allowed: Mapping[str, Mobility], rolling: Collection[str]) -> Counter[str]:
-    """Count by disruption budget the pods that are unavailable, or may become so at any time in a roll-out.
-
-    All live pods of a workload count in its budget; of one that rolls out only replicas - maxUnavailable are sure to
-    stay ready.
-    """
-    here: Counter[str] = Counter()
-    ready: Counter[str] = Counter()
-    for pod in planned_pods(snapshot):
-        here[pod.workload] += 1
-        ready[pod.workload] += pod.ready
-    found: Counter[str] = Counter()
-    for workload in snapshot.workloads:
-        if (mobility := allowed.get(workload.key)) is None:
-            continue
-        sure = ready[workload.key]
-        if workload.key in rolling:
-            sure = min(sure, workload.replicas - workload.max_unavailable)
-        for budget, _ in mobility.budgets:
-            found[budget] += here[workload.key] - sure
-    return found
 
 
 def choose_moves(
@@ -215,7 +78,7 @@ def choose_moves(
     it, so that a slow pod here or a fast one there cannot lead into a state that the rehearsal never saw
     (docs/designs/stages.md).
     """
-    found = _Found(Counter(disrupted or {}))
+    found = _Found(SharedBudgets(Counter(disrupted or {})))
     for mover in movers:
         mobility = allowed.get(mover.key, _IMMOBILE)
         if mover.planned.strategy == "rollout":
@@ -254,126 +117,18 @@ _IMMOBILE = Mobility(False, 0, "its controller is not known")
 
 @dataclass(slots=True)
 class _Found:
-    disrupted: Counter[str]
+    budgets: SharedBudgets
     rollouts: list[str] = field(default_factory=list)
     evictions: list[tuple[Pod, str]] = field(default_factory=list)
     openings: list[tuple[str, str]] = field(default_factory=list)
     stuck: list[tuple[str, str]] = field(default_factory=list)
     behind: list[tuple[str, str]] = field(default_factory=list)
 
-    def spare(self, mobility: Mobility, most: int) -> int:
-        """Return how many of `most` pods the budgets still let become unavailable beside those of other workloads."""
-        return min((spare - self.disrupted[budget] for budget, spare in mobility.budgets), default=most)
-
-    def disrupt(self, mobility: Mobility, pods: int) -> None:
-        self.disrupted.update(dict.fromkeys((budget for budget, _ in mobility.budgets), pods))
-
-
-def movers_of(record: PlanRecord, snapshot: Snapshot) -> list[Mover]:
-    """Return the workloads that the plan moves or brings to a node, by stage.
-
-    Left out are those that are no longer the ones that it was made for.
-    """
-    plan = record.plan
-    pods: dict[str, list[Pod]] = {key: [] for key in plan.workloads}
-    for pod in planned_pods(snapshot):
-        if pod.workload in pods:
-            pods[pod.workload].append(pod)
-    pods = {key: own for key, own in pods.items() if plan.workloads[key].moves or any(p.node is None for p in own)}
-    wanted: dict[str, dict[str, int]] = {key: {} for key in pods}
-    for node in plan.nodes:
-        for key, count in node.pods.items():
-            if node.state != "remove" and key in wanted and count:
-                wanted[key][node.name] = count
-    find_misplaced = MisplacedPods(record)
-    movers = [
-        Mover(
-            key=w.key,
-            planned=plan.workloads[w.key],
-            workload=w,
-            pods=tuple(pods[w.key]),
-            misplaced=find_misplaced(pods[w.key], wanted[w.key]) if plan.workloads[w.key].moves else (),
-            wanted=wanted[w.key],
-        ).as_planned(plan.workloads[w.key])
-        for w in snapshot.workloads
-        if w.key in pods and w.replicas > 0 and w.uid == plan.workloads[w.key].uid
-    ]
-    return by_stage(movers)
-
-
-def by_stage(movers: Iterable[Mover]) -> list[Mover]:
-    """Return the workloads in the order in which they may claim room."""
-    return sorted(movers, key=lambda mover: (mover.planned.stage, mover.key))
-
-
-def _rolls(record: PlanRecord, mover: Mover) -> bool:
-    """Say whether the workload's roll-out has begun, or ended."""
-    begun = mover.workload.template_annotations.get(keys.ITERATION) == record.plan.iteration
-    return mover.planned.strategy == "rollout" and begun
-
-
-def _under_way(record: PlanRecord, mover: Mover) -> str:
-    """Return what the workload is waited for; "" where it stands still."""
-    workload, iteration = mover.workload, record.plan.iteration
-    if not mover.planned.moves:
-        return ""  # whether its pods are ready is no matter of the plan
-    if mover.planned.strategy != "rollout":
-        ready = sum(pod.ready for pod in mover.pods)
-        return f"{mover.key}: {ready} of {workload.replicas} pods ready" if ready < workload.replicas else ""
-    if not _rolls(record, mover):
-        return ""
-    new = sum(pod.ready and pod.iteration == iteration for pod in mover.pods)
-    old = sum(pod.iteration != iteration for pod in mover.pods)
-    if workload.observed and new >= workload.replicas and not old:
-        return ""
-    return f"{mover.key}: {new} of {workload.replicas} pods rolled out"
-
-
-def promise_what_comes(record: PlanRecord, mover: Mover, room: Room) -> Mapping[str, int]:
-    """Set room aside for the workload's pods that are on their way, and return how many come to each node."""
-    coming = _on_their_way(record, mover, room)
-    for node, count in coming.items():
-        room.promise(node, mover.planned.requests * count)
-    return coming
-
-
-def _on_their_way(record: PlanRecord, mover: Mover, room: Room) -> dict[str, int]:
-    """Return for how many pods of the workload each node's room is spoken for, though they are not there yet."""
-    if mover.planned.strategy != "rollout":
-        return _evicted_and_open(mover, room)
-    if not _rolls(record, mover):
-        return {}
-    here = Counter(p.node for p in mover.pods if p.node is not None and p.iteration == record.plan.iteration)
-    return _shared_out(mover.workload.replicas - here.total(), mover.wanted, here)
-
-
-def _evicted_and_open(mover: Mover, room: Room) -> dict[str, int]:
-    """Return the targets of evicted pods that are not there yet, and those that are open for pods to be evicted.
-
-    Where no placement is published nothing is open, and evicted pods are taken to fill the plan's nodes in order.
-    """
-    if not any(node in room.opened for node in mover.wanted):
-        return _shared_out(mover.coming, mover.wanted, mover.here)
-    asked = {node: min(count, room.opened.get(node, {}).get(mover.key, 0)) for node, count in mover.wanted.items()}
-    # No more than will ever come: without an exact steering a pod may have taken another node's room.
-    return _shared_out(mover.coming + len(mover.misplaced), asked, mover.here)
-
-
-def _shared_out(pods: int, wanted: Mapping[str, int], here: Mapping[str, int]) -> dict[str, int]:
-    """Share the pods out over the nodes in order, on each what is wanted and not here yet."""
-    shares: dict[str, int] = {}
-    for node, count in wanted.items():
-        share = min(pods, count - here.get(node, 0))
-        if share > 0:
-            shares[node] = share
-            pods -= share
-    return shares
-
 
 def _choose_rollout(mover: Mover, mobility: Mobility, room: Room, found: _Found) -> None:
     """Start the roll-out if every new pod has room beside all pods that still stand; else claim the room."""
     unavailable = mover.workload.max_unavailable
-    refused = found.spare(mobility, unavailable) < unavailable
+    refused = found.budgets.spare(mobility, unavailable) < unavailable
     asked = {node: mover.planned.requests * count for node, count in sorted(mover.wanted.items())}
     tight = [node for node, requests in asked.items() if not room.would_hold(node, requests)]
     claimed = [node for node, requests in asked.items() if not room.holds(node, requests)]
@@ -387,7 +142,7 @@ def _choose_rollout(mover: Mover, mobility: Mobility, room: Room, found: _Found)
         found.behind.append((mover.key, _BUDGET_SPENT))
     else:
         found.rollouts.append(mover.key)
-        found.disrupt(mobility, unavailable)
+        found.budgets.disrupt(mobility, unavailable)
 
 
 def _choose_evictions(mover: Mover, mobility: Mobility, room: Room, found: _Found) -> None:
@@ -399,13 +154,13 @@ def _choose_evictions(mover: Mover, mobility: Mobility, room: Room, found: _Foun
     if not misplaced and not mover.coming:
         return
     here = mover.here
-    taken = _evicted_and_open(mover, room)
+    taken = evicted_and_open(mover, room)
     open_ = _open_targets(mover, taken, room)
     for node, count in taken.items():
         here[node] += count
     _open_for_coming(mover, here, room, found)
     own = max(0, mobility.evictable - mover.unavailable)
-    quota = max(0, min(own, found.spare(mobility, own)))
+    quota = max(0, min(own, found.budgets.spare(mobility, own)))
     begun = 0
     # Pods of one kind find room or none: room only becomes less here.
     vain: set[object] = set()
@@ -432,7 +187,7 @@ def _choose_evictions(mover: Mover, mobility: Mobility, room: Room, found: _Foun
         else:
             found.evictions.append((pod, target))
         begun += 1
-    found.disrupt(mobility, begun)
+    found.budgets.disrupt(mobility, begun)
     if begun == len(misplaced):
         return
     for node, count in mover.wanted.items():
@@ -506,34 +261,3 @@ def _open_targets(mover: Mover, taken: Mapping[str, int], room: Room) -> list[st
             open_.remove(node)
     # More pods come than the plan knows of, and any of them may take an open target.
     return open_[max(0, mover.coming - len(left)) :]
-
-
-class MisplacedPods:
-    """Finds the pods to evict: on each node those beyond what the plan wants there, never one moved already.
-
-    Pods made after the plan was accepted stay, unless their node expires: without an exact steering they would
-    be evicted for ever.
-    """
-
-    def __init__(self, record: PlanRecord) -> None:
-        self._accepted_at = record.accepted_at
-        self._expiring = {node.name: node.state == "remove" for node in record.plan.nodes}
-        self._pinned = {name for node in record.plan.nodes for name in node.pod_names}
-
-    def __call__(self, pods: Iterable[Pod], wanted: Mapping[str, int]) -> tuple[Pod, ...]:
-        by_node: dict[str, list[Pod]] = {}
-        for pod in sorted(pods, key=lambda p: p.name):
-            if pod.node in self._expiring:
-                by_node.setdefault(pod.node, []).append(pod)
-        found: list[Pod] = []
-        for node, here in sorted(by_node.items()):
-            excess = len(here) - wanted.get(node, 0)
-            fresh_stays = not self._expiring[node]
-            movable = [
-                pod
-                for pod in here
-                if pod_key(pod) not in self._pinned and not (fresh_stays and pod.created_at > self._accepted_at)
-            ]
-            if excess > 0:
-                found.extend(movable[-excess:])
-        return tuple(found)

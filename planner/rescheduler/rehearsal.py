@@ -12,16 +12,10 @@ from planner.model.inputs import PlanningInputs
 from planner.model.machines import Catalogue, Offering
 from planner.model.plan import Plan, PlanRecord
 from planner.model.resources import Resources
-from planner.rescheduler.moves import (
-    MisplacedPods,
-    Mover,
-    Moves,
-    Room,
-    by_stage,
-    choose_moves,
-    movers_of,
-    promise_what_comes,
-)
+from planner.rescheduler.arrivals import promise_what_comes
+from planner.rescheduler.movers import MisplacedPods, Mover, by_stage, movers_of
+from planner.rescheduler.moves import Moves, choose_moves
+from planner.rescheduler.room import Room
 
 _AT_ONCE = 10**9
 """More pods than any disruption budget covers."""

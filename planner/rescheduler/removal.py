@@ -9,7 +9,7 @@ from planner.model.cluster import Instance, Pod, Snapshot
 from planner.model.disruption import Mobility, planned_pods
 from planner.model.plan import DeleteInstances, DeleteNode, EvictPod, Plan, PlanRecord, SavePlan, Step, Wait
 from planner.rescheduler.marks import closing, is_closed, iteration_of, mark_of, spared
-from planner.rescheduler.moves import Room
+from planner.rescheduler.room import Room
 from planner.settings import MoveSettings
 
 

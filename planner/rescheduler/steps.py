@@ -11,8 +11,9 @@ from dataclasses import replace
 from planner.model.cluster import NODE_POOL, Node, Snapshot
 from planner.model.disruption import mobilities, planned_pods
 from planner.model.plan import BootNodes, Plan, PlanRecord, SavePlan, Step, Wait
+from planner.rescheduler.disruption import rules_of
 from planner.rescheduler.marks import mark
-from planner.rescheduler.moves import Moves, find_moves, rules_of, starts
+from planner.rescheduler.moves import Moves, find_moves, starts
 from planner.rescheduler.removal import remove, take_back
 from planner.settings import MoveSettings
 

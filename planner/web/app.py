@@ -19,11 +19,12 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from werkzeug.exceptions import HTTPException
 
+from planner.configuration import load_settings
 from planner.errors import BadInput
 from planner.kube.client import KubernetesClient
 from planner.model.plan import PlanRecord
 from planner.ports import Kubernetes
-from planner.settings import Settings, load_settings
+from planner.settings import Settings
 from planner.web.review import Review, parse_request, review
 from planner.web.view import ClusterView
 

@@ -7,9 +7,9 @@ more pods.
 import os
 import sys
 
+from planner.configuration import load_settings
 from planner.errors import BadInput
 from planner.kube.client import KubernetesClient
-from planner.settings import load_settings
 
 try:
     _settings = load_settings(os.environ.get("KINEMA_SETTINGS"), os.environ)

@@ -14,7 +14,8 @@ from planner.kube.client import KubernetesClient
 from planner.ports import NODES, PODS, Cloud, Kubernetes, Resource
 from simulator.workloads import Workload
 from simulator.world import ExistingNode, Scenario, World, catalogue, pool
-from tests.controlplane.cluster import ControlPlane, FakeNode
+from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.kwok import FakeNode
 from tests.googlecloud.fake import FakeGoogleCloud
 
 Json = dict[str, Any]

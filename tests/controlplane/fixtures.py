@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.controlplane.build import Binaries, build, unavailable
-from tests.controlplane.cluster import ControlPlane, Process
+from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.processes import Process
 
 
 def require_binaries() -> Binaries:

@@ -21,9 +21,10 @@ from typing import Any
 from planner.model.plan import Plan
 from planner.rescheduler import CARRIED_OUT
 from tests.controlplane.build import build
-from tests.controlplane.cluster import STARTS_SLOWLY, ControlPlane
+from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.installation import Installation, finish
 from tests.controlplane.judgement import Judgement, Owners, is_planned, leasts, of_kind
+from tests.controlplane.kwok import STARTS_SLOWLY
 from tests.controlplane.live import OVERHEAD, RUNTIME_CLASS, LiveCluster, live
 from tests.controlplane.population import Population
 from tests.controlplane.readiness import Readiness

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from tests.controlplane.cluster import RUNS_ON, FakeNode
+from tests.controlplane.kwok import RUNS_ON, FakeNode
 from tests.filters.clusters import ARCH, HOSTNAME, MACHINE_TYPE, POOL, ZONE, Case, Machine, outline
 from tests.googlecloud.fake import FakePool
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from planner import labels as keys
 from simulator.selectors import selects
-from tests.controlplane.cluster import ControlPlane, ControlPlaneError, FakeNode
+from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.judgement import Owners, is_planned, key_of
+from tests.controlplane.kwok import FakeNode
 from tests.controlplane.live import LiveCluster, path_of
+from tests.controlplane.processes import ControlPlaneError
 from tests.controlplane.readiness import is_ready, unschedulable
 
 Json = dict[str, Any]

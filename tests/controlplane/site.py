@@ -17,8 +17,9 @@ from typing import Any
 
 from planner import labels as keys
 from planner.cloud.gcp.machines import builtin_machines
-from tests.controlplane.cluster import ControlPlane, FakeNode
+from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.installation import Installation, Steering
+from tests.controlplane.kwok import FakeNode
 from tests.googlecloud.fake import FakeGoogleCloud, FakePool
 
 Json = dict[str, Any]

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from tests.controlplane.admin import ApiError
 from tests.controlplane.build import Binaries
-from tests.controlplane.cluster import RUNS_ON, ApiError, ControlPlane, ControlPlaneError, FakeNode, Process
+from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.kwok import RUNS_ON, FakeNode
+from tests.controlplane.processes import ControlPlaneError, Process
 from tests.controlplane.readiness import is_ready
 
 pytestmark = pytest.mark.controlplane

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from planner.labels import EXPIRING, ITERATION, OPTIMAL, PLACEMENT, Count, Placement, Target, encode_placement
-from tests.controlplane.cluster import ControlPlane, FakeNode
+from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.kwok import FakeNode
 from tests.extender.serving import Served, serve
 
 pytestmark = pytest.mark.controlplane

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from planner.kube.reader import read_dump
+from planner.model.cluster import Snapshot
+
 Json = dict[str, Any]
 
 
@@ -100,3 +103,22 @@ def volume(name: str, zones: list[str] | None = None, modes: list[str] | None = 
 def dump(*items: Json) -> bytes:
     """Return what kubectl prints of several objects."""
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(items)}).encode()
+
+
+def read(*items: Json) -> Snapshot:
+    """Return what a dump of the objects is read as."""
+    return read_dump(dump(*items), "dump.json")
+
+
+def changed(item: Json, path: str, value: object) -> Json:
+    """Return a copy with another value at a path such as "spec.containers.0.name"; None deletes the field."""
+    copy: Any = json.loads(json.dumps(item))
+    place = copy
+    *steps, last = path.split(".")
+    for step in steps:
+        place = place[int(step)] if isinstance(place, list) else place[step]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return copy

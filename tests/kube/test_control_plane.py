@@ -14,7 +14,9 @@ from planner.kube.reader import read_dump, read_snapshot
 from planner.kube.record import NAME, decode_record, encode_record, read_record
 from planner.model.plan import Objective, Plan, PlanRecord
 from planner.ports import CONFIGMAPS, PODS, SNAPSHOT_RESOURCES
-from tests.controlplane.cluster import ControlPlane, FakeNode, Process
+from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.kwok import FakeNode
+from tests.controlplane.processes import Process
 from tests.kube.documents import budget, container, controller, pod
 
 pytestmark = pytest.mark.controlplane

@@ -23,12 +23,15 @@ from extender.settings import ExtenderSettings
 from planner import labels, ports
 from planner.cloud.gcp.machines import builtin_machines
 from planner.cloud.tables import read_machines
+from planner.configuration import load_settings
 from planner.events import Recorder
 from planner.kube import record
 from planner.loop import iterate
-from planner.settings import load_settings
+from tests.controlplane.admin import ApiError
 from tests.controlplane.build import KUBERNETES_VERSION, Binaries
-from tests.controlplane.cluster import ApiError, ControlPlane, ControlPlaneError, FakeNode, Process
+from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.kwok import FakeNode
+from tests.controlplane.processes import ControlPlaneError, Process
 from tests.extender.serving import serve
 from tests.iterating import APPLY, badly_placed, edges_of
 
@@ -440,6 +443,13 @@ def test_settings_are_valid_and_agree_with_the_rest(path: Path, base: list[Manif
     assert settings.move.scheduler_name == configuration["profiles"][0]["schedulerName"]
     planner = containers(base)["planner"]
     assert {"name": "metrics", "containerPort": settings.metrics_port} in planner["ports"]
+
+
+@pytest.mark.parametrize("name", ["planner", "web"])
+def test_no_variable_can_be_taken_for_a_setting(base: list[Manifest], name: str) -> None:
+    load_settings(None, {item["name"]: item.get("value", "") for item in containers(base)[name].get("env", [])})
+    # The Service kinema-web would set KINEMA_WEB_PORT and more in every pod beside it.
+    assert pod_templates(base)[f"kinema-{name}"]["spec"]["enableServiceLinks"] is False
 
 
 def test_base_plans_from_a_table_that_is_mounted_and_holds_what_the_project_knows(base: list[Manifest]) -> None:

@@ -31,15 +31,10 @@ from tests.building import (
     resources,
     snapshot,
 )
-from tests.optimizer.test_planning import after, mixed_cluster, planned
+from tests.optimizer.plans import after, mixed_cluster, planned
 
 WEB = "default/StatefulSet/web"
 STOCK = "default/StatefulSet/stock"
-
-
-@pytest.fixture(params=["HIGHS", "GLPK_MI"])
-def solver(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def nothing_to_buy() -> Catalogue:

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from dataclasses import replace
 
 import pytest
 
 from planner.model.cluster import HOSTNAME, ZONE
-from planner.model.effort import Effort, Watch
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import TotalLimits
 from planner.model.plan import Plan
 from planner.model.preferences import Company
 from planner.model.scheduling import LabelSelector, PodTerm, Requirement, Spread
-from planner.optimizer import optimize
-from planner.verifier import verify
 from tests.building import catalogue, deployment, inputs, nanousd, node, offering, pods_of, snapshot
-from tests.optimizer.test_planning import after, mixed_cluster
-
-
-def planned(given: PlanningInputs) -> Plan:
-    """Plan, and have the plan checked by the verifier before a test looks at it."""
-    ticks = itertools.count()
-    plan = optimize(given, Effort(), Watch(now=lambda: next(ticks) * 1e-4, report=lambda progress: None))
-    assert verify(plan, given, 60.0, lambda: 0.0).problems == ()
-    return plan
+from tests.optimizer.plans import after, mixed_cluster, planned
 
 
 def app(name: str) -> LabelSelector:

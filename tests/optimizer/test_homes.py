@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
 from planner.model.cluster import ZONE, Node, Pod
 from planner.model.coexistence import interpreted
-from planner.model.effort import Effort, Watch
 from planner.model.machines import Offering, SpotRule
 from planner.model.plan import Plan
 from planner.model.scheduling import LabelSelector, NodeConstraints, PodRules, PodTerm, Requirement, Spread
-from planner.optimizer import optimize
-from planner.verifier import verify
 from tests.building import catalogue, deployment, inputs, node, offering, pods_of, snapshot
+from tests.optimizer import plans
 
 SPOT = {"cloud.google.com/gke-spot": "true"}
 
@@ -39,15 +36,12 @@ def app(
 def planned(
     nodes: Sequence[Node], pods: Sequence[Pod], offers: Sequence[Offering], spot: SpotRule | None = None
 ) -> Plan:
-    """Plan, and have the plan checked by the verifier before a test looks at it."""
+    """Plan deployments of these pods."""
     counts = {pod.workload: sum(other.workload == pod.workload for other in pods) for pod in pods}
     workloads = [deployment(key.split("/")[2], count, cpu=2000, max_unavailable=1) for key, count in counts.items()]
     cluster = snapshot(nodes, workloads, interpreted(nodes, pods))
     given = inputs(cluster, replace(catalogue(*offers), spot=spot or SpotRule()))
-    ticks = itertools.count()
-    plan = optimize(given, Effort(), Watch(now=lambda: next(ticks) * 1e-4, report=lambda progress: None))
-    assert verify(plan, given, 60.0, lambda: 0.0).problems == ()
-    return plan
+    return plans.planned(given)
 
 
 def by_zone(plan: Plan, app: str) -> dict[str, int]:

@@ -21,7 +21,7 @@ from planner.optimizer.problem import Problem, build_problem
 from planner.optimizer.search import Search
 from planner.verifier import verify
 from tests.building import catalogue, deployment, inputs, node, offering, pods_of, snapshot
-from tests.optimizer.test_planning import after, mixed_cluster, planned
+from tests.optimizer.plans import after, mixed_cluster, planned
 
 SOLVER = CvxpySolver("HIGHS")
 

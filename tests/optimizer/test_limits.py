@@ -6,7 +6,6 @@ hour, the removal of a node that holds movable pods 1/96 of its price.
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -16,43 +15,18 @@ import pytest
 
 from planner.model.cluster import Node
 from planner.model.disruption import DisruptionRules
-from planner.model.effort import Effort, Watch
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Catalogue, MachineType, Offering, SpotRule, TotalLimits
 from planner.model.plan import Plan
 from planner.model.scheduling import LabelSelector, Requirement
-from planner.optimizer import optimize
 from planner.optimizer.movement import movement_of
 from planner.optimizer.problem import Problem, build_problem
 from planner.verifier import check_placement, verify
-from tests.building import (
-    GIB,
-    deployment,
-    inputs,
-    nanousd,
-    node,
-    offering,
-    pod,
-    pods_of,
-    resources,
-    snapshot,
-)
+from tests.building import GIB, deployment, inputs, nanousd, node, offering, pod, pods_of, resources, snapshot
+from tests.optimizer.plans import planned
 
 SPOT = {"cloud.google.com/gke-spot": "true"}
 BATCH = LabelSelector((Requirement("app", "In", ("batch",)),))
-
-
-@pytest.fixture(params=["HIGHS", "GLPK_MI"])
-def solver(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-def planned(given: PlanningInputs, solver: str = "HIGHS") -> Plan:
-    """Plan, and have the plan checked by the verifier before a test looks at it."""
-    ticks = itertools.count()
-    plan = optimize(given, Effort(solver=solver), Watch(now=lambda: next(ticks) * 1e-4, report=lambda progress: None))
-    assert verify(plan, given, 60.0, lambda: 0.0).problems == ()
-    return plan
 
 
 def sold(*offers: Offering, total: TotalLimits | None = None, spot: SpotRule | None = None) -> Catalogue:

@@ -19,8 +19,8 @@ from planner.model.effort import Effort, Watch
 from planner.model.inputs import PlanningInputs
 from planner.optimizer import optimize
 from planner.verifier import verify
+from tests.optimizer.plans import mixed_cluster
 from tests.optimizer.test_limited_clusters import limited_cluster
-from tests.optimizer.test_planning import mixed_cluster
 
 Lie = Callable[[cvxpy.Problem], None]
 

@@ -13,10 +13,9 @@ from dataclasses import replace
 import pytest
 
 from planner.errors import BadSettings, SolverError
-from planner.model.cluster import HOSTNAME, Node, Snapshot
 from planner.model.effort import Effort, Progress, Watch
 from planner.model.forecast import Forecast
-from planner.model.inputs import ChangePrices, PlanningInputs
+from planner.model.inputs import ChangePrices
 from planner.model.machines import Catalogue
 from planner.model.plan import Plan
 from planner.model.resources import Resources
@@ -29,7 +28,6 @@ from tests.building import (
     GIB,
     catalogue,
     daemonset,
-    daemonset_pod,
     deployment,
     inputs,
     nanousd,
@@ -39,24 +37,9 @@ from tests.building import (
     pods_of,
     snapshot,
 )
+from tests.optimizer.plans import after, mixed_cluster, planned
 
 FREE = ChangePrices(payback_hours=24, move_cost_nanousd=0, boot_overlap_minutes=0)
-
-
-@pytest.fixture(params=["HIGHS", "GLPK_MI"])
-def solver(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-def planned(given: PlanningInputs, solver: str = "HIGHS") -> Plan:
-    """Plan, and have the plan checked by the verifier before a test looks at it."""
-    ticks = itertools.count()
-    watch = Watch(now=lambda: next(ticks) * 1e-4, report=lambda progress: None)
-    plan = optimize(given, Effort(solver=solver), watch)
-    verdict = verify(plan, given, 60.0, lambda: 0.0)
-    assert verdict.problems == ()
-    assert plan.objective.lower_bound_nanousd_per_hour <= plan.objective.value_nanousd_per_hour
-    return plan
 
 
 def booted(plan: Plan) -> list[str]:
@@ -481,49 +464,3 @@ def test_planning_again_on_the_result_changes_nothing(seed: int) -> None:
     assert again.moves == 0
     assert {n.state for n in again.nodes} == {"keep"}
     assert again.objective.value_nanousd_per_hour == plan.cost_nanousd_per_hour
-
-
-def mixed_cluster(seed: int) -> PlanningInputs:
-    """Return eight badly packed nodes of three zones with five workloads and a DaemonSet."""
-    chance = random.Random(seed)
-    nodes = [node(f"n{i}", zone=f"zone-{'abc'[i % 3]}") for i in range(8)]
-    sizes = [(250, 0.5), (500, 1), (500, 2), (1000, 2), (1500, 3)]
-    agent = daemonset("agent", cpu=100)
-    workloads = []
-    pods = [daemonset_pod(agent, n.name) for n in nodes]
-    for i, (cpu, memory_gib) in enumerate(sizes):
-        kind = chance.choice(["Deployment", "StatefulSet"])
-        load = deployment(f"w{i}", 4, cpu, memory_gib, kind=kind)
-        workloads.append(load)
-        # At most one pod of each workload on a node: 3.75 CPU of 3.9.
-        spots = chance.sample(nodes, 4)
-        pods += pods_of(load, {n.name: 1 for n in spots})
-    offers = catalogue(
-        *(offering("m4", 0.2, zone=f"zone-{z}") for z in "abc"),
-        *(offering("m8", 0.38, 8000, 32, zone=f"zone-{z}") for z in "abc"),
-    )
-    return inputs(snapshot(nodes, workloads, pods, daemonsets=(agent,)), offers)
-
-
-def after(plan: Plan, given: PlanningInputs) -> Snapshot:
-    """Return the cluster as the plan wants it."""
-    old = {n.name: n for n in given.snapshot.nodes}
-    offers = {(o.pool, o.zone, o.machine_type): o for o in given.catalogue.offerings}
-    workloads = {w.key: w for w in given.snapshot.workloads}
-    like = {p.workload: {"wishes": p.wishes, "company": p.company} for p in given.snapshot.pods}
-    nodes, pods = [], []
-    count = itertools.count()
-    for planned_node in plan.nodes:
-        if planned_node.state == "remove":
-            continue
-        name = planned_node.name
-        if planned_node.state == "keep":
-            nodes.append(old[name])
-        else:
-            kind = offers[planned_node.pool, planned_node.zone, planned_node.machine_type]
-            labels = dict(kind.labels) | {HOSTNAME: name}
-            nodes.append(Node(name, f"uid-{name}", labels, {}, kind.taints, kind.allocatable))
-        pods += [daemonset_pod(d, name) for d in given.snapshot.daemonsets]
-        for key, number in planned_node.pods.items():
-            pods += [pod(workloads[key], next(count), on=name, **like[key]) for _ in range(number)]
-    return replace(given.snapshot, nodes=tuple(nodes), pods=tuple(pods))

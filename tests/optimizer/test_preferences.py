@@ -7,7 +7,6 @@ for a taint of the effect PreferNoSchedule that is not tolerated.
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections import Counter
 from dataclasses import replace
@@ -18,13 +17,12 @@ import pytest
 from planner.model.cluster import ZONE
 from planner.model.displeasure import preferences_nanousd_per_hour
 from planner.model.disruption import DisruptionRules
-from planner.model.effort import Effort, Watch
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Offering
 from planner.model.plan import Plan
 from planner.model.preferences import PreferencePrices, Wish
 from planner.model.scheduling import NodeConstraints, NodeSelectorTerm, Requirement, Taint, Toleration
-from planner.optimizer import heuristics, optimize
+from planner.optimizer import heuristics
 from planner.optimizer.contentment import contented
 from planner.optimizer.movement import movement_of
 from planner.optimizer.problem import build_problem
@@ -32,24 +30,10 @@ from planner.verifier import check_placement, verify
 from planner.verifier.displeasure import displeasure_range
 from planner.verifier.facts import gather
 from tests.building import catalogue, deployment, inputs, nanousd, node, offering, pod, pods_of, snapshot
-from tests.optimizer.test_planning import after, mixed_cluster
+from tests.optimizer.plans import after, mixed_cluster, planned
 
 OLD = Taint("old", "", "PreferNoSchedule")
 SSD, HDD = {"disk": "ssd"}, {"disk": "hdd"}
-
-
-@pytest.fixture(params=["HIGHS", "GLPK_MI"])
-def solver(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-def planned(given: PlanningInputs, solver: str = "HIGHS", target_gap: float = 0.0005) -> Plan:
-    """Plan, and have the plan checked by the verifier before a test looks at it."""
-    ticks = itertools.count()
-    effort = Effort(solver=solver, target_gap=target_gap)
-    plan = optimize(given, effort, Watch(now=lambda: next(ticks) * 1e-4, report=lambda progress: None))
-    assert verify(plan, given, 60.0, lambda: 0.0).problems == ()
-    return plan
 
 
 def wish(disk: str, weight: int = 1) -> Wish:

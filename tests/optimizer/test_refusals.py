@@ -13,7 +13,7 @@ from planner.model.machines import Catalogue
 from planner.model.resources import Resources
 from planner.model.scheduling import NodeConstraints, NodeSelectorTerm, Requirement, Taint, Toleration
 from tests.building import GIB, catalogue, deployment, inputs, node, offering, pods_of, snapshot
-from tests.optimizer.test_planning import planned
+from tests.optimizer.plans import planned
 
 GPU = "nvidia.com/gpu"
 ACCELERATOR = "cloud.google.com/gke-accelerator"

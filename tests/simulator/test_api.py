@@ -8,7 +8,8 @@ import pytest
 
 from planner.errors import KubernetesError
 from planner.ports import CONFIGMAPS, DEPLOYMENTS, NODES, PODS
-from simulator.api import fields_match, is_true
+from simulator.selectors import fields_match
+from simulator.status import is_true
 from simulator.workloads import Workload
 from simulator.world import World
 from tests.simulator.worlds import world

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from planner.errors import NotFound, TooManyRequests
 from planner.ports import BUDGETS
-from simulator.api import is_deleting, is_ready
+from simulator.status import is_deleting, is_ready
 from simulator.workloads import Workload
 from tests.simulator.worlds import world
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.ports import DEPLOYMENTS, PODS, REPLICASETS
-from simulator.api import is_deleting, is_ready
 from simulator.controllers import surge_and_unavailable, template_hash
+from simulator.status import is_deleting, is_ready
 from simulator.store import Change
 from simulator.workloads import Workload
 from simulator.world import World

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from planner.ports import NODES, PODS
-from simulator.api import condition, is_deleting, is_ready
 from simulator.kubelet import NODE_MONITOR_GRACE_SECONDS, ORPHAN_SECONDS, STARTUP_SECONDS
+from simulator.status import condition, is_deleting, is_ready
 from simulator.store import key_of
 from simulator.workloads import Workload
 from tests.simulator.worlds import uids, with_volume, world

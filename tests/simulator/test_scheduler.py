@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from planner.ports import CLAIMS, NODES, PODS, VOLUMES
-from simulator.api import condition
 from simulator.extenders import Extender, ExtenderFault
+from simulator.status import condition
 from simulator.workloads import Workload
 from simulator.world import World
 from tests.simulator.worlds import OTHER_ZONE, ZONE, restart, two_zones, with_volume, world

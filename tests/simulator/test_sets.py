@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from planner.ports import DAEMONSETS, JOBS, NODES, PODS, STATEFULSETS
-from simulator.api import is_ready
 from simulator.kubelet import RUN_SECONDS
+from simulator.status import is_ready
 from simulator.store import Change
 from simulator.workloads import Workload
 from tests.simulator.worlds import names, uids, world

@@ -25,18 +25,7 @@ from planner.model.plan import (
     PlannedWorkload,
     Unplaced,
 )
-from tests.building import (
-    catalogue,
-    daemonset,
-    deployment,
-    inputs,
-    node,
-    offering,
-    pod,
-    pods_of,
-    resources,
-    snapshot,
-)
+from tests.building import catalogue, daemonset, deployment, inputs, node, offering, pod, pods_of, resources, snapshot
 
 M4_NANOUSD, M8_NANOUSD = 200_000_000, 350_000_000
 MOVE_NANOUSD = 1_000_000 // 24

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from planner.kube.record import NAME, encode_record
-from tests.controlplane.cluster import ControlPlane, FakeNode
+from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.kwok import FakeNode
 from tests.web.plans import record_of
 
 ROOT = Path(__file__).parents[2]

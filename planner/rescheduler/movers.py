@@ -1,0 +1,113 @@
+"""Whom the plan moves: its workloads by stage, with the pods that are not where it wants them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from planner.model.cluster import Pod, Snapshot, Workload
+from planner.model.disruption import planned_pods, pod_key
+from planner.model.plan import PlannedWorkload, PlanRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Mover:
+    """A workload that the plan moves, or of which pods wait for a node: its live pods, those to evict where it does not
+    roll, and what the plan wants of it on each node that stays.
+    """
+
+    key: str
+    planned: PlannedWorkload
+    workload: Workload
+    pods: tuple[Pod, ...]
+    misplaced: tuple[Pod, ...]
+    wanted: Mapping[str, int]
+
+    def as_planned(self, planned: PlannedWorkload) -> Mover:
+        """Return the mover under this plan, with the shares of a node that its pods take and no plan's format has."""
+        shares = next((pod.requests.shares for pod in self.pods), ())
+        return replace(self, planned=replace(planned, requests=planned.requests.with_shares(shares)))
+
+    @property
+    def here(self) -> Counter[str]:
+        """Its pods by node, those that are on none left out."""
+        return Counter(pod.node for pod in self.pods if pod.node is not None)
+
+    @property
+    def unavailable(self) -> int:
+        """How many of its pods are missing or not ready."""
+        return max(0, self.workload.replicas - sum(pod.ready for pod in self.pods))
+
+    @property
+    def coming(self) -> int:
+        """How many of its pods are on no node yet."""
+        return max(0, self.workload.replicas - self.here.total())
+
+
+def movers_of(record: PlanRecord, snapshot: Snapshot) -> list[Mover]:
+    """Return the workloads that the plan moves or brings to a node, by stage.
+
+    Left out are those that are no longer the ones that it was made for.
+    """
+    plan = record.plan
+    pods: dict[str, list[Pod]] = {key: [] for key in plan.workloads}
+    for pod in planned_pods(snapshot):
+        if pod.workload in pods:
+            pods[pod.workload].append(pod)
+    pods = {key: own for key, own in pods.items() if plan.workloads[key].moves or any(p.node is None for p in own)}
+    wanted: dict[str, dict[str, int]] = {key: {} for key in pods}
+    for node in plan.nodes:
+        for key, count in node.pods.items():
+            if node.state != "remove" and key in wanted and count:
+                wanted[key][node.name] = count
+    find_misplaced = MisplacedPods(record)
+    movers = [
+        Mover(
+            key=w.key,
+            planned=plan.workloads[w.key],
+            workload=w,
+            pods=tuple(pods[w.key]),
+            misplaced=find_misplaced(pods[w.key], wanted[w.key]) if plan.workloads[w.key].moves else (),
+            wanted=wanted[w.key],
+        ).as_planned(plan.workloads[w.key])
+        for w in snapshot.workloads
+        if w.key in pods and w.replicas > 0 and w.uid == plan.workloads[w.key].uid
+    ]
+    return by_stage(movers)
+
+
+def by_stage(movers: Iterable[Mover]) -> list[Mover]:
+    """Return the workloads in the order in which they may claim room."""
+    return sorted(movers, key=lambda mover: (mover.planned.stage, mover.key))
+
+
+class MisplacedPods:
+    """Finds the pods to evict: on each node those beyond what the plan wants there, never one moved already.
+
+    Pods made after the plan was accepted stay, unless their node expires: without an exact steering they would
+    be evicted for ever.
+    """
+
+    def __init__(self, record: PlanRecord) -> None:
+        self._accepted_at = record.accepted_at
+        self._expiring = {node.name: node.state == "remove" for node in record.plan.nodes}
+        self._pinned = {name for node in record.plan.nodes for name in node.pod_names}
+
+    def __call__(self, pods: Iterable[Pod], wanted: Mapping[str, int]) -> tuple[Pod, ...]:
+        by_node: dict[str, list[Pod]] = {}
+        for pod in sorted(pods, key=lambda p: p.name):
+            if pod.node in self._expiring:
+                by_node.setdefault(pod.node, []).append(pod)
+        found: list[Pod] = []
+        for node, here in sorted(by_node.items()):
+            excess = len(here) - wanted.get(node, 0)
+            fresh_stays = not self._expiring[node]
+            movable = [
+                pod
+                for pod in here
+                if pod_key(pod) not in self._pinned and not (fresh_stays and pod.created_at > self._accepted_at)
+            ]
+            if excess > 0:
+                found.extend(movable[-excess:])
+        return tuple(found)
