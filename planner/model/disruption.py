@@ -87,7 +87,7 @@ def pod_key(pod: Pod) -> str:
 
 def planned_pods(snapshot: Snapshot) -> tuple[Pod, ...]:
     """Return the pods that a plan is about: live, and not bound to their node's life (DaemonSet, mirror)."""
-    return tuple(p for p in snapshot.pods if p.live and not p.stays_with_node)
+    return snapshot.planned
 
 
 def foreign_taints(node: Node) -> tuple[Taint, ...]:

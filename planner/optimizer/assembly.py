@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from planner.model.cap import CpuCap, objective_name
-from planner.model.cluster import HOSTNAME, Node, Pod
-from planner.model.disruption import planned_pods, pod_key
+from planner.model.cluster import HOSTNAME, Node
 from planner.model.machines import Offering
 from planner.model.plan import Certificate, Objective, Plan, PlannedNode, PlannedWorkload, Strategy, Unplaced
+from planner.optimizer.census import Census
 from planner.optimizer.company import Place, seated
-from planner.optimizer.movement import GroupKey, Movement
+from planner.optimizer.movement import Movement
 from planner.optimizer.packing import Packing
-from planner.optimizer.problem import Problem, is_running
+from planner.optimizer.problem import Problem
 
 _NAME_LIMIT = 63
 
@@ -30,11 +30,11 @@ class _Spot:
 
     node: Node | None
     offering: Offering | None
-    wanted: dict[GroupKey, int]
-    present: dict[GroupKey, Counter[str]] = field(default_factory=dict)
+    wanted: dict[int, int]
+    present: dict[int, Counter[str]] = field(default_factory=dict)
     pods: Counter[str] = field(default_factory=Counter)
     row: int | None = None
-    arrivals: Counter[tuple[GroupKey, str]] = field(default_factory=Counter)
+    arrivals: Counter[tuple[int, str]] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Draft:
 
 
 def assemble(
-    movement: Movement,
+    census: Census,
     problem: Problem,
     packing: Packing,
     unplaceable: Mapping[str, Unplaced],
@@ -71,40 +71,24 @@ def assemble(
     `unplaceable` are the pending pods that were left out before; those that the packing leaves out are added. With
     `in_company` pods that arrive change seats by what they prefer of each other (`company`), which changes no value.
     """
-    inputs, snapshot = movement.inputs, movement.inputs.snapshot
-    names = frozenset(node.name for node in snapshot.nodes)
-    movable = [p for p in planned_pods(snapshot) if pod_key(p) not in movement.assessment.pins]
-    spots = _spots(movement, problem, packing)
-    for pod in movable:
-        if pod.node is not None and pod.node in names:
-            key = movement.group(pod)
-            spots[pod.node].present.setdefault(key, Counter())[pod.workload] += 1
-    rank = {group.key: g for g, group in enumerate(problem.groups)}
-    displaced = _keep_in_place(list(spots.values()), rank)
-    homeless: dict[GroupKey, Counter[str]] = defaultdict(Counter)
-    waiting: dict[GroupKey, Counter[str]] = defaultdict(Counter)
+    inputs = census.movement.inputs
+    spots = _spots(census, problem, packing)
+    displaced = _keep_in_place(list(spots.values()))
+    homeless: dict[int, Counter[str]] = defaultdict(Counter)
     for spot in spots.values():
-        for key, held in spot.present.items():
-            homeless[key] += held
-    placeable = {group.key for group in problem.groups}
-    for pod in movable:
-        # A pod of no group is among the unplaceable ones already.
-        if not is_running(pod, names) and not pod.unmodelled and movement.group(pod) in placeable:
-            waiting[movement.group(pod)][pod.workload] += 1
+        for g, held in spot.present.items():
+            homeless[g] += held
+    # A pod of no group is among the unplaceable ones already.
+    groups = {group.key: g for g, group in enumerate(problem.groups)}
+    waiting = {groups[key]: Counter(found) for key, found in census.waiting.items() if key in groups}
     # Only pending pods may stay without a place, so those that run go first.
-    _spread(spots, homeless, rank)
-    _spread(spots, waiting, rank)
-    pinned: dict[str, Counter[str]] = defaultdict(Counter)
-    pinned_names: dict[str, list[str]] = defaultdict(list)
-    for pod in planned_pods(snapshot):
-        if pod.node in names and pod_key(pod) in movement.assessment.pins:
-            pinned[str(pod.node)][pod.workload] += 1
-            pinned_names[str(pod.node)].append(pod_key(pod))
+    _spread(spots, homeless)
+    _spread(spots, waiting)
     if in_company:
         full = bool(packing.unplaced(problem).any() or unplaceable)
-        _change_seats(movement, problem, packing, spots, pinned, full=full)
-    nodes = _planned_nodes(movement, spots, pinned, pinned_names)
-    workloads = _planned_workloads(movement, displaced)
+        _change_seats(census, problem, packing, spots, full=full)
+    nodes = _planned_nodes(census, spots)
+    workloads = _planned_workloads(census, displaced)
     unplaced = dict(unplaceable)
     for workload, (count, reasons) in sorted(_left_over(problem, packing, waiting).items()):
         earlier = unplaced[workload].count if workload in unplaced else 0
@@ -112,7 +96,6 @@ def assemble(
         why = limits if reasons else "only existing nodes could hold it, and they have no room left"
         unplaced[workload] = Unplaced(count + earlier, why + (f"; {unplaced[workload].reason}" if earlier else ""))
     removed = {n.name for n in nodes if n.state == "remove"}
-    emptied = {str(p.node) for p in movable if p.node in removed}
     price = {n.name: n.price_nanousd_per_hour or 0 for n in nodes}
     return Draft(
         nodes=nodes,
@@ -120,7 +103,9 @@ def assemble(
         unplaced=dict(sorted(unplaced.items())),
         nodes_cost=sum(price[n.name] for n in nodes if n.state != "remove"),
         moves_cost=inputs.prices.moves_nanousd_per_hour(sum(w.moves for w in workloads.values())),
-        boots_cost=sum(inputs.prices.overlap_nanousd_per_hour(price[name]) for name in sorted(emptied)),
+        boots_cost=sum(
+            inputs.prices.overlap_nanousd_per_hour(price[name]) for name in sorted(removed & census.running.keys())
+        ),
         preferences_cost=problem.displeased + int(problem.displeasures(packing.classes, packing.contents).sum()),
     )
 
@@ -158,9 +143,9 @@ def finish(movement: Movement, draft: Draft, lower_bound: int, proof: Certificat
     )
 
 
-def _spots(movement: Movement, problem: Problem, packing: Packing) -> dict[str, _Spot]:
+def _spots(census: Census, problem: Problem, packing: Packing) -> dict[str, _Spot]:
     """Give every content a node: existing ones of a class in order of name, fresh ones in order of content."""
-    snapshot, iteration = movement.inputs.snapshot, movement.inputs.iteration
+    movement, snapshot, iteration = census.movement, census.movement.inputs.snapshot, census.movement.inputs.iteration
     spots = {node.name: _Spot(node, None, {}) for node in sorted(snapshot.nodes, key=lambda n: n.name)}
     order = sorted(
         range(packing.classes.size), key=lambda n: (int(packing.classes[n]), *(-packing.contents[n]).tolist())
@@ -170,7 +155,7 @@ def _spots(movement: Movement, problem: Problem, packing: Packing) -> dict[str, 
     for n in order:
         k = int(packing.classes[n])
         c = problem.classes[k]
-        wanted = {problem.groups[g].key: int(packing.contents[n, g]) for g in np.flatnonzero(packing.contents[n])}
+        wanted = {g: int(packing.contents[n, g]) for g in np.flatnonzero(packing.contents[n]).tolist()}
         if c.offering is None:
             spots[c.nodes[taken[k]]].wanted = wanted
             spots[c.nodes[taken[k]]].row = n
@@ -183,8 +168,10 @@ def _spots(movement: Movement, problem: Problem, packing: Packing) -> dict[str, 
     in_plan = {name for k, c in enumerate(problem.classes) for name in c.nodes[: taken[k]]}
     for name, spot in spots.items():
         if spot.node is not None and movement.assessment.roles[name] == "removable" and name not in in_plan:
-            spot.wanted = {}
-            spots[name] = _Spot(None, None, {}, spot.present)
+            spots[name] = _Spot(None, None, {})
+    groups = {group.key: g for g, group in enumerate(problem.groups)}
+    for name, held in census.running.items():
+        spots[name].present = {groups[key]: Counter(by_workload) for key, by_workload in held.items()}
     return spots
 
 
@@ -198,7 +185,7 @@ def _label(text: str) -> str:
     return "".join(ch if ch.isascii() and ch.isalnum() else "-" for ch in text.lower()).strip("-") or "node"
 
 
-def _keep_in_place(spots: Sequence[_Spot], rank: Mapping[GroupKey, int]) -> Counter[str]:
+def _keep_in_place(spots: Sequence[_Spot]) -> Counter[str]:
     """Leave present pods where their group has room on their node; return the displaced pods by workload.
 
     Emptied nodes come first. Where only some pods of a group leave a node, those of workloads leave that move
@@ -206,74 +193,60 @@ def _keep_in_place(spots: Sequence[_Spot], rank: Mapping[GroupKey, int]) -> Coun
     """
     displaced: Counter[str] = Counter()
     for spot in sorted(spots, key=lambda s: bool(s.wanted)):
-        for key in sorted(spot.present, key=rank.__getitem__):
-            held = spot.present[key]
-            leaving = sum(held.values()) - spot.wanted.get(key, 0)
+        for g in sorted(spot.present):
+            held = spot.present[g]
+            leaving = sum(held.values()) - spot.wanted.get(g, 0)
             for workload in sorted(held, key=lambda w: (-displaced[w], held[w], w)):
                 gone = min(max(leaving, 0), held[workload])
                 leaving -= gone
                 displaced[workload] += gone
                 spot.pods[workload] += held[workload] - gone
-                if key in spot.wanted:
-                    spot.wanted[key] -= held[workload] - gone
+                if g in spot.wanted:
+                    spot.wanted[g] -= held[workload] - gone
                 held[workload] = gone
     return +displaced
 
 
-def _spread(spots: Mapping[str, _Spot], waiting: Mapping[GroupKey, Counter[str]], rank: Mapping[GroupKey, int]) -> None:
+def _spread(spots: Mapping[str, _Spot], waiting: Mapping[int, Counter[str]]) -> None:
     """Fill what is left on each node with these pods, by workload; those that find no place go on waiting."""
     for name in sorted(spots):
         spot = spots[name]
-        for key in sorted(spot.wanted, key=rank.__getitem__):
-            queue = waiting[key]
+        for g in sorted(spot.wanted):
+            queue = waiting.get(g, Counter()) if spot.wanted[g] else Counter[str]()
             for workload in sorted(queue, key=lambda w: (-queue[w], w)):
-                here = min(spot.wanted[key], queue[workload])
-                spot.wanted[key] -= here
+                here = min(spot.wanted[g], queue[workload])
+                spot.wanted[g] -= here
                 queue[workload] -= here
                 spot.pods[workload] += here
-                spot.arrivals[key, workload] += here
+                spot.arrivals[g, workload] += here
 
 
 def _change_seats(
-    movement: Movement,
-    problem: Problem,
-    packing: Packing,
-    spots: Mapping[str, _Spot],
-    pinned: Mapping[str, Counter[str]],
-    *,
-    full: bool,
+    census: Census, problem: Problem, packing: Packing, spots: Mapping[str, _Spot], *, full: bool
 ) -> None:
     """Let arriving pods change seats by what they prefer of each other."""
-    index = {group.key: g for g, group in enumerate(problem.groups)}
     places: dict[str, Place] = {}
     for name, spot in sorted(spots.items()):
         kind = spot.node or spot.offering
         if kind is None:
             continue
-        place = Place({**kind.labels, HOSTNAME: name}, spot.pods + pinned.get(name, Counter()))
+        place = Place({**kind.labels, HOSTNAME: name}, spot.pods + Counter(census.pinned.get(name)))
         if spot.row is not None:
             place.k, place.content = int(packing.classes[spot.row]), packing.contents[spot.row].copy()
-            place.arrivals = {
-                (index[key], workload): count for (key, workload), count in spot.arrivals.items() if count
-            }
+            place.arrivals = dict(+spot.arrivals)
             place.leaving = frozenset(w for held in spot.present.values() for w, count in held.items() if count)
         places[name] = place
-    seated(problem, list(places.values()), planned_pods(movement.inputs.snapshot), full=full)
+    seated(problem, list(places.values()), census.movement.inputs.snapshot.planned, full=full)
     for name, place in places.items():
-        spots[name].pods = place.pods - pinned.get(name, Counter())
+        spots[name].pods = place.pods - Counter(census.pinned.get(name))
 
 
-def _planned_nodes(
-    movement: Movement,
-    spots: Mapping[str, _Spot],
-    pinned: Mapping[str, Counter[str]],
-    pinned_names: Mapping[str, list[str]],
-) -> tuple[PlannedNode, ...]:
-    inputs, assessment = movement.inputs, movement.assessment
+def _planned_nodes(census: Census, spots: Mapping[str, _Spot]) -> tuple[PlannedNode, ...]:
+    inputs, assessment = census.movement.inputs, census.movement.assessment
     nodes = {node.name: node for node in inputs.snapshot.nodes}
     planned = []
     for name, spot in sorted(spots.items()):
-        pods = +(spot.pods + pinned.get(name, Counter()))
+        pods = spot.pods + Counter(census.pinned.get(name))
         if spot.offering is not None:
             o = spot.offering
             planned.append(
@@ -295,7 +268,7 @@ def _planned_nodes(
                 inputs.catalogue.price(node),
                 node.allocatable.plain,
                 dict(sorted(pods.items())),
-                tuple(sorted(pinned_names.get(name, ()))),
+                tuple(sorted(census.pinned_names.get(name, ()))),
                 assessment.role_reasons.get(name, ""),
                 frozen=assessment.roles[name] == "frozen",
             )
@@ -303,30 +276,22 @@ def _planned_nodes(
     return tuple(planned)
 
 
-def _planned_workloads(movement: Movement, displaced: Mapping[str, int]) -> dict[str, PlannedWorkload]:
-    inputs, pins = movement.inputs, movement.assessment.pins
-    names = {node.name for node in inputs.snapshot.nodes}
-    members: dict[str, list[Pod]] = defaultdict(list)
-    for pod in planned_pods(inputs.snapshot):
-        members[pod.workload].append(pod)
+def _planned_workloads(census: Census, displaced: Mapping[str, int]) -> dict[str, PlannedWorkload]:
+    movement, inputs = census.movement, census.movement.inputs
     planned = {}
-    for key in sorted(members):
-        pods = sorted(members[key], key=lambda p: p.name)
-        workload = movement.workloads.get(key)
-        sample = pods[0]
+    for key, members in sorted(census.members.items()):
+        workload, sample = movement.workloads.get(key), members.sample
         before, after = sample.requests.plain, movement.requests(sample).plain
-        running = [p for p in pods if p.node in names]
-        free = [p for p in running if pod_key(p) not in pins]
-        strategy, moves, reason = _strategy(movement, key, displaced.get(key, 0), len(free), after != before)
-        if running and not free:
-            strategy, reason = "pinned", pins[pod_key(running[0])]
+        strategy, moves, reason = _strategy(movement, key, displaced.get(key, 0), members.free, after != before)
+        if members.running and not members.free:
+            strategy, reason = "pinned", members.pinned_by
         if not reason:
             reason = inputs.forecast.reasons.get(key, "")
         if key in inputs.forecast.requests and after == before and not reason:
             reason = "its forecast changes nothing" if key in movement.rollable else "it cannot be rolled out"
         planned[key] = PlannedWorkload(
             uid=workload.uid if workload else sample.workload_uid,
-            replicas=workload.replicas if workload else len(pods),
+            replicas=workload.replicas if workload else members.pods,
             requests_before=before,
             requests=after,
             strategy=strategy,
@@ -351,15 +316,14 @@ def _strategy(movement: Movement, key: str, displaced: int, running: int, change
 
 
 def _left_over(
-    problem: Problem, packing: Packing, waiting: Mapping[GroupKey, Counter[str]]
+    problem: Problem, packing: Packing, waiting: Mapping[int, Counter[str]]
 ) -> dict[str, tuple[int, set[str]]]:
     """Return for each workload how many pods found no place, and what stands against each further node for them."""
-    groups = {group.key: g for g, group in enumerate(problem.groups)}
     left_over: dict[str, tuple[int, set[str]]] = {}
-    for key, queue in waiting.items():
+    for g, queue in waiting.items():
         for workload, count in (+queue).items():
             before, reasons = left_over.get(workload, (0, set()))
-            left_over[workload] = (before + count, reasons | obstacles(problem, packing, groups[key]))
+            left_over[workload] = (before + count, reasons | obstacles(problem, packing, g))
     return left_over
 
 

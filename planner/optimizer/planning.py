@@ -10,13 +10,13 @@ from dataclasses import replace
 import numpy as np
 
 from planner.errors import SolverError
-from planner.model.disruption import planned_pods
 from planner.model.effort import Effort, Progress, Watch
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan
 from planner.model.preferences import Company
 from planner.optimizer import heuristics
 from planner.optimizer.assembly import Draft, assemble, finish
+from planner.optimizer.census import census_of
 from planner.optimizer.certificate import Bound, certificate
 from planner.optimizer.constraints import IntArray
 from planner.optimizer.contentment import contented
@@ -90,7 +90,7 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
 def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Watch) -> Plan:
     start = watch.now()
     settled = settle(movement_of(inputs))
-    movement, problem, left_out = settled.movement, settled.problem, settled.left_out
+    movement, problem, left_out = settled.census.movement, settled.problem, settled.left_out
     race = _Race(settled, effort, watch, start)
     known = [heuristics.fill(problem, heuristics.present_state(problem), fit) for fit in _FITS]
     if inputs.start is not None:
@@ -154,7 +154,7 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
         for key, count in race.left_out(left_out).items():
             missing[key._replace(fresh=False, home=())] += count
         apart = dict(zip((g.key for g in problem.groups), search.proof.pod_prices.tolist(), strict=True))
-        problem = build_problem(whole.inputs, whole.assessment, whole.group, missing, whole.preferences)
+        problem = build_problem(whole.inputs, census_of(whole), missing)
         solved, became = _at_size(problem)
         search = Search(solved, solver, race.all_left)
         search.start_at(fluid(solved, search.asked, solver, max(race.all_left(), _LEAST_SECONDS)))
@@ -247,12 +247,12 @@ class _Race:
         watch: Watch,
         start: float,
     ) -> None:
-        movement, problem = settled.movement, settled.problem
+        movement, problem = settled.census.movement, settled.problem
         # Where the plan is made for a part of what is possible, the proof of the whole takes its time too.
         narrow = bool(movement.inputs.held or movement.inputs.fresh or movement.homes.homes)
         self.best: Draft | None = None
         self._packing: Packing | None = None
-        self._movement, self._problem, self._unplaceable = movement, problem, settled.unplaceable
+        self._census, self._problem, self._unplaceable = settled.census, problem, settled.unplaceable
         # Where others may be rests on where these are, so that without a place for all of them a plan is none.
         self._counted_on = np.array([bool(g.pending and g.key.home) for g in problem.groups], dtype=np.bool_)
         self._effort, self._watch, self._start = effort, watch, start
@@ -293,7 +293,7 @@ class _Race:
             self.best.value,
         ):
             return
-        draft = assemble(self._movement, self._problem, packing, self._unplaceable)
+        draft = assemble(self._census, self._problem, packing, self._unplaceable)
         if self.best is None or (draft.missing, draft.value) < (self.best.missing, self.best.value):
             self.best, self._packing = draft, packing
             self._tell("plan")
@@ -303,9 +303,9 @@ class _Race:
         for settled in (True, False):
             if self._packing is not None:
                 self.enter(contented(self._problem, self._packing, settled=settled))
-        pods = planned_pods(self._movement.inputs.snapshot)
+        pods = self._census.movement.inputs.snapshot.planned
         if self._packing is not None and any(pod.company != Company() for pod in pods):
-            self.best = assemble(self._movement, self._problem, self._packing, self._unplaceable, in_company=True)
+            self.best = assemble(self._census, self._problem, self._packing, self._unplaceable, in_company=True)
 
     def improve(self, search: Search, solver: Solver, share: float = 1.0) -> None:
         """Place the pods of a few nodes of the best candidate anew, again and again, while that makes it better."""

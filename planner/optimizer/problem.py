@@ -7,22 +7,23 @@ reading cannot change a plan.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from planner.model.cluster import CapacityType, Node, Pod
-from planner.model.displeasure import Preferences, surroundings
-from planner.model.disruption import Assessment, foreign_taints, planned_pods, pod_key
+from planner.model.cluster import CapacityType, Node
+from planner.model.displeasure import surroundings
+from planner.model.disruption import foreign_taints, pod_key
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Catalogue, Offering
 from planner.model.resources import BEARER, Resources, is_share, other_side
 from planner.optimizer import constraints
+from planner.optimizer.census import Census
 from planner.optimizer.constraints import ClassRole, Place, Row
-from planner.optimizer.movement import GroupKey
+from planner.optimizer.movement import GroupKey, Movement
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -157,61 +158,44 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One existing node that may receive pods, with its room for movable pods and its movable pods by group."""
+    """One existing node that may receive pods, with its room for movable pods."""
 
     node: Node
     role: Literal["removable", "kept"]
     price: int
     room: Resources
-    present: tuple[tuple[GroupKey, int], ...]
 
 
-GroupOf: TypeAlias = Callable[[Pod], GroupKey]
+def build_problem(inputs: PlanningInputs, census: Census, unplaced: Mapping[GroupKey, int]) -> Problem:
+    """Lay out the inputs as arrays, with the pods of `unplaced` (pending ones, by group) left out.
 
-
-def is_running(pod: Pod, names: frozenset[str]) -> bool:
-    """Say whether the pod has a place; one whose node is gone from the cluster needs a new one."""
-    return pod.node is not None and pod.node in names
-
-
-def build_problem(
-    inputs: PlanningInputs,
-    assessment: Assessment,
-    group_of: GroupOf,
-    unplaced: Mapping[GroupKey, int],
-    preferences: Preferences,
-) -> Problem:
-    """Lay out the inputs as arrays, with the pods of `unplaced` (pending ones, by group) left out."""
-    names = frozenset(node.name for node in inputs.snapshot.nodes)
-    movable = [p for p in planned_pods(inputs.snapshot) if pod_key(p) not in assessment.pins]
+    The inputs are those of the census but for what is on offer.
+    """
     running, pending = Counter[GroupKey](), Counter[GroupKey]()
     owners: dict[GroupKey, set[str]] = {}
-    for pod in movable:
-        key = group_of(pod)
-        if is_running(pod, names):
-            running[key] += 1
-        elif not pod.unmodelled:
-            pending[key] += 1
-        else:
-            continue
-        owners.setdefault(key, set()).add(pod.workload)
+    for held in census.running.values():
+        for key, by_workload in held.items():
+            running[key] += sum(by_workload.values())
+            owners.setdefault(key, set()).update(by_workload)
+    for key, by_workload in census.waiting.items():
+        pending[key] += sum(by_workload.values())
+        owners.setdefault(key, set()).update(by_workload)
     for key, count in unplaced.items():
         pending[key] -= count
     keys = sorted((k for k in owners if running[k] + pending[k] > 0), key=_group_order)
     groups = tuple(
         Group(f"g{i}", k, tuple(sorted(owners[k])), running[k] + pending[k], pending[k]) for i, k in enumerate(keys)
     )
-    sites = _sites(inputs, assessment, group_of)
-    arranged = _arrange(inputs, assessment, groups, sites, preferences)
-    pinned = _displeased(inputs, assessment, preferences)
+    arranged = _arrange(inputs, census, groups)
+    pinned = _displeased(inputs, census.movement)
     return replace(arranged, constant=arranged.constant + pinned, displeased=pinned)
 
 
-def _displeased(inputs: PlanningInputs, assessment: Assessment, preferences: Preferences) -> int:
+def _displeased(inputs: PlanningInputs, movement: Movement) -> int:
     """Return what it costs that pinned pods are where they are, in nanodollars per hour."""
     at = {node.name: surroundings(node) for node in inputs.snapshot.nodes}
-    pinned = [p for p in planned_pods(inputs.snapshot) if p.node in at and pod_key(p) in assessment.pins]
-    return sum(preferences.cost(p, at[str(p.node)]) for p in pinned)
+    pinned = [p for p in inputs.snapshot.planned if p.node in at and pod_key(p) in movement.assessment.pins]
+    return sum(movement.preferences.cost(p, at[str(p.node)]) for p in pinned)
 
 
 def _group_order(key: GroupKey) -> tuple[object, ...]:
@@ -230,43 +214,13 @@ def _group_order(key: GroupKey) -> tuple[object, ...]:
     )
 
 
-def _sites(inputs: PlanningInputs, assessment: Assessment, group_of: GroupOf) -> list[Site]:
-    pods_on = inputs.snapshot.pods_on()
-    sites = []
-    for node in sorted(inputs.snapshot.nodes, key=lambda n: n.name):
-        role = assessment.roles[node.name]
-        if role == "frozen":
-            continue
-        room = node.allocatable
-        present = Counter[GroupKey]()
-        for pod in pods_on[node.name]:
-            if pod.stays_with_node:
-                room = room - pod.requests
-            elif pod.live and pod_key(pod) in assessment.pins:
-                room = room - group_of(pod).requests
-            elif pod.live:
-                present[group_of(pod)] += 1
-        room = room - missing_daemons(inputs, node, pods_on[node.name])
-        price = inputs.catalogue.price(node)
-        content = tuple(sorted(present.items(), key=lambda item: _group_order(item[0])))
-        sites.append(Site(node, role, price or 0, room, content))
-    return sites
-
-
-def missing_daemons(inputs: PlanningInputs, node: Node, pods: Sequence[Pod]) -> Resources:
-    """Return what DaemonSets will take that select the node and have no pod there yet.
-
-    One for which the running pods leave no room is left out: the present state must stay possible.
-    """
-    served = {pod.workload for pod in pods if pod.stays_with_node}
-    used = sum((pod.requests for pod in pods if pod.live or pod.stays_with_node), Resources())
-    missing = Resources()
-    for daemon in sorted(inputs.snapshot.daemonsets, key=lambda d: d.key):
-        selected = daemon.constraints.admit(node.labels, node.name, foreign_taints(node))
-        fits = daemon.requests.scheduled.fits_in(node.allocatable - used - missing)
-        if daemon.key not in served and selected and fits:
-            missing = missing + daemon.requests
-    return missing
+def _sites(inputs: PlanningInputs, census: Census) -> list[Site]:
+    roles = census.movement.assessment.roles
+    return [
+        Site(node, role, inputs.catalogue.price(node) or 0, census.room[node.name])
+        for node in sorted(inputs.snapshot.nodes, key=lambda n: n.name)
+        if (role := roles[node.name]) != "frozen"
+    ]
 
 
 def offering_room(inputs: PlanningInputs, offering: Offering) -> Resources:
@@ -278,13 +232,8 @@ def offering_room(inputs: PlanningInputs, offering: Offering) -> Resources:
     return room
 
 
-def _arrange(
-    inputs: PlanningInputs,
-    assessment: Assessment,
-    groups: tuple[Group, ...],
-    sites: Sequence[Site],
-    preferences: Preferences,
-) -> Problem:
+def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) -> Problem:
+    assessment, preferences = census.movement.assessment, census.movement.preferences
     index = {group.key: g for g, group in enumerate(groups)}
     counts = np.array([group.count for group in groups], dtype=np.int64)
     classes: list[NodeClass] = []
@@ -297,13 +246,13 @@ def _arrange(
     kinds = [(group.key.requests, group.key.constraints) for group in groups]
     tastes = [(group.key.wishes, group.key.constraints) for group in groups]
     barred = np.array([group.key.barred for group in groups], dtype=np.bool_)
-    for site in sites:
+    for site in _sites(inputs, census):
         admitted = constraints.admission(
             kinds, site.room, site.node.labels, site.node.name, foreign_taints(site.node)
         ) & np.array([not g.key.fresh and g.key.admits(site.node.labels) for g in groups], dtype=np.bool_)
         held = np.zeros(len(groups), dtype=np.int64)
-        for key, count in site.present:
-            held[index[key]] = count
+        for key, by_workload in census.running.get(site.node.name, {}).items():
+            held[index[key]] = sum(by_workload.values())
         if site.node.capacity_type == "spot":
             admitted &= constraints.spot_nodes(barred, held)
         displeased = np.array(preferences.costs(tastes, surroundings(site.node)), dtype=np.int64)
@@ -323,7 +272,7 @@ def _arrange(
     sizes = Counter((inputs.catalogue.pool_of(n), n.zone) for n in inputs.snapshot.nodes)
     for twins in merged.values():
         first = twins[0]
-        holds = first.role == "removable" and bool(first.present)
+        holds = first.role == "removable" and first.node.name in census.running
         overlap = inputs.prices.overlap_nanousd_per_hour(first.price) if holds else 0
         whole.append(first.node.allocatable)
         classes.append(

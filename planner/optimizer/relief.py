@@ -17,9 +17,10 @@ from planner.model.machines import Offering
 from planner.model.plan import PlannedNode
 from planner.model.resources import PREDICTED_CPU
 from planner.optimizer import heuristics
+from planner.optimizer.census import census_of, missing_daemons
 from planner.optimizer.movement import Movement, movement_of
-from planner.optimizer.problem import BoolArray, Problem, build_problem, missing_daemons, offering_room
-from planner.optimizer.unplaceable import unplaceable_pods
+from planner.optimizer.problem import BoolArray, Problem, offering_room
+from planner.optimizer.unplaceable import laid_out
 
 _CHOOSY_TURNS = 4
 """So often only nodes that hold pods without a place are let be; each turn lays the whole problem out again."""
@@ -56,11 +57,8 @@ def with_allowances(inputs: PlanningInputs) -> tuple[PlanningInputs, PlanningInp
 def _allowing(inputs: PlanningInputs, allowed: Mapping[str, int]) -> tuple[PlanningInputs, Problem]:
     assert inputs.cap is not None
     given = replace(inputs, cap=replace(inputs.cap, allowed_millicores=dict(allowed)))
-    movement = movement_of(given)
-    _, left_out = unplaceable_pods(movement)
-    return given, build_problem(
-        movement.open_inputs(), movement.assessment, movement.group, left_out, movement.preferences
-    )
+    problem, _, _ = laid_out(census_of(movement_of(given)))
+    return given, problem
 
 
 def with_predicted_cpu(movement: Movement, nodes: Sequence[PlannedNode]) -> tuple[PlannedNode, ...]:

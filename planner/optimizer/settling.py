@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from planner.model.plan import Unplaced
 from planner.optimizer import heuristics
 from planner.optimizer.assembly import obstacles
+from planner.optimizer.census import Census, census_of
 from planner.optimizer.movement import NOWHERE, GroupKey, Movement
-from planner.optimizer.problem import Problem, build_problem
-from planner.optimizer.unplaceable import unplaceable_pods
+from planner.optimizer.problem import Problem
+from planner.optimizer.unplaceable import laid_out
 
 _PATIENT_TURNS = 30
 """After so many turns a home that has too few places counts as one that has none, so that the end comes soon."""
@@ -23,7 +24,7 @@ class Settled:
     `unplaceable` names them by workload, `left_out` counts them by group.
     """
 
-    movement: Movement
+    census: Census
     problem: Problem
     unplaceable: Mapping[str, Unplaced]
     left_out: Mapping[GroupKey, int]
@@ -38,13 +39,11 @@ def settle(movement: Movement) -> Settled:
     most: dict[GroupKey, tuple[int, str]] = {}
     turn = 0
     while True:
-        unplaceable, left_out = unplaceable_pods(movement)
-        problem = build_problem(
-            movement.open_inputs(), movement.assessment, movement.group, left_out, movement.preferences
-        )
+        census = census_of(movement)
+        problem, unplaceable, left_out = laid_out(census)
         lacking = dict(_without_a_place(problem, left_out))
         if not lacking:
-            return Settled(movement, problem, unplaceable, left_out)
+            return Settled(census, problem, unplaceable, left_out)
         turn += 1
         most |= {key: (places if turn <= _PATIENT_TURNS else 0, why) for key, (places, why) in lacking.items()}
         movement = movement.crowded(most)

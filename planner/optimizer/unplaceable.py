@@ -8,24 +8,33 @@ import numpy as np
 
 from planner.model import resources
 from planner.model.cluster import Pod
-from planner.model.disruption import planned_pods, pod_key
+from planner.model.disruption import pod_key
 from planner.model.plan import Unplaced
 from planner.model.resources import Resources
+from planner.optimizer.census import Census
 from planner.optimizer.movement import GroupKey, Movement
-from planner.optimizer.problem import build_problem, is_running, offering_room
+from planner.optimizer.problem import Problem, build_problem, offering_room
 from planner.optimizer.refusals import labels_asked, not_admitted
 
 _GIB = 1024**3
 
 
-def unplaceable_pods(movement: Movement) -> tuple[dict[str, Unplaced], dict[GroupKey, int]]:
-    """Return the pending pods that cannot be planned, by workload and (those that are modelled) by group."""
-    inputs = movement.inputs
-    names = frozenset(node.name for node in inputs.snapshot.nodes)
-    pending = [p for p in planned_pods(inputs.snapshot) if not is_running(p, names)]
+def laid_out(census: Census) -> tuple[Problem, dict[str, Unplaced], dict[GroupKey, int]]:
+    """Return the problem without the pending pods that cannot be planned.
+
+    Those are counted by workload, each with a reason, and (those that are modelled) by group.
+    """
+    inputs = census.movement.open_inputs()
+    problem = build_problem(inputs, census, {})
+    named, left_out = _unplaceable(census.movement, problem)
+    return build_problem(inputs, census, left_out) if left_out else problem, named, left_out
+
+
+def _unplaceable(movement: Movement, problem: Problem) -> tuple[dict[str, Unplaced], dict[GroupKey, int]]:
+    names = frozenset(node.name for node in movement.inputs.snapshot.nodes)
+    pending = [p for p in movement.inputs.snapshot.planned if p.node not in names]
     if not pending:
         return {}, {}
-    problem = build_problem(movement.open_inputs(), movement.assessment, movement.group, {}, movement.preferences)
     holds: list[bool] = np.asarray((problem.caps > 0).any(axis=0)).tolist()
     hopeless = {g.key for g, possible in zip(problem.groups, holds, strict=True) if not possible}
     reasons: dict[str, list[str]] = defaultdict(list)

@@ -10,6 +10,7 @@ import pytest
 
 from planner.model.inputs import PlanningInputs
 from planner.optimizer import planning
+from planner.optimizer.census import census_of
 from planner.optimizer.continuing import packing_as, prices_as
 from planner.optimizer.fluid import Fluid, fluid
 from planner.optimizer.heuristics import deal, fill, present_state, repaired, topped_up
@@ -27,8 +28,7 @@ SOLVER = CvxpySolver("HIGHS")
 
 
 def problem_of(given: PlanningInputs) -> Problem:
-    movement = movement_of(given)
-    return build_problem(given, movement.assessment, movement.group, {}, movement.preferences)
+    return build_problem(given, census_of(movement_of(given)), {})
 
 
 def cut_plan(problem: Problem, filled: float = 1.0) -> Fluid:

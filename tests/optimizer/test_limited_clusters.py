@@ -17,6 +17,7 @@ from planner.model.inputs import PlanningInputs
 from planner.model.machines import WHOLE_SHARE_PERMILLE, SpotRule, TotalLimits
 from planner.model.scheduling import LabelSelector, NodeConstraints, Requirement
 from planner.optimizer import heuristics, optimize
+from planner.optimizer.census import census_of
 from planner.optimizer.movement import movement_of
 from planner.optimizer.packing import Packing
 from planner.optimizer.problem import Problem, build_problem
@@ -88,8 +89,7 @@ def _node(chance: random.Random, index: int) -> Node:
 
 
 def problem_of(given: PlanningInputs) -> Problem:
-    movement = movement_of(given)
-    return build_problem(given, movement.assessment, movement.group, {}, movement.preferences)
+    return build_problem(given, census_of(movement_of(given)), {})
 
 
 def _planned_and_verified(seed: int) -> None:

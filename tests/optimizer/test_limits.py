@@ -19,6 +19,7 @@ from planner.model.inputs import PlanningInputs
 from planner.model.machines import Catalogue, MachineType, Offering, SpotRule, TotalLimits
 from planner.model.plan import Plan
 from planner.model.scheduling import LabelSelector, Requirement
+from planner.optimizer.census import census_of
 from planner.optimizer.movement import movement_of
 from planner.optimizer.problem import Problem, build_problem
 from planner.verifier import check_placement, verify
@@ -234,8 +235,7 @@ def test_running_pods_have_a_place_before_pending_ones_of_another_workload(solve
 def problem_of(offers: Catalogue) -> Problem:
     web = deployment("web", 12, cpu=1000)
     given = inputs(snapshot([], [web], pods_of(web, pending=12)), offers)
-    movement = movement_of(given)
-    return build_problem(given, movement.assessment, movement.group, {}, movement.preferences)
+    return build_problem(given, census_of(movement_of(given)), {})
 
 
 def test_offerings_dominate_each_other_where_rows_allow_it() -> None:

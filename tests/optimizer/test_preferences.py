@@ -23,6 +23,7 @@ from planner.model.plan import Plan
 from planner.model.preferences import PreferencePrices, Wish
 from planner.model.scheduling import NodeConstraints, NodeSelectorTerm, Requirement, Taint, Toleration
 from planner.optimizer import heuristics
+from planner.optimizer.census import census_of
 from planner.optimizer.contentment import contented
 from planner.optimizer.movement import movement_of
 from planner.optimizer.problem import build_problem
@@ -258,8 +259,7 @@ def test_what_a_plan_counts_can_be_told_from_the_plan(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_pods_that_change_places_break_nothing_and_never_cost_more(seed: int, settled: bool) -> None:
     given = wishing_cluster(seed, PreferencePrices(nanousd(0.005), nanousd(1)))
-    movement = movement_of(given)
-    problem = build_problem(given, movement.assessment, movement.group, {}, movement.preferences)
+    problem = build_problem(given, census_of(movement_of(given)), {})
     start = heuristics.present_state(problem) if seed % 2 else heuristics.empty_cluster(problem)
     packing = heuristics.fill(problem, start, "first")
     found = contented(problem, packing, settled=settled)
