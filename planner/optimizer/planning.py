@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from planner.errors import SolverError
+from planner.model.cap import CpuCap
 from planner.model.effort import Effort, Progress, Watch
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan
@@ -90,24 +91,33 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
 def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Watch) -> Plan:
     start = watch.now()
     settled = settle(movement_of(inputs))
-    movement, problem, left_out = settled.census.movement, settled.problem, settled.left_out
+    movement, problem = settled.census.movement, settled.problem
     race = _Race(settled, effort, watch, start)
     known = [heuristics.fill(problem, heuristics.present_state(problem), fit) for fit in _FITS]
     if inputs.start is not None:
         known.append(heuristics.fill(problem, packing_as(inputs.start, problem), "best"))
+        # After an earlier plan little is to be gained, and most of that by few moves.
+        known += heuristics.topped_up(problem)
     for packing in known:
         race.enter(packing)
+    early = _early_proof(solver, settled, race)
+    if early is not None and race.settled_by(early.proof):
+        prepared = watch.now() - start
+        race.please()
+        plan = finish(movement, race.found(), early.proof.value, certificate(early.problem, early.proof), None)
+        return replace(plan, timings_seconds=_timings(prepared, prepared, watch.now() - start))
     solved, became = _at_size(problem)
     search = Search(solved, solver, race.left)
-    search.start_at(fluid(solved, search.asked, solver, max(race.left(), _LEAST_SECONDS)))
+    if race.left() > 0 or not race.narrow:
+        search.start_at(fluid(solved, search.asked, solver, max(race.left(), _LEAST_SECONDS)))
     if inputs.start is not None:
         search.propose(prices_as(inputs.start, solved, search.proof.pod_prices))
     race.bound(search.proof)
     known += _dealt(problem, solver, race)
-    for packing in _known_plans(problem):
+    for packing in _known_plans(problem, topped_up=inputs.start is None) if race.left() > 0 else ():
         known.append(packing)
         race.enter(packing)
-        if race.left() <= 0:
+        if race.left() <= 0 or race.won():
             break
     if inputs.start is None:
         known += _opened(problem, race)
@@ -136,39 +146,69 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
         if turn == _EARLY_DIVES - 1:
             race.improve(search, solver)
     race.please()
-    if race.best is None:
-        raise SolverError(race.why_none())
-    best, cap = replace(race.best, nodes=with_predicted_cpu(movement, race.best.nodes)), inputs.cap
+    best, cap = race.found(), inputs.cap
+    best = replace(best, nodes=with_predicted_cpu(movement, best.nodes))
     if cap is not None:
         # What the planner holds itself may keep a node above the cap, too: the proof is about a problem that allows it.
         cap = replace(cap, allowed_millicores=above_cap(cap, best.nodes))
-    if race.best.missing > sum(left_out.values()) or inputs.held or inputs.fresh or movement.homes.homes:
-        # The proof is about the pods that have a place, and about the problem without what the planner chose itself;
-        # what it holds keeps its requests.
+    if race.leaves_more_out() or race.narrow:
+        apart = dict(zip((g.key for g in problem.groups), search.proof.pod_prices.tolist(), strict=True))
+        known_prices = search.proof.pod_prices.any()
+        search = early if early is not None and not race.leaves_more_out() else _whole(solver, settled, race, cap)
+        solved = search.problem
+        if search is not early:
+            search.start_at(fluid(solved, search.asked, solver, max(race.all_left(), _LEAST_SECONDS)))
+        if known_prices:
+            search.propose(_together(solved, apart, search.proof.pod_prices))
+        if inputs.start is not None and search is not early:
+            search.propose(prices_as(inputs.start, solved, search.proof.pod_prices))
+        if not race.settled_by(search.proof):
+            search.generate(
+                lambda proof, relaxed: race.settled_by(proof) or relaxed - proof.value <= race.worth_proving(relaxed)
+            )
+    plan = finish(movement, best, search.proof.value, certificate(search.problem, search.proof), cap)
+    return replace(plan, timings_seconds=_timings(prepared, proven, watch.now() - start))
+
+
+def _timings(prepared: float, proven: float, ended: float) -> dict[str, float]:
+    """Return how long each stage took, from when each ended."""
+    return {"prepare": prepared, "prove": proven - prepared, "search": ended - proven}
+
+
+def _whole(solver: Solver, settled: Settled, race: _Race, cap: CpuCap | None) -> Search:
+    """Return a search in the problem that the proof is about, from the present state.
+
+    It is about the pods that have a place, and without what the planner chose itself; what it holds keeps its requests.
+    """
+    movement, problem = settled.census.movement, settled.problem
+    inputs = movement.inputs
+    if race.narrow or race.leaves_more_out():
         changes = {key: wanted for key, wanted in inputs.forecast.requests.items() if key not in inputs.held}
-        open_ = replace(
-            inputs, held={}, fresh=frozenset(), forecast=replace(inputs.forecast, requests=changes), cap=cap
-        )
+        forecast = replace(inputs.forecast, requests=changes)
+        open_ = replace(inputs, held={}, fresh=frozenset(), forecast=forecast, cap=cap)
         whole = (movement if open_ == inputs else movement_of(open_)).anywhere()
         missing = Counter[GroupKey]()
-        for key, count in race.left_out(left_out).items():
+        for key, count in race.left_out(settled.left_out).items():
             missing[key._replace(fresh=False, home=())] += count
-        apart = dict(zip((g.key for g in problem.groups), search.proof.pod_prices.tolist(), strict=True))
         problem = build_problem(whole.inputs, census_of(whole), missing)
-        solved, became = _at_size(problem)
-        search = Search(solved, solver, race.all_left)
-        search.start_at(fluid(solved, search.asked, solver, max(race.all_left(), _LEAST_SECONDS)))
-        search.propose(_together(problem, apart, search.proof.pod_prices))
-        if inputs.start is not None:
-            search.propose(prices_as(inputs.start, solved, search.proof.pod_prices))
-        present = heuristics.present_state(problem)
-        search.start_from(Packing(became[present.classes], present.contents))
-        search.generate(
-            lambda proof, relaxed: race.settled_by(proof) or relaxed - proof.value <= race.worth_proving(relaxed)
-        )
-    plan = finish(movement, best, search.proof.value, certificate(search.problem, search.proof), cap)
-    elapsed = watch.now() - start
-    return replace(plan, timings_seconds={"prepare": prepared, "prove": proven - prepared, "search": elapsed - proven})
+    solved, became = _at_size(problem)
+    search = Search(solved, solver, race.all_left)
+    present = heuristics.present_state(problem)
+    search.start_from(Packing(became[present.classes], present.contents))
+    return search
+
+
+def _early_proof(solver: Solver, settled: Settled, race: _Race) -> Search | None:
+    """Return what is proven of a plan that goes on from another one, before anything else is looked for."""
+    inputs = settled.census.movement.inputs
+    if inputs.start is None or inputs.cap is not None or race.best is None or race.leaves_more_out():
+        return None
+    search = _whole(solver, settled, race, None)
+    search.start_at(fluid(search.problem, search.asked, solver, max(race.all_left(), _LEAST_SECONDS)))
+    if not race.settled_by(search.proof):
+        search.propose(prices_as(inputs.start, search.problem, search.proof.pod_prices))
+    race.bound(search.proof)
+    return search
 
 
 def _dealt(problem: Problem, solver: Solver, race: _Race) -> list[Packing]:
@@ -225,12 +265,14 @@ def _prove(search: Search, race: _Race, share: float) -> None:
         race.bound(proof)
         return race.left(share) <= 0 or race.won() or relaxed - proof.value <= race.worth_proving(relaxed)
 
-    search.generate(enough)
+    if not race.won():
+        search.generate(enough)
 
 
-def _known_plans(problem: Problem) -> Iterator[Packing]:
-    """Yield the plans that need no solver: what goes on from the nodes that there are, and fresh starts."""
-    yield from heuristics.topped_up(problem)
+def _known_plans(problem: Problem, *, topped_up: bool) -> Iterator[Packing]:
+    """Yield the plans that need no solver: what goes on from the nodes that there are (`topped_up`), fresh starts."""
+    if topped_up:
+        yield from heuristics.topped_up(problem)
     for fit in _FITS:
         packed = heuristics.fill(problem, heuristics.empty_cluster(problem), fit)
         yield packed
@@ -249,7 +291,7 @@ class _Race:
     ) -> None:
         movement, problem = settled.census.movement, settled.problem
         # Where the plan is made for a part of what is possible, the proof of the whole takes its time too.
-        narrow = bool(movement.inputs.held or movement.inputs.fresh or movement.homes.homes)
+        self.narrow = bool(movement.inputs.held or movement.inputs.fresh or movement.homes.homes)
         self.best: Draft | None = None
         self._packing: Packing | None = None
         self._census, self._problem, self._unplaceable = settled.census, problem, settled.unplaceable
@@ -259,7 +301,7 @@ class _Race:
         # A plan that goes on from another one is done when it is proven as well as that.
         earlier = movement.inputs.start
         self._target = max(effort.target_gap, earlier.objective.relative_gap if earlier is not None else 0.0)
-        self._share = 1.0 - _WHOLE_SHARE if narrow else 1.0
+        self._share = 1.0 - _WHOLE_SHARE if self.narrow else 1.0
         self._proven: int | None = None
         self._faults: list[str] = []
         self._least = math.inf
@@ -328,6 +370,20 @@ class _Race:
         if self.best is None or self._proven is None or self.best.missing > self._expected():
             return False
         return self._least - self._proven <= self._target * abs(self._least)
+
+    def found(self) -> Draft:
+        """Return the best candidate.
+
+        Raises:
+            SolverError: none was right.
+        """
+        if self.best is None:
+            raise SolverError(self.why_none())
+        return self.best
+
+    def leaves_more_out(self) -> bool:
+        """Say whether the best candidate has no place for more pods than those for which there is none."""
+        return self.best is not None and self.best.missing > self._expected()
 
     def settled_by(self, proof: Bound) -> bool:
         """Say whether a bound of the whole problem is as close to the best candidate as was asked."""
