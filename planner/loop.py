@@ -31,6 +31,7 @@ from planner.processor import decide
 from planner.rescheduler import (
     CARRIED_OUT,
     divergence,
+    left_standing,
     next_steps,
     rules_of,
     staged,
@@ -59,6 +60,9 @@ LEAST_SECONDS = 1.0
 
 MOST_OVERDUE = 2
 """How often what is stuck is held after the time is over, before everything is."""
+
+MOST_RETREATS = 3
+"""How often more of a plan is left where it is, before it is made again."""
 
 NANO = 10**9
 
@@ -229,9 +233,10 @@ def _staged_plan(
 ) -> Plan:
     """Return the cheapest plan for which there is an order of stages.
 
-    Workloads that no order of stages can move may stand on new nodes only, or are held where they are, whatever is
-    cheaper, and the plan is made again; at last every one that still moves is held. The bound of the first solve
-    stays: what we choose to do without is no part of the problem. The time limit is for all of it, by `now` in seconds.
+    Workloads that no order of stages can move are left where they are. Where that costs more than the target gap, and
+    there is time, the plan is made again, with them on new nodes only or held where they are; at last every one that
+    still moves is held. The bound of the first solve stays: what we choose to do without is no part of the problem. The
+    time limit is for all of it, by `now` in seconds.
 
     Raises:
         SolverError: the solver failed.
@@ -250,16 +255,20 @@ def _staged_plan(
     moving = any(pod.node is not None for pod in planned_pods(inputs.snapshot))
     first = plan = solved(inputs, limit * (FIRST_SHARE if moving else 1.0))
     narrowed, overdue = inputs, 0
+    fallback: list[Plan] = []
     for attempt in range(MOST_REHEARSALS):
-        plan, stuck, problems = _in_stages(
-            _with_bound_of(plan, first), narrowed, left_until(max(end, now() + REHEARSAL_SHARE * limit))
-        )
+        left = left_until(max(end, now() + REHEARSAL_SHARE * limit))
+        plan, stuck, problems = _in_stages(_with_bound_of(plan, first), narrowed, left)
         if problems:
             raise WrongPlan(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
         if not stuck:
-            return plan
-        trials: list[tuple[Plan, PlanningInputs]] = []
+            return min([plan, *fallback], key=_merit)
         over = hurried() or now() >= end
+        if (retreat := _with_stuck_left(plan, stuck, narrowed, left)) is not None:
+            fallback.append(retreat)
+            if over or _worth(retreat) <= _worth(plan) * (1.0 + settings.optimizer.target_gap):
+                return min(fallback, key=_merit)
+        trials: list[tuple[Plan, PlanningInputs]] = []
         overdue += over
         if attempt < MOST_REHEARSALS - 2 and overdue <= MOST_OVERDUE:
             narrower_ones = _narrower(replace(narrowed, start=plan), stuck)
@@ -274,6 +283,8 @@ def _staged_plan(
             narrower = _holding(narrowed, dict.fromkeys(still, "others stood in its way") | stuck)
             trials.append((solved(narrower, end - now()), narrower))
         plan, narrowed = min(trials, key=lambda trial: _merit(trial[0]))
+    if fallback:
+        return min(fallback, key=_merit)
     raise WrongPlan(f"no plan could be carried out in stages: {', '.join(sorted(narrowed.held))}")
 
 
@@ -383,15 +394,37 @@ def _narrower(inputs: PlanningInputs, stuck: Mapping[str, str]) -> Iterator[Plan
         yield _holding(replace(inputs, fresh=inputs.fresh | fresh), held)
 
 
+def _worth(plan: Plan) -> int:
+    return plan.objective.value_nanousd_per_hour
+
+
+def _with_stuck_left(
+    plan: Plan, stuck: Mapping[str, str], inputs: PlanningInputs, left: Callable[[], float]
+) -> Plan | None:
+    """Return the plan with what is stuck left where it is, checked and with its stages; None where that is no plan."""
+    for _ in range(MOST_RETREATS):
+        standing = left_standing(plan, stuck, inputs)
+        if standing is None:
+            return None
+        plan, stuck, problems = _in_stages(standing, inputs, left, checked=False)
+        if problems:
+            _log.debug("a plan without %s is wrong: %s", ", ".join(sorted(stuck)), problems[0])
+            return None
+        if not stuck:
+            return plan
+    return None
+
+
 def _in_stages(
-    plan: Plan, inputs: PlanningInputs, left: Callable[[], float]
+    plan: Plan, inputs: PlanningInputs, left: Callable[[], float], *, checked: bool = True
 ) -> tuple[Plan, dict[str, str], tuple[str, ...]]:
     """Return the plan with its stages, what is stuck, and what is wrong with it where nothing is stuck.
 
+    What was `checked` before is not checked again where only its stages changed.
     A pod that goes elsewhere because it is stuck may meet what stages know nothing of; then it is stuck after all.
     """
     found, stuck = staged(plan, inputs, left)
-    problems = () if stuck or _only_ordered(found, plan) else check_placement(found, inputs)
+    problems = () if stuck or (checked and _only_ordered(found, plan)) else check_placement(found, inputs)
     if problems and found.nodes != plan.nodes:
         _log.debug("a plan with diversions is wrong: %s", problems[0])
         found, stuck = staged(plan, inputs, left, diverting=False)

@@ -3,6 +3,7 @@
 from planner.rescheduler.disruption import rules_of
 from planner.rescheduler.distance import divergence, unsteered
 from planner.rescheduler.staging import staged
+from planner.rescheduler.standing import left_standing
 from planner.rescheduler.steps import CARRIED_OUT, next_steps
 
-__all__ = ["CARRIED_OUT", "divergence", "next_steps", "rules_of", "staged", "unsteered"]
+__all__ = ["CARRIED_OUT", "divergence", "left_standing", "next_steps", "rules_of", "staged", "unsteered"]
