@@ -114,7 +114,7 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
         search.propose(prices_as(inputs.start, solved, search.proof.pod_prices))
     race.bound(search.proof)
     known += _dealt(problem, solver, race)
-    for packing in _known_plans(problem, topped_up=inputs.start is None) if race.left() > 0 else ():
+    for packing in _known_plans(problem, topped_up=inputs.start is None):
         known.append(packing)
         race.enter(packing)
         if race.left() <= 0 or race.won():
@@ -218,9 +218,10 @@ def _dealt(problem: Problem, solver: Solver, race: _Race) -> list[Packing]:
     # Where every node is new, dives lead to better plans than more of these.
     tried = _FILLED if any(c.role != "offering" for c in problem.classes) else _FILLED[:1]
     for filled in tried:
-        if race.won() or race.left(_DEALING_SHARE if found else 1.0) <= 0:
+        # The first is made whatever the time: what goes on from the present state alone may be far from any good plan.
+        if race.won() or race.hurried() or (found and race.left(_DEALING_SHARE) <= 0):
             break
-        cut = fluid(problem, leaders, solver, race.left(), filled)
+        cut = fluid(problem, leaders, solver, max(race.left(), _LEAST_SECONDS), filled)
         if cut is None:
             break
         found.append(heuristics.repaired(problem, heuristics.deal(problem, cut.kinds, cut.nodes, cut.shares)))
@@ -311,6 +312,10 @@ class _Race:
         if self._watch.hurried():
             return 0.0
         return self._effort.time_limit_seconds * share * self._share - (self._watch.now() - self._start)
+
+    def hurried(self) -> bool:
+        """Say whether the plan is wanted at once."""
+        return self._watch.hurried()
 
     def all_left(self) -> float:
         """Return the seconds that remain of the time limit; none once the plan is wanted at once."""
