@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from planner.model.cluster import HOSTNAME, Node, Pod
-from planner.model.resources import BEARER, TARGET, WHOLE_NODE, other_side
+from planner.model.resources import BEARER, TARGET, WHOLE_NODE, Resources, other_side
 from planner.model.scheduling import LabelSelector, PodRules, PodTerm, Spread
 
 _FINEST_SKEW = 848
@@ -58,24 +58,30 @@ def interpreted(
         _hold_where_broken(kind, kinds, by_name)
     found: dict[int, Pod] = {}
     asked = asked_keys(pods) - _GIVEN_BY_CONTROLLERS
+    # Pods of one size with the same shares have one value of requests: grouping them is a matter of identity.
+    sharing: dict[tuple[Resources, tuple[tuple[str, int], ...]], Resources] = {}
     for kind in kinds:
-        keeps = tuple(sorted(kind.keeps))
+        keeps, own_shares = tuple(sorted(kind.keeps)), port_shares(kind.rules) | kind.shares
         for pod in kind.pods:
-            shares = port_shares(pod.rules) | kind.shares | clipped.get(id(pod), {})
+            shares = own_shares | clipped[id(pod)] if id(pod) in clipped else own_shares
             reasons = [*kind.reasons, *kind.reasons_on.get(pod.node or "", ())]
             node = by_name.get(pod.node or "")
             own = (templates or {}).get(pod.workload) if node else None
-            reasons += [
-                f"its label {key}, for which a rule asks, is not that of its workload's template"
-                for key in sorted(asked if own is not None else ())
-                if pod.labels.get(key) != (own or {}).get(key)
-            ]
+            if own is not None and any(pod.labels.get(key) != own.get(key) for key in asked):
+                reasons += [
+                    f"its label {key}, for which a rule asks, is not that of its workload's template"
+                    for key in sorted(asked)
+                    if pod.labels.get(key) != own.get(key)
+                ]
             reasons += [
                 f"a rule over {key}, a label that its node lacks" for key in keeps if node and key not in node.labels
             ]
+            if not (shares or keeps or reasons):
+                continue
+            taken = tuple(sorted((n, s) for n, s in shares.items() if s))
             found[id(pod)] = replace(
                 pod,
-                requests=replace(pod.requests, shares=tuple(sorted((n, s) for n, s in shares.items() if s))),
+                requests=sharing.setdefault((pod.requests, taken), pod.requests.with_shares(taken)),
                 keeps=keeps,
                 unmodelled=(*pod.unmodelled, *dict.fromkeys(reasons)),
             )
