@@ -100,7 +100,7 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
         known += heuristics.topped_up(problem)
     for packing in known:
         race.enter(packing)
-    early = _early_proof(solver, settled, race)
+    early = _early_proof(solver, inputs, settled, race)
     if early is not None and race.settled_by(early.proof):
         prepared = watch.now() - start
         race.please()
@@ -154,7 +154,9 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
     if race.leaves_more_out() or race.narrow:
         apart = dict(zip((g.key for g in problem.groups), search.proof.pod_prices.tolist(), strict=True))
         known_prices = search.proof.pod_prices.any()
-        search = early if early is not None and not race.leaves_more_out() else _whole(solver, settled, race, cap)
+        search = (
+            early if early is not None and not race.leaves_more_out() else _whole(solver, inputs, settled, race, cap)
+        )
         solved = search.problem
         if search is not early:
             search.start_at(fluid(solved, search.asked, solver, max(race.all_left(), _LEAST_SECONDS)))
@@ -175,13 +177,12 @@ def _timings(prepared: float, proven: float, ended: float) -> dict[str, float]:
     return {"prepare": prepared, "prove": proven - prepared, "search": ended - proven}
 
 
-def _whole(solver: Solver, settled: Settled, race: _Race, cap: CpuCap | None) -> Search:
+def _whole(solver: Solver, inputs: PlanningInputs, settled: Settled, race: _Race, cap: CpuCap | None) -> Search:
     """Return a search in the problem that the proof is about, from the present state.
 
     It is about the pods that have a place, and without what the planner chose itself; what it holds keeps its requests.
     """
     movement, problem = settled.census.movement, settled.problem
-    inputs = movement.inputs
     if race.narrow or race.leaves_more_out():
         changes = {key: wanted for key, wanted in inputs.forecast.requests.items() if key not in inputs.held}
         forecast = replace(inputs.forecast, requests=changes)
@@ -198,12 +199,11 @@ def _whole(solver: Solver, settled: Settled, race: _Race, cap: CpuCap | None) ->
     return search
 
 
-def _early_proof(solver: Solver, settled: Settled, race: _Race) -> Search | None:
+def _early_proof(solver: Solver, inputs: PlanningInputs, settled: Settled, race: _Race) -> Search | None:
     """Return what is proven of a plan that goes on from another one, before anything else is looked for."""
-    inputs = settled.census.movement.inputs
     if inputs.start is None or inputs.cap is not None or race.best is None or race.leaves_more_out():
         return None
-    search = _whole(solver, settled, race, None)
+    search = _whole(solver, inputs, settled, race, None)
     search.start_at(fluid(search.problem, search.asked, solver, max(race.all_left(), _LEAST_SECONDS)))
     if not race.settled_by(search.proof):
         search.propose(prices_as(inputs.start, search.problem, search.proof.pod_prices))
