@@ -1,0 +1,126 @@
+"""What no order of stages can move is left where it is, and the rest of the plan arranged around it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from planner.model.cluster import Snapshot
+from planner.model.inputs import PlanningInputs
+from planner.model.plan import Plan, Unplaced
+from planner.model.resources import Resources
+from planner.rescheduler import left_standing, staged
+from tests.building import catalogue, deployment, inputs, offering, pods_of, resources, snapshot
+from tests.rescheduler.test_steps import moved, planned_node, pool_node, record_of
+
+STORE, LATE = deployment("store", 1, cpu=2000, kind="StatefulSet"), deployment("late", 1, cpu=3000)
+WHY = {STORE.key: "no room"}
+OVERLAP = 10**8 * 15 // (60 * 24)
+"""A node of 0.1 $/h that runs 15 minutes beside its replacement, spread over 24 hours."""
+
+
+def test_a_waiting_pod_that_was_to_have_the_room_of_what_stays_goes_to_another_node_of_the_plan() -> None:
+    # store (2000) stays on "mid" (4000), where late (3000) has no room beside it; "new" is empty then.
+    plan, given = plan_for_late_on_mid()
+    assert list(staged(plan, given, lambda: 60.0)[1]) == [STORE.key]
+    found = left_standing(plan, WHY, given)
+    assert found is not None
+    assert {n.name: (n.state, dict(n.pods)) for n in found.nodes} == {
+        "mid": ("keep", {STORE.key: 1}),
+        "new": ("boot", {LATE.key: 1}),
+    }
+    assert found.workloads[STORE.key].reason == "no order of stages could move it: no room"
+    assert (found.workloads[STORE.key].strategy, found.moves) == ("stay", 0)
+    assert staged(found, given, lambda: 60.0)[1] == {}
+
+
+def test_a_waiting_pod_takes_no_room_that_others_have_to_leave_first() -> None:
+    # On "side" (4000) leaver (3000) stands until it is evicted to "far"; late would find no room there before. "new"
+    # has room from the start, and comes after it in the plan.
+    plan, given = plan_for_late_on_mid()
+    leaver = deployment("leaver", 1, cpu=3000, kind="StatefulSet")
+    cluster = given.snapshot
+    cluster = replace(
+        cluster,
+        nodes=(pool_node("side"), *cluster.nodes, pool_node("far")),
+        workloads=(*cluster.workloads, leaver),
+        pods=(*cluster.pods, *pods_of(leaver, {"side": 1})),
+    )
+    plan = replace(
+        plan,
+        nodes=(planned_node("side", "keep"), *plan.nodes, planned_node("far", "keep", {leaver.key: 1})),
+        workloads={**plan.workloads, leaver.key: moved(leaver, 1, "evict")},
+    )
+    found = left_standing(plan, WHY, replace(given, snapshot=cluster))
+    assert found is not None
+    assert {n.name: dict(n.pods) for n in found.nodes}["side"] == {}
+    assert {n.name: dict(n.pods) for n in found.nodes}["new"] == {LATE.key: 1}
+
+
+def test_nodes_of_what_stays_are_kept_and_new_ones_that_nothing_is_left_for_are_not_booted() -> None:
+    nodes = [planned_node("old", "remove"), planned_node("new", "boot", {STORE.key: 1})]
+    plan = record_of(nodes, {STORE.key: moved(STORE, 1, "evict")}).plan
+    plan = replace(
+        plan, objective=replace(plan.objective, nodes_nanousd_per_hour=10**8, boots_nanousd_per_hour=OVERLAP)
+    )
+    found = left_standing(plan, WHY, planned(snapshot([pool_node("old")], [STORE], pods_of(STORE, {"old": 1}))))
+    assert found is not None
+    assert [(n.name, n.state, dict(n.pods)) for n in found.nodes] == [("old", "keep", {STORE.key: 1})]
+    # One node, no move, and none removed.
+    assert found.objective.value_nanousd_per_hour == found.cost_nanousd_per_hour == 10**8
+
+
+def test_what_was_to_come_to_a_node_that_stays_full_stays_as_well() -> None:
+    # guest (3000) cannot come to "mid" (4000) beside store (2000), so "old" is not removed either.
+    guest = deployment("guest", 1, cpu=3000, kind="StatefulSet")
+    plan = record_of(
+        [
+            planned_node("mid", "keep", {guest.key: 1}),
+            planned_node("new", "boot", {STORE.key: 1}),
+            planned_node("old", "remove"),
+        ],
+        {STORE.key: moved(STORE, 1, "evict"), guest.key: moved(guest, 1, "evict")},
+    ).plan
+    pods = pods_of(STORE, {"mid": 1}) + pods_of(guest, {"old": 1})
+    found = left_standing(plan, WHY, planned(snapshot([pool_node("mid"), pool_node("old")], [STORE, guest], pods)))
+    assert found is not None
+    assert [(n.name, n.state, dict(n.pods)) for n in found.nodes] == [
+        ("mid", "keep", {STORE.key: 1}),
+        ("old", "keep", {guest.key: 1}),
+    ]
+    assert found.moves == 0
+    assert found.workloads[guest.key].reason.endswith("others that stay stand in its way")
+
+
+def test_nothing_is_left_standing_where_a_waiting_pod_would_have_no_place() -> None:
+    # Without "new" there is 4000 - 2000 on "mid" for the 3000 of late.
+    plan, given = plan_for_late_on_mid()
+    nodes = [replace(n, pods={}) if n.name == "new" else n for n in plan.nodes]
+    tiny = [replace(n, allocatable=resources(1000, 16, 110)) if n.name == "new" else n for n in nodes]
+    assert left_standing(replace(plan, nodes=tuple(tiny)), WHY, given) is None
+
+
+@pytest.mark.parametrize("change", ["requests", "unplaced"])
+def test_nothing_is_left_standing_that_changes_its_requests_or_has_pods_without_a_place(change: str) -> None:
+    plan, given = plan_for_late_on_mid()
+    if change == "requests":
+        wider = replace(plan.workloads[STORE.key], containers={"main": Resources(2500, 1)})
+        plan = replace(plan, workloads={**plan.workloads, STORE.key: wider})
+    else:
+        plan = replace(plan, unplaced={STORE.key: Unplaced(1, "no room")})
+    assert left_standing(plan, WHY, given) is None
+
+
+def plan_for_late_on_mid() -> tuple[Plan, PlanningInputs]:
+    """Return a plan in which store leaves "mid" for "new", and late, which waits for a node, is to come to "mid"."""
+    plan = record_of(
+        [planned_node("mid", "keep", {LATE.key: 1}), planned_node("new", "boot", {STORE.key: 1})],
+        {STORE.key: moved(STORE, 1, "evict"), LATE.key: moved(LATE, 0, "stay")},
+    ).plan
+    pods = pods_of(STORE, {"mid": 1}) + pods_of(LATE, pending=1)
+    return plan, planned(snapshot([pool_node("mid")], [STORE, LATE], pods))
+
+
+def planned(cluster: Snapshot) -> PlanningInputs:
+    return inputs(cluster, catalogue(offering(pool="pool-a")))
