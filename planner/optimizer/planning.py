@@ -216,10 +216,11 @@ def _dealt(problem: Problem, solver: Solver, race: _Race) -> list[Packing]:
     found: list[Packing] = []
     leaders = np.unique(problem.dominators())
     # Where every node is new, dives lead to better plans than more of these.
-    tried = _FILLED if any(c.role != "offering" for c in problem.classes) else _FILLED[:1]
-    for filled in tried:
-        # The first is made whatever the time: what goes on from the present state alone may be far from any good plan.
-        if race.won() or race.hurried() or (found and race.left(_DEALING_SHARE) <= 0):
+    running = any(c.role != "offering" for c in problem.classes)
+    for filled in _FILLED if running else _FILLED[:1]:
+        # Of a running cluster the first is made whatever the time: all that is known so far may be its present state.
+        over = race.hurried() or ((found or not running) and race.left(_DEALING_SHARE if found else 1.0) <= 0)
+        if race.won() or over:
             break
         cut = fluid(problem, leaders, solver, max(race.left(), _LEAST_SECONDS), filled)
         if cut is None:

@@ -8,15 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from planner.model.effort import Effort, Watch
 from planner.model.inputs import PlanningInputs
 from planner.optimizer import planning
 from planner.optimizer.census import census_of
 from planner.optimizer.continuing import packing_as, prices_as
 from planner.optimizer.fluid import Fluid, fluid
 from planner.optimizer.heuristics import deal, fill, present_state, repaired, topped_up
-from planner.optimizer.master import CvxpySolver
+from planner.optimizer.master import Answer, CvxpySolver, Limits, Program
 from planner.optimizer.movement import movement_of
 from planner.optimizer.packing import Packing
+from planner.optimizer.planning import plan_with
 from planner.optimizer.pooling import given_out, pooled
 from planner.optimizer.problem import Problem, build_problem
 from planner.optimizer.search import Search
@@ -131,6 +133,30 @@ def test_an_earlier_plan_that_was_carried_out_is_gone_on_from(seed: int) -> None
     assert again.moves == 0
     assert again.objective.value_nanousd_per_hour == first.cost_nanousd_per_hour
     assert verify(again, then, 60.0, lambda: 0.0).right
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_goes_on_from_a_plan_that_was_proven_no_better_asks_the_solver_once(seed: int) -> None:
+    given = mixed_cluster(seed)
+    first = planned(given)
+    # With a bound of 0 its gap is 100 %: whatever is found first is as good.
+    vague = replace(first, objective=replace(first.objective, lower_bound_nanousd_per_hour=0))
+    then = replace(given, snapshot=after(first, given), iteration="it-2", start=vague)
+    solver = Counting("HIGHS")
+    again = plan_with(solver, then, Effort(), Watch(lambda: 0.0, lambda progress: None))
+    assert solver.programs == 1  # the relaxation that proves it
+    assert again.objective.value_nanousd_per_hour <= first.cost_nanousd_per_hour
+    assert verify(again, then, 60.0, lambda: 0.0).right
+
+
+class Counting(CvxpySolver):
+    """Counts what is solved."""
+
+    programs = 0
+
+    def solve(self, program: Program, limits: Limits) -> Answer:
+        self.programs += 1
+        return super().solve(program, limits)
 
 
 def test_an_earlier_plan_is_a_packing_of_what_still_exists() -> None:
