@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from planner.kube import specs
+from planner.kube.asked import AskedByPods
 from planner.kube.collection import Objects
 from planner.kube.objects import ControllerObject, Meta, PodObject, PodSpec
 from planner.kube.volumes import Volumes
 from planner.model.cluster import Node, Pod
 from planner.model.coexistence import interpreted
-from planner.model.preferences import Company, Wishes
-from planner.model.scheduling import NodeConstraints, PodRules
 
 _MIRROR = "kubernetes.io/config.mirror"
 
@@ -34,27 +33,17 @@ def owned_pods(objects: Objects) -> list[ReadPod]:
     found = []
     owners = _Owners(objects)
     volumes = Volumes(objects)
-    # Pods of one workload share their constraints; one value for all makes grouping them later a matter of identity.
-    shared: dict[NodeConstraints, NodeConstraints] = {}
-    shared_rules: dict[PodRules, PodRules] = {}
-    shared_wishes: dict[Wishes, Wishes] = {}
-    shared_company: dict[Company, Company] = {}
+    read = AskedByPods()
     for item in objects.of("Pod", PodObject).values():
         meta, spec, status = item.metadata, item.spec, item.status
         workload, uid = owners.of_pod(meta)
         with objects.naming("Pod", meta):
-            requests = specs.pod_requests(spec, "spec", status)
-            wishes = specs.wishes(spec, "spec")
-            company = specs.company(spec, meta.namespace, meta.labels or {}, "spec")
+            asked = read(meta, spec, status)
         conditions = {c.type: c for c in (status.conditions or () if status else ())}
         scheduled, ready = conditions.get("PodScheduled"), conditions.get("Ready")
         template = owners.template_of(workload)
         required, holds_volume, unmodelled_volumes = volumes.of_pod(meta, spec)
-        own = specs.constraints(spec).within(required)
-        rules = replace(specs.rules(spec, meta.namespace, meta.labels or {}), holds_volume=holds_volume)
-        if required:
-            before = specs.constraints(spec)
-            rules = replace(rules, spreads=tuple(replace(spread, own=before) for spread in rules.spreads))
+        asked = read.with_volumes(asked, required, holds_volume)
         unmodelled = (*specs.unmodelled(spec), *unmodelled_volumes)
         if template is not None and template.node_name:
             unmodelled = (*unmodelled, f"nodeName {template.node_name} in its template")
@@ -64,8 +53,8 @@ def owned_pods(objects: Objects) -> list[ReadPod]:
             uid=meta.uid,
             workload=workload,
             workload_uid=uid,
-            requests=requests,
-            constraints=shared.setdefault(own, own),
+            requests=asked.requests,
+            constraints=asked.constraints,
             labels=meta.labels or {},
             annotations=meta.annotations or {},
             node=spec.node_name or None,
@@ -75,9 +64,9 @@ def owned_pods(objects: Objects) -> list[ReadPod]:
             unschedulable=scheduled is not None and scheduled.status == "False" and scheduled.reason == "Unschedulable",
             mirror=_MIRROR in (meta.annotations or {}),
             local_storage=specs.local_storage(spec),
-            rules=shared_rules.setdefault(rules, rules),
-            wishes=shared_wishes.setdefault(wishes, wishes),
-            company=shared_company.setdefault(company, company),
+            rules=asked.rules,
+            wishes=asked.wishes,
+            company=asked.company,
             unmodelled=unmodelled,
             created_at=meta.created_at,
             scheduler_name=spec.scheduler_name or "default-scheduler",
@@ -92,7 +81,7 @@ def with_rules_among(
 ) -> list[ReadPod]:
     """Return the pods with what follows from the rules between them."""
     told = interpreted(nodes, [found.pod for found in pods], templates)
-    return [replace(found, pod=pod) for found, pod in zip(pods, told, strict=True)]
+    return [ReadPod(pod, found.spec) for found, pod in zip(pods, told, strict=True)]
 
 
 class _Owners:

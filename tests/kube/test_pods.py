@@ -189,3 +189,45 @@ class TestPods:
         )
         done["status"]["phase"] = "Succeeded"
         assert read(done, pod("p")).pods[1].requests.shares == ()
+
+
+class TestEqualSpecs:
+    """What is read once for equal specs must not be taken for what another pod asks for."""
+
+    def test_pods_of_one_template_share_one_value_of_what_they_ask_for(self) -> None:
+        first, second = read(*(pod(f"p-{i}", container("main", "1"), on=f"n-{i}") for i in range(2))).pods
+        assert first.requests is second.requests
+        assert first.constraints is second.constraints
+
+    def test_a_pod_that_is_being_resized_counts_with_what_it_has(self) -> None:
+        status = [{"name": "main", "allocatedResources": {"cpu": "3"}}]
+        resized = changed(pod("b", container("main", "1")), "status.containerStatuses", status)
+        found = read(pod("a", container("main", "1")), resized, pod("c", container("main", "1"))).pods
+        assert [p.requests.cpu_millicores for p in found] == [1000, 3000, 1000]
+
+    def test_selectors_that_take_their_values_from_the_pods_labels_follow_each_pod(self) -> None:
+        spread = {
+            "maxSkew": 1,
+            "topologyKey": ZONE,
+            "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"app": "web"}},
+            "matchLabelKeys": ["version"],
+        }
+        pods = [
+            changed(
+                changed(pod(name), "spec.topologySpreadConstraints", [spread]),
+                "metadata.labels",
+                {"app": "web", "version": name},
+            )
+            for name in ("blue", "green")
+        ]
+        selected = [p.rules.spreads[0].selector.requirements[-1].values for p in read(*pods).pods]
+        assert selected == [("blue",), ("green",)]
+
+    def test_pods_of_two_namespaces_look_for_others_in_their_own(self) -> None:
+        term = {"topologyKey": ZONE, "labelSelector": {"matchLabels": {"app": "web"}}}
+        apart = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+        here = changed(pod("here"), "spec.affinity", apart)
+        there = changed(changed(pod("there"), "spec.affinity", apart), "metadata.namespace", "other")
+        found = {p.name: p.rules.anti_affinity[0].namespaces for p in read(here, there).pods}
+        assert found == {"here": frozenset({"default"}), "there": frozenset({"other"})}
