@@ -110,11 +110,12 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
     search = Search(solved, solver, race.left)
     if race.left() > 0 or not race.narrow:
         search.start_at(fluid(solved, search.asked, solver, max(race.left(), _LEAST_SECONDS)))
-    if inputs.start is not None:
+    if inputs.start is not None and race.left() > 0:
         search.propose(prices_as(inputs.start, solved, search.proof.pod_prices))
     race.bound(search.proof)
-    known += _dealt(problem, solver, race)
-    for packing in _known_plans(problem, topped_up=inputs.start is None):
+    dealt = _dealt(problem, solver, race)
+    known += dealt
+    for packing in _known_plans(problem, topped_up=inputs.start is None) if race.left() > 0 or not dealt else ():
         known.append(packing)
         race.enter(packing)
         if race.left() <= 0 or race.won():
