@@ -1,0 +1,264 @@
+"""What happens in the middle of a roll-out, and what must hold of it all the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from planner.rescheduler import CARRIED_OUT
+from tests.controlplane.fidelity.field import FIRST, SECOND, Arm, Field, Figures, RollOut
+from tests.controlplane.fidelity.history import Life
+from tests.controlplane.fidelity.rollout import NAMESPACE, Size, wanted
+
+BY_THE_PLAN = 0.999
+"""The least share of moved pods on planned nodes where the extender was there all the time."""
+
+AFTER_A_RESTART = 0.99
+"""The least share after the extender came back."""
+
+LONGER_SECONDS = 5.0
+"""By how much a pod may wait longer than in the same roll-out without an extender."""
+
+EXPIRY_TTL_SECONDS = 600.0
+GROWTH = 1.2
+LOOPS = 40
+
+
+@dataclass
+class Report:
+    """What came of a scenario: its figures by part, and everything that is not as it should be."""
+
+    name: str
+    figures: dict[str, Figures] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    longer_seconds: float = 0.0
+
+    def require(self, holds: bool, text: str) -> None:
+        """Note what does not hold."""
+        if not holds:
+            self.problems.append(text)
+
+    def __str__(self) -> str:
+        head = f"{self.name}: {'; '.join(self.problems) or 'as it should be'}"
+        parts = (f"  {part}: {figures}" for part, figures in self.figures.items())
+        return "\n".join([head, *parts, f"  at the most {self.longer_seconds:.2f} s longer than without an extender"])
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A disturbance: `play` starts the planner, disturbs, and notes what it found when the roll-out has ended."""
+
+    name: str
+    play: Callable[[RollOut, Report], None]
+    arm: Arm = field(default_factory=Arm)
+
+
+def without_extender(ground: Field, size: Size) -> Figures:
+    """Return the figures of the roll-out in which the scheduler places pods as it likes."""
+    with ground.populated(size, Arm(extended=False)) as rollout:
+        rollout.accept()
+        rollout.start_planner()
+        rollout.wait_for_end()
+        return Figures.of(rollout)
+
+
+def played(scenario: Scenario, ground: Field, size: Size, baseline: Figures) -> Report:
+    """Play a scenario on a fresh cluster, and judge what holds of every one."""
+    report = Report(scenario.name)
+    with ground.populated(size, scenario.arm) as rollout:
+        scenario.play(rollout, report)
+        whole = report.figures["all"] = Figures.of(rollout)
+        report.longer_seconds = whole.longer_than(baseline)
+        kept = {node.name for node in rollout.plans[-1].nodes if node.state == "keep"}
+        outside = [life.name for life in rollout.history.standing() if life.node not in kept]
+        report.require(not rollout.history.failures, f"the history is broken: {rollout.history.failures}")
+        report.require(not whole.pending, f"{whole.pending} pods wait in the end")
+        report.require(not outside, f"{len(outside)} pods are outside of the plan: {outside[:3]}")
+        report.require(
+            report.longer_seconds <= LONGER_SECONDS,
+            f"a pod waited {report.longer_seconds:.1f} s longer than without an extender",
+        )
+        record = ground.record()
+        report.require(
+            record is not None and (record.phase, record.reason) == ("done", CARRIED_OUT),
+            f"the plan ended as {record and (record.phase, record.reason)}",
+        )
+    return report
+
+
+def _begin(rollout: RollOut, share: float) -> None:
+    """Start the roll-outs and return when so many pods are bound."""
+    rollout.accept()
+    rollout.start_planner()
+    rollout.wait_for_share(share)
+
+
+def _require_exact(report: Report, figures: Figures) -> None:
+    report.require(figures.share_placed >= BY_THE_PLAN, f"only {figures.share_placed:.2%} on planned nodes")
+    report.require(
+        not figures.surplus and not figures.missing,
+        f"{figures.surplus} pods too many and {figures.missing} missing by node",
+    )
+
+
+def _require_calm(report: Report, rollout: RollOut) -> None:
+    """Require that no extender let a pod pass for a doubt, and none keeps a place for a pod that is bound."""
+    for extender in rollout.extenders:
+        seen = extender.metrics()
+        doubts = {name: value for name, value in seen.items() if "fail_open_total" in name and value}
+        report.require(not doubts, f"the extender failed open: {doubts}")
+        reserved = seen["kinema_extender_reservations"]
+        report.require(not reserved, f"{reserved:g} places are still reserved")
+
+
+def _undisturbed(rollout: RollOut, report: Report) -> None:
+    _begin(rollout, 0.0)
+    rollout.finish_planner()
+    _require_exact(report, Figures.of(rollout))
+    _require_calm(report, rollout)
+
+
+def _planner_killed(rollout: RollOut, report: Report) -> None:
+    _begin(rollout, 0.3)
+    rollout.kill_planner()
+    rollout.wait_for_end()
+    report.figures["while no planner ran"] = figures = Figures.of(rollout)
+    _require_exact(report, figures)
+    rollout.start_planner()
+    rollout.finish_planner()
+    _require_exact(report, Figures.of(rollout))
+    _require_calm(report, rollout)
+
+
+def _extender_killed(rollout: RollOut, report: Report) -> None:
+    _begin(rollout, 0.25)
+    victim = rollout.extenders[-1]
+    killed_at = time.monotonic()
+    victim.kill()
+    victim.start()
+    back_at = time.monotonic()
+    rollout.finish_planner()
+    parts: dict[str, Callable[[float], bool]] = {
+        "before": lambda at: at < killed_at,
+        "while it was away": lambda at: killed_at <= at < back_at,
+        "after its restart": lambda at: at >= back_at,
+    }
+    bound = rollout.history.bound()
+    found = {part: [life for life in bound if within(life.bound_at or 0.0)] for part, within in parts.items()}
+    for part, lives in found.items():
+        report.figures[part] = Figures.of(rollout, lives)
+    away, after = report.figures["while it was away"], report.figures["after its restart"]
+    whole = Figures.of(rollout)
+    report.require(bool(away.moved and after.moved), "no pod came while it was away, or none after: nothing is shown")
+    report.require(report.figures["before"].share_placed >= BY_THE_PLAN, "pods were astray before")
+    report.require(
+        after.share_placed >= AFTER_A_RESTART, f"{after.share_placed:.2%} on planned nodes after its restart"
+    )
+    report.require(
+        whole.surplus <= away.moved, f"{whole.surplus} pods too many, though only {away.moved} came while it was away"
+    )
+    untouched = [life for life in bound if _scheduler_of(rollout, life) not in rollout.arm.schedulers[-1:]]
+    if untouched:
+        report.figures["beside the other scheduler"] = figures = Figures.of(rollout, untouched)
+        report.require(figures.share_placed >= BY_THE_PLAN, "pods of the other scheduler were astray")
+
+
+def _two_plans(rollout: RollOut, report: Report) -> None:
+    _begin(rollout, 0.4)
+    rollout.accept(SECOND, seed=1)
+    rollout.wait_for_share(0.01, SECOND)
+    rollout.finish_planner()
+    for iteration in (FIRST, SECOND):
+        report.figures[iteration] = Figures.of(rollout, rollout.history.bound(iteration))
+    _require_exact(report, report.figures[SECOND])
+    _require_calm(report, rollout)
+
+
+def _plan_expires(rollout: RollOut, report: Report) -> None:
+    _begin(rollout, 0.3)
+    # Of the same plan the cluster now remembers that it is nearly as old as plans get.
+    rollout.accept(expires_in_seconds=1.0)
+    expired_at = time.monotonic() + 1.0
+    rollout.finish_planner()
+    bound = rollout.history.bound()
+    late = [life for life in bound if (life.bound_at or 0.0) > expired_at + 1.0]
+    report.figures["before"] = Figures.of(rollout, [life for life in bound if (life.bound_at or 0.0) < expired_at])
+    report.figures["after it expired"] = Figures.of(rollout, late)
+    report.require(bool(late), "no pod came after it expired: nothing is shown")
+    report.require(report.figures["before"].share_placed >= BY_THE_PLAN, "pods were astray before")
+    removed = {node.name for node in rollout.plans[-1].nodes if node.state == "remove"}
+    astray = [life.name for life in bound if life.node in removed]
+    report.require(not astray, f"{len(astray)} pods came to nodes that expire: {astray[:3]}")
+    _require_calm(report, rollout)
+
+
+def _node_deleted(rollout: RollOut, report: Report) -> None:
+    _begin(rollout, 0.4)
+    want = wanted(rollout.plans[0])
+    victim = max((node for node in rollout.plans[0].nodes if node.pods), key=lambda node: sum(node.pods.values()))
+    rollout.delete_node(victim.name)
+    deleted_at = time.monotonic()
+    rollout.finish_planner()
+    lost = sum(victim.pods.values())
+    late = [life for life in rollout.history.bound() if (life.bound_at or 0.0) > deleted_at + 0.5]
+    report.figures["after the node was gone"] = after = Figures.of(rollout, late)
+    report.require(bool(late), "no pod came after the node was gone: nothing is shown")
+    report.require(not [life for life in late if life.node == victim.name], "a pod was put on the deleted node")
+    counts = rollout.history.counts()
+    short = [place for place in want if place[0] != victim.name and counts[place] < want[place]]
+    report.require(not short, f"pods are missing on nodes that stand: {short[:3]}")
+    report.require(after.surplus <= lost, f"{after.surplus} pods too many, though the node was to hold {lost}")
+    _require_calm(report, rollout)
+
+
+def _scaled(rollout: RollOut, report: Report) -> None:
+    _begin(rollout, 0.2)
+    rollout.scale(GROWTH)
+    rollout.wait_for_share(0.8)
+    rollout.scale(1.0)
+    rollout.finish_planner()
+    whole = Figures.of(rollout)
+    grown = round(rollout.size.replicas * GROWTH) * rollout.size.workloads - rollout.size.pods
+    least = BY_THE_PLAN - grown / whole.moved
+    report.require(whole.share_placed >= least, f"only {whole.share_placed:.2%} on planned nodes")
+    report.require(whole.surplus <= grown, f"{whole.surplus} pods too many, though only {grown} came beyond the plan")
+    _require_calm(report, rollout)
+
+
+def _pod_in_a_loop(rollout: RollOut, report: Report) -> None:
+    _begin(rollout, 0.2)
+    app = rollout.size.apps[0]
+    for _ in range(LOOPS):
+        ours = [life for life in rollout.history.standing() if life.iteration and life.node and _app(life) == app]
+        if ours:
+            rollout.delete_pod(ours[-1])
+        time.sleep(0.05)
+    rollout.finish_planner()
+    rollout.wait_for_end()
+    _require_exact(report, Figures.of(rollout))
+    _require_calm(report, rollout)
+
+
+def _app(life: Life) -> str:
+    return life.workload.removeprefix(f"{NAMESPACE}/Deployment/")
+
+
+def _scheduler_of(rollout: RollOut, life: Life) -> str:
+    schedulers = rollout.arm.schedulers
+    return schedulers[rollout.size.apps.index(_app(life)) % len(schedulers)]
+
+
+SCENARIOS: Sequence[Scenario] = (
+    Scenario("undisturbed", _undisturbed),
+    Scenario("extender-killed", _extender_killed),
+    Scenario("extender-killed-beside-two", _extender_killed, Arm(("default-scheduler", "kinema-scheduler"))),
+    Scenario("planner-killed", _planner_killed),
+    Scenario("two-plans", _two_plans),
+    Scenario("plan-expires", _plan_expires, Arm(ttl_seconds=EXPIRY_TTL_SECONDS)),
+    Scenario("node-deleted", _node_deleted),
+    Scenario("scaled-up-and-down", _scaled),
+    Scenario("pod-in-a-loop", _pod_in_a_loop),
+    Scenario("clock-ahead", _undisturbed, Arm(skew_seconds=300)),
+    Scenario("clock-behind", _undisturbed, Arm(skew_seconds=-300)),
+)
