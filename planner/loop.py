@@ -117,6 +117,7 @@ def iterate(edges: Edges, settings: Settings) -> Outcome:
         return "not-leader"
     snapshot = edges.snapshot()
     record = snapshot.record
+    _measure_divergence(edges.metrics, record, snapshot)
     if record is not None and record.phase != "done":
         if settings.mode == "apply":
             return carry_on(edges, record, settings)
@@ -177,8 +178,7 @@ def carry_on(edges: Edges, record: PlanRecord, settings: Settings) -> Outcome:
         snapshot = edges.snapshot()
         # The cluster's memory is the truth; another planner may have ended or abandoned the plan meanwhile.
         record = snapshot.record or record
-        for reason, count in divergence(record.plan, snapshot).items():
-            edges.metrics.divergence.labels(reason).set(count)
+        _measure_divergence(edges.metrics, record, snapshot)
         steps = next_steps(record, snapshot, edges.clock.now(), settings.move)
         if not steps:
             if record.reason != CARRIED_OUT:
@@ -340,6 +340,15 @@ def _measure_waiting(metrics: Metrics, reasons: Iterable[str]) -> None:
     metrics.waiting.clear()
     for reason in reasons:
         metrics.waiting.labels(reason).set(1)
+
+
+def _measure_divergence(metrics: Metrics, record: PlanRecord | None, snapshot: Snapshot) -> None:
+    """Count what is not as the plan wants it that is carried out or was; no other plan asks the cluster for anything."""
+    if record is None or not (record.phase == "carrying-out" or record.reason == CARRIED_OUT):
+        metrics.divergence.clear()
+        return
+    for reason, count in divergence(record.plan, snapshot).items():
+        metrics.divergence.labels(reason).set(count)
 
 
 def _save(edges: Edges, settings: Settings, record: PlanRecord) -> bool:
