@@ -25,7 +25,7 @@ Json = dict[str, Any]
 ROOT: Final = Path(__file__).parents[3]
 BASE: Final = ROOT / "manifests" / "base"
 
-HTTP_TIMEOUT: Final = "2s"
+HTTP_TIMEOUT: Final = "1s"
 """On a busy test machine a slow answer must not look like a lost one."""
 
 
@@ -38,6 +38,7 @@ class Extender:
         self.port = 0
         self.log: list[str] = []
         self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
 
     def start(self) -> None:
         """Start it and return once it is ready; the second time on the port of the first."""
@@ -61,8 +62,13 @@ class Extender:
             process_group=0,
         )
         listening = threading.Event()
-        threading.Thread(target=self._read, args=(self._process, listening), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(self._process, listening), daemon=True)
+        self._reader.start()
         eventually(listening.is_set, "the extender to listen")
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """Return once it answers from a whole cache."""
         eventually(self._ready, "the extender to be ready")
 
     def kill(self) -> None:
@@ -71,6 +77,16 @@ class Extender:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+            assert self._reader is not None
+            self._reader.join(10)
+
+    def kill_worker(self) -> None:
+        """End the worker alone, and return once it is gone; its master, which holds the port, starts another."""
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        (worker,) = children.read_text().split()
+        os.kill(int(worker), signal.SIGKILL)
+        eventually(lambda: worker not in children.read_text().split(), "the worker to be gone")
 
     def metrics(self) -> dict[str, float]:
         """Return every line of its metrics with its value."""
@@ -80,11 +96,12 @@ class Extender:
 
     def _read(self, process: subprocess.Popen[str], listening: threading.Event) -> None:
         assert process.stderr is not None
-        for line in process.stderr:
-            self.log.append(line)
-            if found := re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", line):
-                self.port = int(found[1])
-                listening.set()
+        with process.stderr:
+            for line in process.stderr:
+                self.log.append(line)
+                if found := re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", line):
+                    self.port = int(found[1])
+                    listening.set()
 
     def _ready(self) -> bool:
         with contextlib.suppress(OSError):
@@ -92,7 +109,7 @@ class Extender:
         return False
 
     def _get(self, path: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()

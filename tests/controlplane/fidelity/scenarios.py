@@ -20,6 +20,9 @@ AFTER_A_RESTART = 0.99
 LONGER_SECONDS = 5.0
 """By how much a pod may wait longer than in the same roll-out without an extender."""
 
+IN_FLIGHT_SECONDS = 1.0
+"""How long after its return a binding may still stem from before: it was asked for, and not yet written."""
+
 EXPIRY_TTL_SECONDS = 600.0
 GROWTH = 1.2
 LOOPS = 40
@@ -132,35 +135,44 @@ def _planner_killed(rollout: RollOut, report: Report) -> None:
 
 
 def _extender_killed(rollout: RollOut, report: Report) -> None:
-    _begin(rollout, 0.25)
-    victim = rollout.extenders[-1]
-    killed_at = time.monotonic()
+    _begin(rollout, 0.2)
+    victim, killed_at = rollout.extenders[-1], time.monotonic()
     victim.kill()
+    rollout.wait_for_share(0.35)
     victim.start()
-    back_at = time.monotonic()
+    _judge_absence(rollout, report, killed_at, time.monotonic())
+
+
+def _worker_killed(rollout: RollOut, report: Report) -> None:
+    _begin(rollout, 0.2)
+    victim, killed_at = rollout.extenders[-1], time.monotonic()
+    victim.kill_worker()
+    victim.wait_until_ready()
+    _judge_absence(rollout, report, killed_at, time.monotonic())
+
+
+def _judge_absence(rollout: RollOut, report: Report, killed_at: float, back_at: float) -> None:
+    """Judge the pods by the time of their binding: before, while the extender was away, and after it came back."""
     rollout.finish_planner()
-    parts: dict[str, Callable[[float], bool]] = {
-        "before": lambda at: at < killed_at,
-        "while it was away": lambda at: killed_at <= at < back_at,
-        "after its restart": lambda at: at >= back_at,
-    }
     bound = rollout.history.bound()
-    found = {part: [life for life in bound if within(life.bound_at or 0.0)] for part, within in parts.items()}
-    for part, lives in found.items():
+    in_flight = back_at + IN_FLIGHT_SECONDS
+    before = [life for life in bound if (life.bound_at or 0.0) < killed_at]
+    meanwhile = [life for life in bound if killed_at <= (life.bound_at or 0.0) < in_flight]
+    after = [life for life in bound if (life.bound_at or 0.0) >= in_flight]
+    for part, lives in (("before", before), ("away and in flight", meanwhile), ("after its restart", after)):
         report.figures[part] = Figures.of(rollout, lives)
-    away, after = report.figures["while it was away"], report.figures["after its restart"]
-    whole = Figures.of(rollout)
-    report.require(bool(away.moved and after.moved), "no pod came while it was away, or none after: nothing is shown")
+    report.require(bool(meanwhile), "no pod came while it was away: nothing is shown")
+    report.require(bool(after), "no pod came after its restart: nothing is shown")
     report.require(report.figures["before"].share_placed >= BY_THE_PLAN, "pods were astray before")
+    share = report.figures["after its restart"].share_placed
+    report.require(share >= AFTER_A_RESTART, f"{share:.2%} on planned nodes after its restart")
+    surplus = Figures.of(rollout).surplus
     report.require(
-        after.share_placed >= AFTER_A_RESTART, f"{after.share_placed:.2%} on planned nodes after its restart"
+        surplus <= len(meanwhile), f"{surplus} pods too many, though only {len(meanwhile)} came while it was away"
     )
-    report.require(
-        whole.surplus <= away.moved, f"{whole.surplus} pods too many, though only {away.moved} came while it was away"
-    )
-    untouched = [life for life in bound if _scheduler_of(rollout, life) not in rollout.arm.schedulers[-1:]]
-    if untouched:
-        report.figures["beside the other scheduler"] = figures = Figures.of(rollout, untouched)
+    others = [life for life in bound if _scheduler_of(rollout, life) != rollout.arm.schedulers[-1]]
+    if others:
+        report.figures["of the other scheduler"] = figures = Figures.of(rollout, others)
         report.require(figures.share_placed >= BY_THE_PLAN, "pods of the other scheduler were astray")
 
 
@@ -252,6 +264,7 @@ def _scheduler_of(rollout: RollOut, life: Life) -> str:
 SCENARIOS: Sequence[Scenario] = (
     Scenario("undisturbed", _undisturbed),
     Scenario("extender-killed", _extender_killed),
+    Scenario("worker-killed", _worker_killed),
     Scenario("extender-killed-beside-two", _extender_killed, Arm(("default-scheduler", "kinema-scheduler"))),
     Scenario("planner-killed", _planner_killed),
     Scenario("two-plans", _two_plans),
