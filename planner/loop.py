@@ -343,7 +343,7 @@ def _measure_waiting(metrics: Metrics, reasons: Iterable[str]) -> None:
 
 
 def _measure_divergence(metrics: Metrics, record: PlanRecord | None, snapshot: Snapshot) -> None:
-    """Count what is not as the plan wants it that is carried out or was; no other plan asks the cluster for anything."""
+    """Count by the plan that is carried out or was the last to be; no other plan asks anything of the cluster."""
     if record is None or not (record.phase == "carrying-out" or record.reason == CARRIED_OUT):
         metrics.divergence.clear()
         return

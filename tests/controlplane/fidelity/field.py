@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import socket
 import subprocess
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -146,6 +149,16 @@ class RollOut:
             self.output += self.planner.communicate(timeout=60)[0]
             self.planner = None
 
+    def told_divergence(self) -> dict[str, float]:
+        """Return the metric of a planner that looks at the cluster again and again, by reason."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.planner = self.ground.launch(self.ground.settings(self.cloud) | {"metrics_port": port}, once=False)
+        found = self.wait_for(lambda: _metric(port, "kinema_plan_divergence"), "the planner to tell the divergence")
+        self.stop_planner()
+        return found
+
     # What happens meanwhile
 
     def wait_for(self, check: Callable[[], _T], what: str, timeout_seconds: float = 180) -> _T:
@@ -169,8 +182,17 @@ class RollOut:
     def scale(self, factor: float) -> None:
         """Give every Deployment so many times its replicas, as an autoscaler does."""
         for app in self.size.apps:
-            patch = {"spec": {"replicas": round(self.size.replicas * factor)}}
-            self.ground.cluster.request("PATCH", f"{DEPLOYMENTS}/{app}", patch)
+            self.scale_one(app, round(self.size.replicas * factor))
+
+    def scale_one(self, app: str, replicas: int) -> None:
+        """Give one Deployment so many replicas."""
+        self.ground.cluster.request("PATCH", f"{DEPLOYMENTS}/{app}", {"spec": {"replicas": replicas}})
+
+    def cordon(self) -> None:
+        """Let no node take any further pod."""
+        for node in self.ground.cluster.items("/api/v1/nodes"):
+            path = f"/api/v1/nodes/{node['metadata']['name']}"
+            self.ground.cluster.request("PATCH", path, {"spec": {"unschedulable": True}})
 
     def delete_pod(self, life: Life, grace_seconds: int = 1) -> None:
         """Delete one pod, if it still stands."""
@@ -252,3 +274,12 @@ class Figures:
             f"{self.surplus} too many and {self.missing} missing by node, {self.pending} pending, "
             f"{self.unschedulable} once without room, waits: median {median:.2f} s, longest {longest:.2f} s"
         )
+
+
+def _metric(port: int, name: str) -> dict[str, float]:
+    """Return the values of a metric by its only label; empty while nobody tells it."""
+    try:
+        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+    except OSError:
+        return {}
+    return {label: float(value) for label, value in re.findall(rf'^{name}{{\w+="(.*?)"}} (\S+)$', text, re.MULTILINE)}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from planner.rescheduler import CARRIED_OUT
 from tests.controlplane.fidelity.field import FIRST, SECOND, Arm, Field, Figures, RollOut
 from tests.controlplane.fidelity.history import Life
-from tests.controlplane.fidelity.rollout import NAMESPACE, Size, wanted
+from tests.controlplane.fidelity.rollout import NAMESPACE, Size, key_of, wanted
 
 BY_THE_PLAN = 0.999
 """The least share of moved pods on planned nodes where the extender was there all the time."""
@@ -224,6 +225,48 @@ def _node_deleted(rollout: RollOut, report: Report) -> None:
     _require_calm(report, rollout)
 
 
+def _divergence(rollout: RollOut, report: Report) -> None:
+    """Compare the metric with our count where pods are astray, unknown to the plan, and waiting, all at once."""
+    _node_deleted(rollout, report)
+    grown, waiting = rollout.size.apps[:2]
+    rollout.scale_one(grown, rollout.size.replicas + 2)
+    rollout.wait_for(lambda: _live(rollout, grown) == rollout.size.replicas + 2, "two pods more than planned")
+    rollout.cordon()
+    rollout.scale_one(waiting, rollout.size.replicas + 1)
+    rollout.wait_for(lambda: rollout.history.counts()["", key_of(waiting)] == 1, "a pod that waits")
+    told, counted = rollout.told_divergence(), _counted_divergence(rollout)
+    report.require(told == counted, f"the planner tells {told}, we count {counted}")
+    report.require(all(counted.values()), f"not every reason occurs: {counted}")
+    rollout.scale_one(waiting, rollout.size.replicas)
+    rollout.wait_for(lambda: not rollout.history.counts()["", key_of(waiting)], "no pod to wait any more")
+
+
+def _counted_divergence(rollout: RollOut) -> dict[str, int]:
+    """Seat every live pod where the plan has a place for it, and say what is left over."""
+    free = Counter(wanted(rollout.plans[-1]))
+    astray = []
+    for life in rollout.history.standing():
+        if free[life.node, life.workload]:
+            free[life.node, life.workload] -= 1
+        else:
+            astray.append(life)
+    vacant = Counter(workload for (_, workload), places in free.items() for _ in range(places))
+    found = {"pending": 0, "elsewhere": 0, "unplanned": 0}
+    for life in astray:
+        if not life.node:
+            found["pending"] += 1
+        elif vacant[life.workload]:
+            vacant[life.workload] -= 1
+            found["elsewhere"] += 1
+        else:
+            found["unplanned"] += 1
+    return found
+
+
+def _live(rollout: RollOut, app: str) -> int:
+    return sum(life.workload == key_of(app) and bool(life.node) for life in rollout.history.standing())
+
+
 def _scaled(rollout: RollOut, report: Report) -> None:
     _begin(rollout, 0.2)
     rollout.scale(GROWTH)
@@ -269,7 +312,7 @@ SCENARIOS: Sequence[Scenario] = (
     Scenario("planner-killed", _planner_killed),
     Scenario("two-plans", _two_plans),
     Scenario("plan-expires", _plan_expires, Arm(ttl_seconds=EXPIRY_TTL_SECONDS)),
-    Scenario("node-deleted", _node_deleted),
+    Scenario("node-deleted", _divergence),
     Scenario("scaled-up-and-down", _scaled),
     Scenario("pod-in-a-loop", _pod_in_a_loop),
     Scenario("clock-ahead", _undisturbed, Arm(skew_seconds=300)),
