@@ -20,7 +20,7 @@ from planner.model.domains import upset_by_minimums
 from planner.model.effort import Progress, never
 from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.machines import Catalogue
-from planner.model.plan import Decision, Plan, PlanRecord, SavePlan, Step, Wait
+from planner.model.plan import Decision, EvictPod, Plan, PlanRecord, RollOut, SavePlan, Step, Wait
 from planner.model.preferences import PreferencePrices
 from planner.model.resources import Resources
 from planner.model.utilization import cap_on, excess_millicores
@@ -186,6 +186,7 @@ def carry_on(edges: Edges, record: PlanRecord, settings: Settings) -> Outcome:
             for workload in record.plan.workloads.values():
                 edges.metrics.pods_moved.labels(workload.strategy).inc(workload.moves)
             return "carried-out"
+        steps = _while_steered(edges, steps)
         _measure_waiting(edges.metrics, [r for step in steps if isinstance(step, Wait) for r in step.reasons])
         done = executor.execute(steps)
         for step in done:
@@ -193,6 +194,14 @@ def carry_on(edges: Edges, record: PlanRecord, settings: Settings) -> Outcome:
             edges.metrics.steps.labels(type(step).__name__).inc()
         if not done or all(isinstance(step, Wait) for step in done):
             edges.clock.sleep(settings.move.poll_seconds)
+
+
+def _while_steered(edges: Edges, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Return the steps without those that make pods anew while nothing would put these on their planned nodes."""
+    others = tuple(step for step in steps if not isinstance(step, RollOut | EvictPod))
+    if len(others) == len(steps) or not (problem := edges.steering_problem()):
+        return steps
+    return (*others, Wait((f"{problem}: no pod is moved until it does",)))
 
 
 def make_plan(

@@ -26,7 +26,7 @@ from planner.model.coexistence import interpreted
 from planner.model.effort import Progress
 from planner.model.forecast import Forecast, Sample, UsageSeries
 from planner.model.inputs import PlanningInputs
-from planner.model.plan import Plan, Wait
+from planner.model.plan import EvictPod, Plan, RollOut, Wait
 from planner.model.resources import Resources
 from planner.model.scheduling import LabelSelector, PodRules, Requirement, Spread
 from planner.ports import CONFIGMAPS, DEPLOYMENTS
@@ -308,6 +308,29 @@ def test_the_metric_says_what_a_carry_out_waits_for_until_it_waits_no_more() -> 
     edges = edges_of(world, note)
     assert iterate(edges, APPLY) == "carried-out"
     assert any(reason.startswith("the machine n") and reason.endswith(" is being deleted") for reason in seen)
+
+
+def test_no_pod_is_moved_while_the_extender_is_away() -> None:
+    # It is there when the plan is accepted, and then not for the next five looks at the cluster with moves to begin.
+    answers = ["", *["the extender does not answer"] * 5]
+    world = badly_placed()
+    while_away: list[Report] = []
+
+    def note(report: Report) -> None:
+        if 0 < len(answers) < 6:
+            while_away.append(report)
+
+    def steering_problem() -> str:
+        return answers.pop(0) if answers else ""
+
+    edges = replace(edges_of(world, note), steering_problem=steering_problem)
+    assert iterate(edges, APPLY) == "carried-out"
+    assert not answers
+    assert [report for report in while_away if isinstance(report, RollOut | EvictPod)] == []
+    waits = {reason for report in while_away if isinstance(report, Wait) for reason in report.reasons}
+    assert waits == {"the extender does not answer: no pod is moved until it does"}
+    moved = json.loads(world.kubernetes.get(DEPLOYMENTS, "default", "web"))
+    assert keys.ITERATION in moved["spec"]["template"]["metadata"]["annotations"]
 
 
 def test_the_metric_of_divergence_follows_the_cluster_after_the_plan_is_carried_out() -> None:

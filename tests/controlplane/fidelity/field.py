@@ -127,6 +127,8 @@ class RollOut:
         """Start the planner, which carries on with what the cluster remembers."""
         settings = self.ground.settings(self.cloud)
         settings["move"]["plan_ttl_seconds"] = self.arm.ttl_seconds
+        if self.extenders:
+            settings["move"]["extender_url"] = f"http://127.0.0.1:{self.extenders[0].port}"
         self.planner = self.ground.launch(settings)
 
     def finish_planner(self) -> None:
