@@ -39,6 +39,7 @@ def encode_record(record: PlanRecord, namespace: str) -> dict[str, object]:
             "acceptedAt": repr(record.accepted_at),
             "mode": record.mode,
             "reason": record.reason,
+            **({} if record.mended_until is None else {"mendedUntil": repr(record.mended_until)}),
         },
         "binaryData": {_PLAN: base64.b64encode(packed).decode()},
     }
@@ -63,6 +64,7 @@ def decode_record(raw: bytes) -> PlanRecord:
             accepted_at=float(fields["acceptedAt"]),
             mode=fields.get("mode", "apply"),
             reason=fields.get("reason", ""),
+            mended_until=float(fields["mendedUntil"]) if "mendedUntil" in fields else None,
         )
     except KeyError as error:
         why = f"the key or value {error} is not what Kinema writes"

@@ -178,7 +178,8 @@ Phase = Literal["carrying-out", "abandoning", "done"]
 class PlanRecord:
     """The plan that the cluster remembers, so that a restarted planner carries on.
 
-    `accepted_at` is in seconds since the epoch; `reason` says why it was abandoned, or how it ended.
+    `accepted_at` is in seconds since the epoch; `reason` says why it was abandoned, or how it ended. At the end pods
+    made until `mended_until` that came astray are moved once more; None before that begins.
     """
 
     plan: Plan
@@ -186,6 +187,7 @@ class PlanRecord:
     accepted_at: float
     mode: str = "apply"
     reason: str = ""
+    mended_until: float | None = None
 
 
 Verdict = Literal["accepted", "stale", "too-small", "nothing-to-do"]

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from planner.labels import OPTIMAL, PLACEMENT, Placement, Target, encode_placement
-from tests.controlplane.cluster import ControlPlane, FakeNode
+from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.fidelity.beside import BASE, Extender, running
+from tests.controlplane.kwok import FakeNode
 
 pytestmark = pytest.mark.controlplane
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,6 +39,11 @@ def packed(text: bytes) -> dict[str, str]:
 
 def test_a_record_is_read_back_as_it_was_written() -> None:
     assert decode_record(stored()) == RECORD
+
+
+def test_a_record_says_until_when_pods_that_are_mended_were_made() -> None:
+    mending = replace(RECORD, mended_until=1764000000.25)
+    assert decode_record(json.dumps(encode_record(mending, "x")).encode()) == mending
 
 
 def test_equal_records_are_equal_configmaps() -> None:

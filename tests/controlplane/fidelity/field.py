@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from planner.kube import record as records
 from planner.model.plan import Plan, PlanRecord
-from tests.controlplane.cluster import ApiError
+from tests.controlplane.admin import ApiError
 from tests.controlplane.fidelity.beside import Extender, running
 from tests.controlplane.fidelity.history import History, Life
 from tests.controlplane.fidelity.rollout import (
