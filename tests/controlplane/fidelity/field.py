@@ -11,7 +11,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from planner.kube import record as records
@@ -30,6 +30,7 @@ from tests.controlplane.fidelity.rollout import (
     wanted,
 )
 from tests.controlplane.installation import BASE, Installation, finish
+from tests.controlplane.kwok import FakeNode
 from tests.controlplane.site import machine_node
 from tests.googlecloud.fake import FakeGoogleCloud, FakePool
 
@@ -49,6 +50,7 @@ class Arm:
     extended: bool = True
     skew_seconds: float = 0.0
     ttl_seconds: float = 86400.0
+    node_cpu_millicores: int = Size.node_cpu_millicores
 
 
 class Field(Installation):
@@ -63,13 +65,14 @@ class Field(Installation):
     @contextmanager
     def populated(self, size: Size, arm: Arm) -> Iterator[RollOut]:
         """Yield a cluster whose pods are spread over all nodes, and take it away again."""
+        size = replace(size, node_cpu_millicores=arm.node_cpu_millicores)
         with ExitStack() as stack:
             stack.callback(self._reset)
             pool = FakePool(POOL, MACHINE_TYPE, [ZONE], {ZONE: size.node_names}, minimum=0, maximum=size.nodes)
             cloud = stack.enter_context(FakeGoogleCloud([pool], boot_seconds=0.3, delete_seconds=0.1))
             identity = self.cluster.kubeconfig_for("kube-system", "kinema-extender")
             extenders = [Extender(identity, arm.skew_seconds) for _ in arm.schedulers if arm.extended]
-            self.cluster.add_node(*(machine_node(name, POOL, MACHINE_TYPE) for name in size.node_names))
+            self.cluster.add_node(*(_node(name, size) for name in size.node_names))
             for number, name in enumerate(arm.schedulers):
                 extender = extenders[number] if arm.extended else None
                 stack.enter_context(running(self.cluster, name, extender))
@@ -276,6 +279,11 @@ class Figures:
             f"{self.surplus} too many and {self.missing} missing by node, {self.pending} pending, "
             f"{self.unschedulable} once without room, waits: median {median:.2f} s, longest {longest:.2f} s"
         )
+
+
+def _node(name: str, size: Size) -> FakeNode:
+    node = machine_node(name, POOL, MACHINE_TYPE)
+    return replace(node, allocatable={**node.allocatable, "cpu": f"{size.node_cpu_millicores}m"})
 
 
 def _metric(port: int, name: str) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from planner.cloud.gcp.machines import builtin_machines
@@ -27,11 +27,15 @@ that is kept holds at the most about 10 + 20 + 20 pods of 60 millicores: 3,000 o
 
 @dataclass(frozen=True)
 class Size:
-    """How many nodes, Deployments and pods; each Deployment has the same share of the pods."""
+    """How many nodes, Deployments and pods; each Deployment has the same share of the pods.
+
+    Fewer `node_cpu_millicores` than the machine type has make room short while pods are doubled.
+    """
 
     nodes: int
     pods: int
     workloads: int = 10
+    node_cpu_millicores: int = MACHINE.allocatable.cpu_millicores
 
     @property
     def replicas(self) -> int:
@@ -100,7 +104,7 @@ def make_plan(size: Size, uids: Mapping[str, str], iteration: str, seed: int) ->
             ZONE,
             "on-demand",
             price,
-            MACHINE.allocatable,
+            replace(MACHINE.allocatable, cpu_millicores=size.node_cpu_millicores),
             dict(sorted(pods.get(name, {}).items())),
         )
         for name in size.node_names

@@ -123,6 +123,14 @@ def _undisturbed(rollout: RollOut, report: Report) -> None:
     _require_calm(report, rollout)
 
 
+def _short_of_room(rollout: RollOut, report: Report) -> None:
+    """Room is there for some of the roll-outs at a time: each begins when every one of its pods has a candidate."""
+    _undisturbed(rollout, report)
+    report.require("others go first" in rollout.output or "do not fit" in rollout.output, "room was not short")
+    unschedulable = Figures.of(rollout).unschedulable
+    report.require(not unschedulable, f"{unschedulable} pods came before there was room for them")
+
+
 def _planner_killed(rollout: RollOut, report: Report) -> None:
     _begin(rollout, 0.3)
     rollout.kill_planner()
@@ -308,6 +316,7 @@ def _scheduler_of(rollout: RollOut, life: Life) -> str:
 
 SCENARIOS: Sequence[Scenario] = (
     Scenario("undisturbed", _undisturbed),
+    Scenario("short-of-room", _short_of_room, Arm(node_cpu_millicores=1400)),
     Scenario("extender-killed", _extender_killed),
     Scenario("worker-killed", _worker_killed),
     Scenario("extender-killed-beside-two", _extender_killed, Arm(("default-scheduler", "kinema-scheduler"))),
