@@ -20,7 +20,7 @@ pytestmark = pytest.mark.controlplane
 
 SMALL, LARGE = Size(40, 300), Size(200, 2000)
 ALWAYS = (
-    "undisturbed",
+    "short-of-room",
     "extender-killed-beside-two",
     "planner-killed",
     "two-plans",

@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -39,6 +39,9 @@ _T = TypeVar("_T")
 
 DEPLOYMENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
 CONFIGMAPS = "/api/v1/namespaces/kube-system/configmaps"
+PATIENCE_SECONDS = 300.0
+"""How long a step of 2,000 pods may take on a loaded machine; on two idle cores none takes a minute."""
+
 FIRST, SECOND = "i-1", "i-2"
 
 
@@ -80,7 +83,8 @@ class Field(Installation):
                 body["metadata"]["name"]: self.cluster.request("POST", DEPLOYMENTS, body)["metadata"]["uid"]
                 for body in deployments(size, arm.schedulers)
             }
-            self.cluster.eventually(lambda: self._available() == size.replicas * size.workloads, "every pod to run")
+            everyone = size.replicas * size.workloads
+            self.cluster.eventually(lambda: self._available() == everyone, "every pod to run", PATIENCE_SECONDS)
             history = stack.enter_context(History(self.cluster))
             rollout = RollOut(self, size, arm, cloud, extenders, history, uids)
             stack.callback(rollout.stop_planner)
@@ -137,7 +141,7 @@ class RollOut:
     def finish_planner(self) -> None:
         """Wait until the plan is carried out."""
         assert self.planner is not None
-        self.output += finish(self.planner)
+        self.output += finish(self.planner, 2 * PATIENCE_SECONDS)
         self.planner = None
 
     def kill_planner(self) -> None:
@@ -166,7 +170,7 @@ class RollOut:
 
     # What happens meanwhile
 
-    def wait_for(self, check: Callable[[], _T], what: str, timeout_seconds: float = 180) -> _T:
+    def wait_for(self, check: Callable[[], _T], what: str, timeout_seconds: float = PATIENCE_SECONDS) -> _T:
         """Ask until the check is true, and fail early where the history is broken."""
 
         def ask() -> _T | None:
@@ -231,12 +235,14 @@ class RollOut:
 class Figures:
     """What a roll-out came to, counted from outside; times in seconds.
 
-    `placed` are the pods bound to a node on which the plan of their iteration wants their workload; `surplus` and
-    `missing` count by node and workload the live pods beyond and below what the last plan wants.
+    `placed` are the pods bound to a node on which the plan of their iteration wants their workload, `overfilled` those
+    of them that found as many there already as it wants; `surplus` and `missing` count by node and workload the live
+    pods beyond and below what the last plan wants.
     """
 
     moved: int
     placed: int
+    overfilled: int
     surplus: int
     missing: int
     pending: int
@@ -255,6 +261,7 @@ class Figures:
         return cls(
             moved=len(bound),
             placed=placed,
+            overfilled=_overfilled(rollout, bound, by_iteration),
             surplus=(live - want).total(),
             missing=(want - live).total(),
             pending=sum(1 for life in rollout.history.standing() if not life.node),
@@ -276,9 +283,25 @@ class Figures:
         median = self.waits[len(self.waits) // 2] if self.waits else 0.0
         return (
             f"{self.moved} moved in {self.seconds:.1f} s, {self.share_placed:.2%} on planned nodes, "
+            f"{self.overfilled} of them beyond their targets, in the end "
             f"{self.surplus} too many and {self.missing} missing by node, {self.pending} pending, "
             f"{self.unschedulable} once without room, waits: median {median:.2f} s, longest {longest:.2f} s"
         )
+
+
+def _overfilled(
+    rollout: RollOut, bound: Sequence[Life], by_iteration: Mapping[str, Mapping[tuple[str, str], int]]
+) -> int:
+    """Count the pods that came to a target when it was full."""
+    at_place: dict[tuple[str, str, str], list[Life]] = {}
+    for life in rollout.history.bound():
+        at_place.setdefault((life.node, life.workload, life.iteration), []).append(life)
+    found = 0
+    for life in bound:
+        want = by_iteration[life.iteration].get((life.node, life.workload), 0)
+        others = at_place[life.node, life.workload, life.iteration]
+        found += 0 < want <= sum(other.stood_at(life.bound_at or 0.0) for other in others)
+    return found
 
 
 def _node(name: str, size: Size) -> FakeNode:

@@ -33,8 +33,16 @@ class Life:
     made_at: float
     bound_at: float | None = None
     node: str = ""
-    gone: bool = False
+    gone_at: float | None = None
     unschedulable: str = ""
+
+    @property
+    def gone(self) -> bool:
+        return self.gone_at is not None
+
+    def stood_at(self, moment: float) -> bool:
+        """Say whether it was bound before this moment, and not gone yet."""
+        return self.bound_at is not None and self.bound_at < moment and (self.gone_at or moment) >= moment
 
     @property
     def waited_seconds(self) -> float | None:
@@ -113,4 +121,5 @@ class History:
             if life.bound_at is None and (node := body["spec"].get("nodeName")):
                 life.node, life.bound_at = node, now
             life.unschedulable = unschedulable(body) or life.unschedulable
-            life.gone = kind == "DELETED" or "deletionTimestamp" in meta
+            if life.gone_at is None and (kind == "DELETED" or "deletionTimestamp" in meta):
+                life.gone_at = now

@@ -100,6 +100,7 @@ def _begin(rollout: RollOut, share: float) -> None:
 
 def _require_exact(report: Report, figures: Figures) -> None:
     report.require(figures.share_placed >= BY_THE_PLAN, f"only {figures.share_placed:.2%} on planned nodes")
+    report.require(not figures.overfilled, f"{figures.overfilled} pods came beyond their targets")
     report.require(
         not figures.surplus and not figures.missing,
         f"{figures.surplus} pods too many and {figures.missing} missing by node",
@@ -173,8 +174,11 @@ def _judge_absence(rollout: RollOut, report: Report, killed_at: float, back_at: 
     report.require(bool(meanwhile), "no pod came while it was away: nothing is shown")
     report.require(bool(after), "no pod came after its restart: nothing is shown")
     report.require(report.figures["before"].share_placed >= BY_THE_PLAN, "pods were astray before")
-    share = report.figures["after its restart"].share_placed
+    restarted = report.figures["after its restart"]
+    share = restarted.share_placed
     report.require(share >= AFTER_A_RESTART, f"{share:.2%} on planned nodes after its restart")
+    # What was in flight is counted with its absence: from then on it knows of every pod.
+    report.require(not restarted.overfilled, f"{restarted.overfilled} pods beyond their targets after its restart")
     # At the end of the plan those that came astray are moved once more.
     whole = Figures.of(rollout)
     report.require(
