@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from planner.model.cluster import Pod, Snapshot
 from planner.model.disruption import Mobility
-from planner.model.plan import EvictPod, PlanRecord
+from planner.model.plan import EvictPod, Plan, PlanRecord
 from planner.rescheduler.disruption import SharedBudgets, disrupted_by_budget
 from planner.rescheduler.distance import divergence, unsteered
 from planner.rescheduler.movers import MisplacedPods, Mover, movers_of
@@ -20,24 +19,21 @@ MOST_ASTRAY = 0.25
 again come to no better place."""
 
 
-def mending(record: PlanRecord, snapshot: Snapshot, settings: MoveSettings, made_until: float) -> PlanRecord | None:
-    """Return the record under which pods made until then are mended; None where there is no sense in it.
-
-    `made_until` is by the clock of the API server, in seconds since the epoch: pods that are made later, by the
-    mending itself, stay wherever they come to, so that it ends.
-    """
-    plan = record.plan
+def is_mendable(plan: Plan, snapshot: Snapshot, settings: MoveSettings) -> bool:
+    """Say whether pods are astray, and so few that something must have steered the others."""
     exact = settings.publish_placement and settings.steering != "affinity"
-    if record.mended_until is not None or not exact or unsteered(plan, snapshot, settings):
-        return None
-    if not 0 < divergence(plan, snapshot)["elsewhere"] <= MOST_ASTRAY * plan.moves:
-        return None
-    return replace(record, mended_until=made_until)
+    if not exact or unsteered(plan, snapshot, settings):
+        return False
+    return 0 < divergence(plan, snapshot)["elsewhere"] <= MOST_ASTRAY * plan.moves
 
 
-def mends(record: PlanRecord, snapshot: Snapshot, allowed: Mapping[str, Mobility]) -> tuple[EvictPod, ...]:
-    """Return the evictions that can begin now, each towards an open target that has room for the pod."""
-    assert record.mended_until is not None
+def mends(
+    record: PlanRecord, snapshot: Snapshot, allowed: Mapping[str, Mobility], made_until: float
+) -> tuple[EvictPod, ...]:
+    """Return the evictions that can begin now, each towards an open target that has room for the pod.
+
+    Pods that were made after `made_until` (`Mending`) stay wherever they came to, so that it ends.
+    """
     room = Room(record.plan, snapshot)
     budgets = SharedBudgets(disrupted_by_budget(snapshot, allowed, ()))
     found: list[EvictPod] = []
@@ -46,8 +42,7 @@ def mends(record: PlanRecord, snapshot: Snapshot, allowed: Mapping[str, Mobility
         if mobility is None or not mover.planned.moves or mover.unavailable:
             continue
         quota = budgets.spare(mobility, mobility.evictable)
-        astray = _astray(record, record.mended_until, mover)
-        begun = _evictions(mover, astray, room, min(quota, mobility.evictable))
+        begun = _evictions(mover, _astray(record, made_until, mover), room, min(quota, mobility.evictable))
         budgets.disrupt(mobility, len(begun))
         found += begun
     return tuple(found)

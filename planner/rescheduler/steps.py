@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from planner.model.cluster import NODE_POOL, Node, Snapshot
 from planner.model.disruption import mobilities, planned_pods
-from planner.model.plan import BootNodes, Plan, PlanRecord, SavePlan, Step, Wait
+from planner.model.plan import BootNodes, Mending, Plan, PlanRecord, SavePlan, Step, Wait
 from planner.rescheduler.disruption import rules_of
 from planner.rescheduler.marks import mark
-from planner.rescheduler.mending import mending, mends
+from planner.rescheduler.mending import is_mendable, mends
 from planner.rescheduler.moves import Moves, find_moves, starts
 from planner.rescheduler.removal import remove, take_back
 from planner.settings import MoveSettings
@@ -78,10 +78,12 @@ def _mend(record: PlanRecord, snapshot: Snapshot, now: float, settings: MoveSett
     last_moved, allowed = _last_moved(record, snapshot), mobilities(snapshot, rules_of(settings))
     if now - record.accepted_at > settings.plan_ttl_seconds:
         return ()
-    if record.mended_until is not None:
-        return mends(record, snapshot, allowed) if now - last_moved <= _PATIENCE_SECONDS else ()
-    begun = mending(record, snapshot, settings, last_moved)
-    return (SavePlan(begun),) if begun is not None and mends(begun, snapshot, allowed) else ()
+    if (begun := record.mending) is not None:
+        stands_still = now - max(last_moved, begun.began_at) > _PATIENCE_SECONDS
+        return () if stands_still else mends(record, snapshot, allowed, begun.made_until)
+    if not is_mendable(record.plan, snapshot, settings) or not mends(record, snapshot, allowed, last_moved):
+        return ()
+    return (SavePlan(replace(record, mending=Mending(began_at=now, made_until=last_moved))),)
 
 
 def _exact(settings: MoveSettings) -> bool:

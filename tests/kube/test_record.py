@@ -12,7 +12,7 @@ import pytest
 
 from planner.errors import KubernetesError
 from planner.kube.record import decode_record, encode_record
-from planner.model.plan import Objective, Plan, PlannedNode, PlanRecord
+from planner.model.plan import Mending, Objective, Plan, PlannedNode, PlanRecord
 from planner.model.resources import Resources
 
 PLAN = Plan(
@@ -41,8 +41,8 @@ def test_a_record_is_read_back_as_it_was_written() -> None:
     assert decode_record(stored()) == RECORD
 
 
-def test_a_record_says_until_when_pods_that_are_mended_were_made() -> None:
-    mending = replace(RECORD, mended_until=1764000000.25)
+def test_a_record_says_when_mending_began_and_until_when_the_pods_were_made() -> None:
+    mending = replace(RECORD, mending=Mending(began_at=1764000060.5, made_until=1764000000.25))
     assert decode_record(json.dumps(encode_record(mending, "x")).encode()) == mending
 
 

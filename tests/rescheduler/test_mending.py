@@ -10,7 +10,7 @@ import pytest
 
 from planner import labels as keys
 from planner.model.cluster import Pod, Snapshot
-from planner.model.plan import EvictPod, PlanRecord, SavePlan, Wait
+from planner.model.plan import EvictPod, Mending, PlanRecord, SavePlan, Wait
 from planner.rescheduler import CARRIED_OUT, next_steps
 from tests.building import deployment, pods_of, resources, snapshot
 from tests.rescheduler.test_steps import (
@@ -44,7 +44,7 @@ def steps(record: PlanRecord, found: Snapshot, now: float = NOW, **settings: Any
 
 
 DONE = (SavePlan(replace(RECORD, phase="done", reason=CARRIED_OUT)),)
-MENDING = replace(RECORD, mended_until=ROLLED_AT)
+MENDING = replace(RECORD, mending=Mending(began_at=NOW, made_until=ROLLED_AT))
 
 
 def test_a_pod_that_came_astray_is_moved_once_more_and_then_stays() -> None:
@@ -109,10 +109,18 @@ def test_a_pod_stays_astray_where_no_pod_of_its_workload_may_be_unavailable() ->
     assert steps(RECORD, replace(found, workloads=(strict,))) == DONE
 
 
+def test_mending_begins_however_long_ago_the_last_pod_was_made() -> None:
+    # A hundred nodes were removed since.
+    found, late = cluster({"a": 2, "b": 2}), ROLLED_AT + 290
+    [begun] = steps(RECORD, found, now=late)
+    assert begun == SavePlan(replace(RECORD, mending=Mending(began_at=late, made_until=ROLLED_AT)))
+    assert isinstance(steps(begun.record, found, now=late + 5)[0], EvictPod)
+
+
 def test_evictions_that_are_refused_for_a_minute_end_the_mending() -> None:
     found = cluster({"a": 2, "b": 2})
-    assert isinstance(steps(MENDING, found, now=ROLLED_AT + 60)[0], EvictPod)
-    assert steps(MENDING, found, now=ROLLED_AT + 61)[0].record.phase == "done"
+    assert isinstance(steps(MENDING, found, now=NOW + 60)[0], EvictPod)
+    assert steps(MENDING, found, now=NOW + 61)[0].record.phase == "done"
 
 
 def test_pods_beyond_the_plan_are_no_reason_to_mend() -> None:
@@ -134,7 +142,7 @@ def test_what_was_evicted_and_came_astray_is_mended_too() -> None:
     # All targets were open once, as they are where every pod has come to its place.
     complete = all_marked(record, snapshot([pool_node("a"), pool_node("b")], [store], standing({"a": 3, "b": 1})))
     found = replace(complete, pods=tuple(standing({"a": 2, "b": 2})))
-    begun = replace(record, mended_until=ROLLED_AT)
+    begun = replace(record, mending=Mending(began_at=NOW, made_until=ROLLED_AT))
     assert steps(record, found) == (SavePlan(begun),)
     [step] = steps(begun, found)
     assert (step.workload, step.node) == (store.key, "b")

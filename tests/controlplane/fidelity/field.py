@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from planner.kube import record as records
 from planner.model.plan import Plan, PlanRecord
 from tests.controlplane.admin import ApiError
-from tests.controlplane.fidelity.beside import Extender, running
+from tests.controlplane.fidelity.beside import SKIPPED, Extender, running
 from tests.controlplane.fidelity.history import History, Life
 from tests.controlplane.fidelity.rollout import (
     MACHINE_TYPE,
@@ -31,6 +31,7 @@ from tests.controlplane.fidelity.rollout import (
 )
 from tests.controlplane.installation import BASE, Installation, finish
 from tests.controlplane.kwok import FakeNode
+from tests.controlplane.processes import Process
 from tests.controlplane.site import machine_node
 from tests.googlecloud.fake import FakeGoogleCloud, FakePool
 
@@ -76,9 +77,10 @@ class Field(Installation):
             identity = self.cluster.kubeconfig_for("kube-system", "kinema-extender")
             extenders = [Extender(identity, arm.skew_seconds) for _ in arm.schedulers if arm.extended]
             self.cluster.add_node(*(_node(name, size) for name in size.node_names))
-            for number, name in enumerate(arm.schedulers):
-                extender = extenders[number] if arm.extended else None
-                stack.enter_context(running(self.cluster, name, extender))
+            schedulers = [
+                stack.enter_context(running(self.cluster, name, extenders[number] if arm.extended else None))
+                for number, name in enumerate(arm.schedulers)
+            ]
             uids = {
                 body["metadata"]["name"]: self.cluster.request("POST", DEPLOYMENTS, body)["metadata"]["uid"]
                 for body in deployments(size, arm.schedulers)
@@ -86,7 +88,7 @@ class Field(Installation):
             everyone = size.replicas * size.workloads
             self.cluster.eventually(lambda: self._available() == everyone, "every pod to run", PATIENCE_SECONDS)
             history = stack.enter_context(History(self.cluster))
-            rollout = RollOut(self, size, arm, cloud, extenders, history, uids)
+            rollout = RollOut(self, size, arm, cloud, schedulers, extenders, history, uids)
             stack.callback(rollout.stop_planner)
             yield rollout
 
@@ -107,6 +109,7 @@ class RollOut:
     size: Size
     arm: Arm
     cloud: FakeGoogleCloud
+    schedulers: Sequence[Process]
     extenders: Sequence[Extender]
     history: History
     uids: dict[str, str]
@@ -167,6 +170,10 @@ class RollOut:
         found = self.wait_for(lambda: _metric(port, "kinema_plan_divergence"), "the planner to tell the divergence")
         self.stop_planner()
         return found
+
+    def skipped(self) -> int:
+        """Count the calls that a scheduler went on without, for want of an answer in time."""
+        return sum(scheduler.log.read_text().count(SKIPPED) for scheduler in self.schedulers)
 
     # What happens meanwhile
 

@@ -37,6 +37,7 @@ class Report:
     figures: dict[str, Figures] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     longer_seconds: float = 0.0
+    skipped: int = 0
 
     def require(self, holds: bool, text: str) -> None:
         """Note what does not hold."""
@@ -46,7 +47,8 @@ class Report:
     def __str__(self) -> str:
         head = f"{self.name}: {'; '.join(self.problems) or 'as it should be'}"
         parts = (f"  {part}: {figures}" for part, figures in self.figures.items())
-        return "\n".join([head, *parts, f"  at the most {self.longer_seconds:.2f} s longer than without an extender"])
+        last = f"{self.skipped} calls without an answer; at the most {self.longer_seconds:.2f} s longer than without"
+        return "\n".join([head, *parts, f"  {last} an extender"])
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def played(scenario: Scenario, ground: Field, size: Size, baseline: Figures) -> 
     with ground.populated(size, scenario.arm) as rollout:
         scenario.play(rollout, report)
         whole = report.figures["all"] = Figures.of(rollout)
-        report.longer_seconds = whole.longer_than(baseline)
+        report.longer_seconds, report.skipped = whole.longer_than(baseline), rollout.skipped()
         kept = {node.name for node in rollout.plans[-1].nodes if node.state == "keep"}
         outside = [life.name for life in rollout.history.standing() if life.node not in kept]
         report.require(not rollout.history.failures, f"the history is broken: {rollout.history.failures}")
@@ -108,7 +110,9 @@ def _require_exact(report: Report, figures: Figures) -> None:
 
 
 def _require_calm(report: Report, rollout: RollOut) -> None:
-    """Require that no extender let a pod pass for a doubt, and none keeps a place for a pod that is bound."""
+    """Require that every call was answered, no pod passed for a doubt, and no place is kept for a pod that is bound."""
+    skipped = rollout.skipped()
+    report.require(not skipped, f"{skipped} calls were not answered in time")
     for extender in rollout.extenders:
         seen = extender.metrics()
         doubts = {name: value for name, value in seen.items() if "fail_open_total" in name and value}
