@@ -37,7 +37,7 @@ bench: $(VENV)/.development ## short benchmarks: plans of small clusters, a few 
 bench-optimizer: $(VENV)/.development ## every plan and what it is compared with, an hour; ARGS="--only solvers" for a part
 	@$(BIN)/python -m benchmarks.optimizer $(ARGS)
 
-fidelity: $(VENV)/.development ## 2,000 pods rolled on a real control plane, half an hour; ARGS="--only two-plans" for a part
+fidelity: $(VENV)/.development ## 2,000 pods rolled on a real control plane, an hour; ARGS="--only two-plans" for a part
 	@$(BIN)/python -m tests.controlplane.fidelity $(ARGS)
 
 soak: $(VENV)/.development ## long runs: thousands of seeds
