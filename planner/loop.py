@@ -20,7 +20,7 @@ from planner.model.domains import upset_by_minimums
 from planner.model.effort import Progress, never
 from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.machines import Catalogue
-from planner.model.plan import Decision, Plan, PlanRecord, SavePlan, Step, Wait
+from planner.model.plan import Decision, EvictPod, Plan, PlanRecord, RollOut, SavePlan, Step, Wait
 from planner.model.preferences import PreferencePrices
 from planner.model.resources import Resources
 from planner.model.utilization import cap_on, excess_millicores
@@ -121,6 +121,7 @@ def iterate(edges: Edges, settings: Settings) -> Outcome:
         return "not-leader"
     snapshot = edges.snapshot()
     record = snapshot.record
+    _measure_divergence(edges.metrics, record, snapshot)
     if record is not None and record.phase != "done":
         if settings.mode == "apply":
             return carry_on(edges, record, settings)
@@ -181,8 +182,7 @@ def carry_on(edges: Edges, record: PlanRecord, settings: Settings) -> Outcome:
         snapshot = edges.snapshot()
         # The cluster's memory is the truth; another planner may have ended or abandoned the plan meanwhile.
         record = snapshot.record or record
-        for reason, count in divergence(record.plan, snapshot).items():
-            edges.metrics.divergence.labels(reason).set(count)
+        _measure_divergence(edges.metrics, record, snapshot)
         steps = next_steps(record, snapshot, edges.clock.now(), settings.move)
         if not steps:
             if record.reason != CARRIED_OUT:
@@ -190,6 +190,7 @@ def carry_on(edges: Edges, record: PlanRecord, settings: Settings) -> Outcome:
             for workload in record.plan.workloads.values():
                 edges.metrics.pods_moved.labels(workload.strategy).inc(workload.moves)
             return "carried-out"
+        steps = _while_steered(edges, steps)
         _measure_waiting(edges.metrics, [r for step in steps if isinstance(step, Wait) for r in step.reasons])
         done = executor.execute(steps)
         for step in done:
@@ -197,6 +198,14 @@ def carry_on(edges: Edges, record: PlanRecord, settings: Settings) -> Outcome:
             edges.metrics.steps.labels(type(step).__name__).inc()
         if not done or all(isinstance(step, Wait) for step in done):
             edges.clock.sleep(settings.move.poll_seconds)
+
+
+def _while_steered(edges: Edges, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Return the steps without those that make pods anew while nothing would put these on their planned nodes."""
+    others = tuple(step for step in steps if not isinstance(step, RollOut | EvictPod))
+    if len(others) == len(steps) or not (problem := edges.steering_problem()):
+        return steps
+    return (*others, Wait((f"{problem}: no pod is moved until it does",)))
 
 
 def make_plan(
@@ -351,6 +360,15 @@ def _measure_waiting(metrics: Metrics, reasons: Iterable[str]) -> None:
     metrics.waiting.clear()
     for reason in reasons:
         metrics.waiting.labels(reason).set(1)
+
+
+def _measure_divergence(metrics: Metrics, record: PlanRecord | None, snapshot: Snapshot) -> None:
+    """Count by the plan that is carried out or was the last to be; no other plan asks anything of the cluster."""
+    if record is None or not (record.phase == "carrying-out" or record.reason == CARRIED_OUT):
+        metrics.divergence.clear()
+        return
+    for reason, count in divergence(record.plan, snapshot).items():
+        metrics.divergence.labels(reason).set(count)
 
 
 def _save(edges: Edges, settings: Settings, record: PlanRecord) -> bool:

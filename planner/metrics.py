@@ -60,7 +60,7 @@ class Metrics:
         )
         self.divergence = Gauge(
             "kinema_plan_divergence",
-            "Pods or nodes that are not as the plan wants them, by reason",
+            "Pods that are not where the plan wants them that is or was carried out last, by reason",
             ("reason",),
             registry=self.registry,
         )

@@ -204,7 +204,7 @@ class MoveSettings:
     """The schedulerName of the second kube-scheduler."""
 
     extender_url: str = ""
-    """Where the extender can be asked whether it is ready; empty: it is not asked."""
+    """Where the extender can be asked whether it is ready; while it is not, no pod is moved. Empty: it is not asked."""
 
     publish_placement: bool = True
     """Whether nodes carry the placement annotation; without it labels alone steer (any planned node will do)."""

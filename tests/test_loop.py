@@ -5,6 +5,7 @@ The real control plane has its own in tests/controlplane.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from planner import labels as keys
 from planner.cloud.gcp.machines import builtin_machines
 from planner.errors import WrongPlan
 from planner.kube.reader import read_snapshot
+from planner.kube.record import NAME, encode_record
 from planner.loop import Outcome, Report, iterate, make_plan
 from planner.model.cluster import ZONE as ZONE_KEY
 from planner.model.cluster import Snapshot
@@ -24,9 +26,10 @@ from planner.model.coexistence import interpreted
 from planner.model.effort import Progress
 from planner.model.forecast import Forecast, Sample, UsageSeries
 from planner.model.inputs import PlanningInputs
-from planner.model.plan import Plan, Wait
+from planner.model.plan import EvictPod, Plan, RollOut, Wait
 from planner.model.resources import Resources
 from planner.model.scheduling import LabelSelector, PodRules, Requirement, Spread
+from planner.ports import CONFIGMAPS, DEPLOYMENTS
 from planner.rescheduler import CARRIED_OUT, divergence, staged
 from planner.settings import MoveSettings, ObjectiveSettings, OptimizerSettings, Settings, WindowSettings
 from planner.solving import solve
@@ -289,7 +292,7 @@ def test_an_iteration_with_a_planner_that_keeps_dying_ends_as_planned(seed: int)
     wanted = {node.name for node in record.plan.nodes if node.state != "remove"}
     assert {node.name for node in snapshot.nodes} == wanted
     assert {machine.name for machine in snapshot.instances or ()} == wanted
-    assert divergence(record.plan, snapshot) == {"elsewhere": 0, "pending": 0}
+    assert divergence(record.plan, snapshot) == {"elsewhere": 0, "pending": 0, "unplanned": 0}
     assert not [node.name for node in snapshot.nodes if keys.EXPIRING in node.labels]
 
 
@@ -307,6 +310,54 @@ def test_the_metric_says_what_a_carry_out_waits_for_until_it_waits_no_more() -> 
     assert any(reason.startswith("the machine n") and reason.endswith(" is being deleted") for reason in seen)
 
 
+def test_no_pod_is_moved_while_the_extender_is_away() -> None:
+    # It is there when the plan is accepted, and then not for the next five looks at the cluster with moves to begin.
+    answers = ["", *["the extender does not answer"] * 5]
+    world = badly_placed()
+    while_away: list[Report] = []
+
+    def note(report: Report) -> None:
+        if 0 < len(answers) < 6:
+            while_away.append(report)
+
+    def steering_problem() -> str:
+        return answers.pop(0) if answers else ""
+
+    edges = replace(edges_of(world, note), steering_problem=steering_problem)
+    assert iterate(edges, APPLY) == "carried-out"
+    assert not answers
+    assert [report for report in while_away if isinstance(report, RollOut | EvictPod)] == []
+    waits = {reason for report in while_away if isinstance(report, Wait) for reason in report.reasons}
+    assert waits == {"the extender does not answer: no pod is moved until it does"}
+    moved = json.loads(world.kubernetes.get(DEPLOYMENTS, "default", "web"))
+    assert keys.ITERATION in moved["spec"]["template"]["metadata"]["annotations"]
+
+
+def test_the_metric_of_divergence_follows_the_cluster_after_the_plan_is_carried_out() -> None:
+    world = badly_placed()
+    edges = edges_of(world)
+
+    def told() -> dict[str, float]:
+        return {s.labels["reason"]: s.value for s in edges.metrics.divergence.collect()[0].samples}
+
+    assert iterate(edges, APPLY) == "carried-out"
+    assert told() == {"elsewhere": 0, "pending": 0, "unplanned": 0}
+    # A person gives the Deployment of three two pods more, which come to the only node that is left.
+    web = json.loads(world.kubernetes.get(DEPLOYMENTS, "default", "web"))
+    web["spec"]["replicas"] = 5
+    world.kubernetes.replace(DEPLOYMENTS, "default", "web", web)
+    world.settle()
+    assert iterate(edges, APPLY) == "dropped"
+    assert told() == {"elsewhere": 0, "pending": 0, "unplanned": 2}
+    # One who only recommends, or whose plan was given up, has nothing that the cluster should be like.
+    record = read_snapshot(world.kubernetes, world.cloud, world.clock).record
+    assert record is not None
+    given_up = replace(record, reason="not ended in time")
+    world.kubernetes.replace(CONFIGMAPS, "kube-system", NAME, encode_record(given_up, "kube-system"))
+    assert iterate(edges, APPLY) == "dropped"
+    assert told() == {}
+
+
 def test_pods_that_spread_stand_apart_own_a_port_or_stay_with_a_volume_move_as_planned() -> None:
     world = bound_by_rules()
     assert iterate(edges_of(world), APPLY) == "carried-out"
@@ -314,7 +365,7 @@ def test_pods_that_spread_stand_apart_own_a_port_or_stay_with_a_volume_move_as_p
     assert snapshot.record is not None
     # A small node in each zone, 3 x 0.1 $/h instead of 9 x 0.2 $/h.
     assert snapshot.record.plan.objective.nodes_nanousd_per_hour == 300_000_000
-    assert divergence(snapshot.record.plan, snapshot) == {"elsewhere": 0, "pending": 0}
+    assert divergence(snapshot.record.plan, snapshot) == {"elsewhere": 0, "pending": 0, "unplanned": 0}
     assert world.availability.violations == []
     zones = {node.name: node.labels["topology.kubernetes.io/zone"][-1] for node in snapshot.nodes}
     assert sorted(zones.values()) == ["a", "b", "c"]

@@ -5,18 +5,20 @@ from __future__ import annotations
 import base64
 import gzip
 import zlib
+from collections.abc import Mapping
 from typing import get_args
 
 import msgspec
 
 from planner import ports
 from planner.errors import BadInput, KubernetesError, NotFound
-from planner.model.plan import Phase, PlanRecord
+from planner.model.plan import Mending, Phase, PlanRecord
 from planner.model.plan_json import decode_plan, encode_plan
 
 NAME = "kinema-plan"
 
 _PLAN = "plan.json.gz"
+_BEGAN_AT, _MADE_UNTIL = "mendingBeganAt", "mendedUntil"
 # The API server refuses objects above about 1.5 MB; a plan that unpacks to far more was not written by Kinema.
 _LARGEST_PLAN_BYTES = 512 * 1024**2
 
@@ -39,6 +41,7 @@ def encode_record(record: PlanRecord, namespace: str) -> dict[str, object]:
             "acceptedAt": repr(record.accepted_at),
             "mode": record.mode,
             "reason": record.reason,
+            **_mending_fields(record.mending),
         },
         "binaryData": {_PLAN: base64.b64encode(packed).decode()},
     }
@@ -63,6 +66,7 @@ def decode_record(raw: bytes) -> PlanRecord:
             accepted_at=float(fields["acceptedAt"]),
             mode=fields.get("mode", "apply"),
             reason=fields.get("reason", ""),
+            mending=_mending(fields),
         )
     except KeyError as error:
         why = f"the key or value {error} is not what Kinema writes"
@@ -85,6 +89,16 @@ def read_record(kubernetes: ports.Kubernetes, namespace: str) -> PlanRecord | No
     except NotFound:
         return None
     return decode_record(raw)
+
+
+def _mending_fields(mending: Mending | None) -> dict[str, str]:
+    if mending is None:
+        return {}
+    return {_BEGAN_AT: repr(mending.began_at), _MADE_UNTIL: repr(mending.made_until)}
+
+
+def _mending(fields: Mapping[str, str]) -> Mending | None:
+    return Mending(float(fields[_BEGAN_AT]), float(fields[_MADE_UNTIL])) if _BEGAN_AT in fields else None
 
 
 def _unpack(packed: bytes) -> bytes:

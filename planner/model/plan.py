@@ -175,10 +175,22 @@ Phase = Literal["carrying-out", "abandoning", "done"]
 
 
 @dataclass(frozen=True, slots=True)
+class Mending:
+    """Pods made until `made_until` that came astray are moved once more; both times in seconds since the epoch.
+
+    `began_at` is by the planner's clock, `made_until` by the API server's, which stamps the pods.
+    """
+
+    began_at: float
+    made_until: float
+
+
+@dataclass(frozen=True, slots=True)
 class PlanRecord:
     """The plan that the cluster remembers, so that a restarted planner carries on.
 
-    `accepted_at` is in seconds since the epoch; `reason` says why it was abandoned, or how it ended.
+    `accepted_at` is in seconds since the epoch; `reason` says why it was abandoned, or how it ended. `mending` is
+    set when all else is done.
     """
 
     plan: Plan
@@ -186,6 +198,7 @@ class PlanRecord:
     accepted_at: float
     mode: str = "apply"
     reason: str = ""
+    mending: Mending | None = None
 
 
 Verdict = Literal["accepted", "stale", "too-small", "nothing-to-do"]

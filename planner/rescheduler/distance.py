@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from planner.model.cluster import Snapshot
 from planner.model.disruption import planned_pods
 from planner.model.plan import Plan
@@ -20,19 +22,32 @@ def unsteered(plan: Plan, snapshot: Snapshot, settings: MoveSettings) -> tuple[s
 
 
 def divergence(plan: Plan, snapshot: Snapshot) -> dict[str, int]:
-    """Count the pods that are not where the plan wants them, by reason.
+    """Count the pods of the plan's workloads that are not where the plan wants them, by reason.
 
-    `elsewhere`: on a node beyond what the plan wants there; `pending`: on no node.
+    `pending`: on no node, beyond those for which the plan has no place; `elsewhere`: on a node beyond what the plan
+    wants of their workload there, and missing where it wants them; `unplanned`: the same, but missing nowhere, since
+    the workload has more pods than the plan knew.
     """
-    wanted = {node.name: node.pods for node in plan.nodes if node.state != "remove"}
-    counts: dict[tuple[str, str], int] = {}
-    pending = 0
+    wanted: dict[str, Counter[str]] = {key: Counter() for key in plan.workloads}
+    for node in plan.nodes:
+        if node.state != "remove":
+            for key, count in node.pods.items():
+                wanted[key][node.name] += count
+    here: dict[str, Counter[str]] = {key: Counter() for key in plan.workloads}
+    waiting: Counter[str] = Counter()
     for pod in planned_pods(snapshot):
-        if pod.workload not in plan.workloads:
+        if pod.workload not in here:
             continue
         if pod.node is None:
-            pending += 1
+            waiting[pod.workload] += 1
         else:
-            counts[pod.node, pod.workload] = counts.get((pod.node, pod.workload), 0) + 1
-    elsewhere = sum(max(0, n - wanted.get(node, {}).get(key, 0)) for (node, key), n in counts.items())
-    return {"elsewhere": elsewhere, "pending": pending}
+            here[pod.workload][pod.node] += 1
+    found = dict.fromkeys(("elsewhere", "pending", "unplanned"), 0)
+    for key, places in wanted.items():
+        unplaced = plan.unplaced[key].count if key in plan.unplaced else 0
+        astray = (here[key] - places).total()
+        missing = (places - here[key]).total()
+        found["pending"] += max(0, waiting[key] - unplaced)
+        found["elsewhere"] += min(astray, missing)
+        found["unplanned"] += max(0, astray - missing)
+    return found

@@ -85,12 +85,12 @@ def by_stage(movers: Iterable[Mover]) -> list[Mover]:
 class MisplacedPods:
     """Finds the pods to evict: on each node those beyond what the plan wants there, never one moved already.
 
-    Pods made after the plan was accepted stay, unless their node expires: without an exact steering they would
-    be evicted for ever.
+    Pods made after a time stay, unless their node expires: without an exact steering they would be evicted for ever.
+    It is that of the plan's acceptance, or `made_until`, in seconds since the epoch.
     """
 
-    def __init__(self, record: PlanRecord) -> None:
-        self._accepted_at = record.accepted_at
+    def __init__(self, record: PlanRecord, made_until: float | None = None) -> None:
+        self._made_until = record.accepted_at if made_until is None else made_until
         self._expiring = {node.name: node.state == "remove" for node in record.plan.nodes}
         self._pinned = {name for node in record.plan.nodes for name in node.pod_names}
 
@@ -106,7 +106,7 @@ class MisplacedPods:
             movable = [
                 pod
                 for pod in here
-                if pod_key(pod) not in self._pinned and not (fresh_stays and pod.created_at > self._accepted_at)
+                if pod_key(pod) not in self._pinned and not (fresh_stays and pod.created_at > self._made_until)
             ]
             if excess > 0:
                 found.extend(movable[-excess:])

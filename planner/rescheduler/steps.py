@@ -10,9 +10,10 @@ from dataclasses import replace
 
 from planner.model.cluster import NODE_POOL, Node, Snapshot
 from planner.model.disruption import mobilities, planned_pods
-from planner.model.plan import BootNodes, Plan, PlanRecord, SavePlan, Step, Wait
+from planner.model.plan import BootNodes, Mending, Plan, PlanRecord, SavePlan, Step, Wait
 from planner.rescheduler.disruption import rules_of
 from planner.rescheduler.marks import mark
+from planner.rescheduler.mending import is_mendable, mends
 from planner.rescheduler.moves import Moves, find_moves, starts
 from planner.rescheduler.removal import remove, take_back
 from planner.settings import MoveSettings
@@ -63,12 +64,26 @@ def next_steps(record: PlanRecord, snapshot: Snapshot, now: float, settings: Mov
         return working
     if settled and not removal:
         # Every node is as planned. Where pods find no room to change places on them, that costs nothing.
-        return (SavePlan(replace(record, phase="done", reason=CARRIED_OUT)),)
+        done = SavePlan(replace(record, phase="done", reason=CARRIED_OUT))
+        return _mend(record, snapshot, now, settings) or (done,)
     waiting = (*moves.waiting, *(reason for step in steps if isinstance(step, Wait) for reason in step.reasons))
     if idle_seconds > settings.standstill_timeout_seconds:
         reason = f"nothing has moved for {idle_seconds:.0f} s: {'; '.join(waiting[:_MOST_REASONS])}"
         return (SavePlan(replace(record, phase="abandoning", reason=reason)),)
     return (Wait(waiting),)
+
+
+def _mend(record: PlanRecord, snapshot: Snapshot, now: float, settings: MoveSettings) -> tuple[Step, ...]:
+    """Move pods that came astray once more, while their targets steer and each round still moves some."""
+    last_moved, allowed = _last_moved(record, snapshot), mobilities(snapshot, rules_of(settings))
+    if now - record.accepted_at > settings.plan_ttl_seconds:
+        return ()
+    if (begun := record.mending) is not None:
+        stands_still = now - max(last_moved, begun.began_at) > _PATIENCE_SECONDS
+        return () if stands_still else mends(record, snapshot, allowed, begun.made_until)
+    if not is_mendable(record.plan, snapshot, settings) or not mends(record, snapshot, allowed, last_moved):
+        return ()
+    return (SavePlan(replace(record, mending=Mending(began_at=now, made_until=last_moved))),)
 
 
 def _exact(settings: MoveSettings) -> bool:

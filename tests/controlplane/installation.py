@@ -89,12 +89,14 @@ class Installation:
             "leader": {"duration_seconds": 4},
         }
 
-    def launch(self, settings: Json, *arguments: str, stdout: int | None = subprocess.PIPE) -> subprocess.Popen[str]:
-        """Start `kinema run --once` as a process with the planner's ServiceAccount."""
+    def launch(
+        self, settings: Json, *arguments: str, stdout: int | None = subprocess.PIPE, once: bool = True
+    ) -> subprocess.Popen[str]:
+        """Start `kinema run`, with `--once` unless told otherwise, as a process with the planner's ServiceAccount."""
         path = self.folder / "settings.yaml"
         path.write_text(yaml.safe_dump(settings))
         return subprocess.Popen(
-            [sys.executable, "-m", "planner", "run", "--settings", str(path), "--once", *arguments],
+            [sys.executable, "-m", "planner", "run", "--settings", str(path), *["--once"] * once, *arguments],
             cwd=ROOT,
             env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "PYTHONUNBUFFERED": "1"},
             stdout=stdout,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from planner.errors import KubernetesError
 from planner.kube.record import decode_record, encode_record
-from planner.model.plan import Objective, Plan, PlannedNode, PlanRecord
+from planner.model.plan import Mending, Objective, Plan, PlannedNode, PlanRecord
 from planner.model.resources import Resources
 
 PLAN = Plan(
@@ -38,6 +39,11 @@ def packed(text: bytes) -> dict[str, str]:
 
 def test_a_record_is_read_back_as_it_was_written() -> None:
     assert decode_record(stored()) == RECORD
+
+
+def test_a_record_says_when_mending_began_and_until_when_the_pods_were_made() -> None:
+    mending = replace(RECORD, mending=Mending(began_at=1764000060.5, made_until=1764000000.25))
+    assert decode_record(json.dumps(encode_record(mending, "x")).encode()) == mending
 
 
 def test_equal_records_are_equal_configmaps() -> None:

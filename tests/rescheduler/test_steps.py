@@ -28,7 +28,7 @@ from planner.model.plan import (
 )
 from planner.model.resources import Resources
 from planner.model.scheduling import LabelSelector, Requirement, Taint
-from planner.rescheduler import divergence, next_steps
+from planner.rescheduler import next_steps
 from planner.settings import MoveSettings
 from tests.building import daemonset, daemonset_pod, deployment, node, pods_of, resources, snapshot
 
@@ -515,11 +515,6 @@ def test_a_plan_of_which_nothing_moves_any_more_is_abandoned_with_what_it_waited
     # A pod that was made since is progress: the patience starts anew.
     younger = replace(cluster, pods=(replace(pods[0], created_at=ACCEPTED_AT + 100), *pods[1:]))
     assert next_steps(record, younger, ACCEPTED_AT + 301, SETTINGS) == (Wait((why,)),)
-
-
-def test_divergence_counts_pods_beyond_what_the_plan_wants_on_a_node() -> None:
-    pods = pods_of(WEB, {"new": 1, "old": 1})
-    assert divergence(KEEP_OLD_BOOT_NEW.plan, snapshot([], [WEB], pods)) == {"elsewhere": 1, "pending": 0}
 
 
 def test_resources_of_a_plan_are_never_negative_in_the_headroom() -> None:
