@@ -129,19 +129,20 @@ class _Face:
 
     def prioritize(self, asked: wire.Request) -> _Answer:
         """Answer with a score for every node; equal scores where there is a doubt or nothing to say."""
-        names = asked.candidates.names()
         if asked.pod is not None and passes_untouched(asked.pod):
-            return _Answer(wire.write_scores(names, [0] * len(names)), "untouched")
+            return _Answer(wire.write_scores(asked, 0), "untouched")
         try:
             self._check_trust(asked)
-            scores = self._cache.state.prioritize(asked.pod, names) if asked.pod is not None else None
+            scores = self._cache.state.prioritize(asked.pod, asked.candidates) if asked.pod is not None else None
             if scores is None:
                 raise _Doubt("unknown_owner")
-            return _Answer(wire.write_scores(names, scores), "scored")
+            return _Answer(wire.write_scores(asked, scores), "scored")
+        except wire.BadRequest:
+            raise
         except Exception as error:  # noqa: BLE001
             # As in filter: a fault of ours makes every node equal.
             self._let_pass(error)
-            return _Answer(wire.write_scores(names, [0] * len(names)), "fail_open")
+            return _Answer(wire.write_scores(asked, 0), "fail_open")
 
     def is_ready(self) -> bool:
         """Tell whether answers rest on a whole and fresh cache."""
