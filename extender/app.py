@@ -24,6 +24,7 @@ from extender import wire
 from extender.nodes import Cache
 from extender.objects import passes_untouched
 from extender.settings import ExtenderSettings
+from extender.tls import client_names
 
 _log: Final = logging.getLogger(__name__)
 
@@ -178,6 +179,17 @@ def create_app(settings: ExtenderSettings | None = None, cache: Cache | None = N
     face = _Face(cache)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.body_limit_bytes
+
+    if settings.allowed_clients:
+
+        @app.before_request
+        def check_client() -> Response | None:
+            names = client_names(request.environ["gunicorn.socket"].getpeercert() or {})
+            if names.intersection(settings.allowed_clients):
+                return None
+            shown = ", ".join(sorted(names)) or "no name"
+            reason = f"kinema: EXTENDER_ALLOWED_CLIENTS does not name this client ({shown})"
+            return Response(wire.write_error(reason), 403, content_type=_JSON)
 
     @app.post("/filter")
     def answer_filter() -> Response:

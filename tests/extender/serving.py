@@ -22,8 +22,7 @@ ROOT = Path(__file__).parents[2]
 class Served:
     """A running extender and one kept connection to it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
-        self.process = process
+    def __init__(self, port: int) -> None:
         self.port = port
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
 
@@ -67,21 +66,31 @@ def launch(environment: dict[str, str]) -> subprocess.Popen[bytes]:
 
 
 @contextmanager
-def serve(environment: dict[str, str]) -> Iterator[Served]:
-    """Serve the extender until it is ready; at the end it must go quietly on SIGTERM."""
+def listening(environment: dict[str, str]) -> Iterator[int]:
+    """Serve the extender and give its port; at the end it must go quietly on SIGTERM."""
     process = launch(environment)
+    reader = None
     try:
-        running = Served(process, _listening_port(process))
+        port = _listening_port(process)
         # Somebody must read what it goes on saying, or it would block on a full pipe.
         reader = threading.Thread(target=process.communicate, daemon=True)
         reader.start()
+        yield port
+    finally:
+        process.terminate()
+        if reader is not None:
+            reader.join(timeout=10)
+    assert process.returncode == 0
+
+
+@contextmanager
+def serve(environment: dict[str, str]) -> Iterator[Served]:
+    """Serve the extender until it is ready; at the end it must go quietly on SIGTERM."""
+    with listening(environment) as port:
+        running = Served(port)
         eventually(lambda: running.ask("GET", "/readyz")[0] == 200, "the extender to be ready")
         yield running
         running.connection.close()
-    finally:
-        process.terminate()
-    reader.join(timeout=10)
-    assert process.returncode == 0
 
 
 def _listening_port(process: subprocess.Popen[bytes]) -> int:
@@ -89,6 +98,6 @@ def _listening_port(process: subprocess.Popen[bytes]) -> int:
     log = []
     for line in process.stderr:
         log.append(line.decode())
-        if listening := re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", log[-1]):
+        if listening := re.search(r"Listening at: https?://[\d.]+:(\d+)", log[-1]):
             return int(listening[1])
     raise AssertionError("".join(log))
