@@ -8,6 +8,8 @@ import os
 import ssl
 import sys
 
+# Imported before the fork, so that a worker, the next one after SIGHUP too, listens a second sooner.
+import extender.app  # noqa: F401
 from extender.nodes import Cache
 from extender.settings import ExtenderSettings, SettingsError
 from extender.tls import Contexts
@@ -24,7 +26,7 @@ except SettingsError as _error:
 wsgi_app = "extender.app:create_app()"
 bind = _settings.bind
 workers = 1
-worker_class = "gthread"
+worker_class = "extender.worker.DrainingWorker"
 threads = 4
 # Longer than the 90 s after which the scheduler's client closes an idle connection: a shorter time makes
 # one connection a pod, or a request on a connection that is just being closed.

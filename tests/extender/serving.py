@@ -71,7 +71,7 @@ def listening(environment: dict[str, str]) -> Iterator[int]:
     process = launch(environment)
     reader = None
     try:
-        port = _listening_port(process)
+        port = listening_port(process)
         # Somebody must read what it goes on saying, or it would block on a full pipe.
         reader = threading.Thread(target=process.communicate, daemon=True)
         reader.start()
@@ -93,7 +93,8 @@ def serve(environment: dict[str, str]) -> Iterator[Served]:
         running.connection.close()
 
 
-def _listening_port(process: subprocess.Popen[bytes]) -> int:
+def listening_port(process: subprocess.Popen[bytes]) -> int:
+    """Return the port that gunicorn says it listens on."""
     assert process.stderr is not None
     log = []
     for line in process.stderr:
