@@ -24,7 +24,7 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
     alive: bool
     _leaves_at: float | None = None
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, _signal: int, _frame: FrameType | None) -> None:
         """Begin to leave."""
         if self.alive and self._leaves_at is None:
             self._leaves_at = time.monotonic() + STILL_ACCEPTING_SECONDS
