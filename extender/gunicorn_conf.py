@@ -27,7 +27,7 @@ wsgi_app = "extender.app:create_app()"
 bind = _settings.bind
 workers = 1
 worker_class = "extender.worker.DrainingWorker"
-threads = 4
+threads = 8
 # Longer than the 90 s after which the scheduler's client closes an idle connection: a shorter time makes
 # one connection a pod, or a request on a connection that is just being closed.
 keepalive = 120

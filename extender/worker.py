@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import select
+import ssl
 import time
 from types import FrameType
 from typing import Any, Final
 
 from gunicorn.workers.gthread import ThreadWorker
 
-STILL_ACCEPTING_SECONDS: Final = 1.5
+STILL_ACCEPTING_SECONDS: Final = 1.0
 """How long a leaving worker serves as before: about what its successor needs to listen, when there is one."""
+
+IDLE_SECONDS: Final = 1.0
+"""How long it then keeps connections that are idle; each may still bring one call."""
+
+
+STAYS_MILLISECONDS: Final = 20
+"""How long a thread waits for the next call on its connection before it gives the connection back to the poller."""
 
 
 class DrainingWorker(ThreadWorker):  # type: ignore[misc]
     """A worker that serves on for a moment, then answers whoever is connected or in its queue, and refuses others.
 
     gunicorn's own stops accepting at once, while the kernel goes on filling the listener's queue: those calls
-    wait for as long as it drains, and are reset at its end. With gunicorn's two seconds for idle connections,
-    each of which may still bring one call, it is gone within five.
+    wait for as long as it drains, and are reset at its end.
     """
 
     alive: bool
@@ -40,6 +47,19 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
             timeout = min(timeout, left)
         super().wait_for_and_dispatch_events(timeout)
 
+    def _cap_keepalive(self, deadline: float) -> None:
+        super()._cap_keepalive(min(deadline, time.monotonic() + IDLE_SECONDS))
+
+    def handle(self, conn: Any) -> Any:
+        """Serve a connection, and stay with it while its next call comes soon.
+
+        A scheduler sends one call after the other; through the poller each would cost two more changes of thread.
+        """
+        answer = super().handle(conn)
+        while answer is True and self.alive and _has_more(conn):
+            answer = super().handle(conn)
+        return answer
+
     def set_accept_enabled(self, enabled: bool) -> None:
         """Stop listening when it leaves; connections are kept until then, so few new ones come at this moment."""
         super().set_accept_enabled(enabled)
@@ -51,3 +71,14 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
     def _take_all(self, listener: Any) -> None:
         while select.select([listener], [], [], 0)[0]:
             self.accept(listener)
+
+
+def _has_more(conn: Any) -> bool:
+    """Tell whether the connection's next call is here, or comes within the time that it is waited for."""
+    if conn.is_http2 or conn.parser.unreader.buf.getvalue():
+        return False  # gunicorn knows what to do with either
+    if isinstance(conn.sock, ssl.SSLSocket) and conn.sock.pending():
+        return True
+    poll = select.poll()
+    poll.register(conn.sock, select.POLLIN)
+    return bool(poll.poll(STAYS_MILLISECONDS))

@@ -111,7 +111,7 @@ def test_an_empty_list_of_nodes_may_be_null() -> None:
 def test_searching_the_bytes_finds_what_decoding_finds(names: list[str], looked_for: str) -> None:
     candidates = NameCandidates(json.dumps(names).encode())
     assert (looked_for in candidates) == (looked_for in names)
-    assert tuple(candidates.each()) == tuple(names)
+    assert tuple(candidates.first(4)) == tuple(names[:4])
     # After some searches everything is decoded, which must change no answer.
     assert [looked_for in candidates for _ in range(12)] == [looked_for in names] * 12
     assert candidates.names() == tuple(names)
