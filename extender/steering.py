@@ -18,7 +18,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from planner.labels import Placement, Target
 
@@ -118,9 +118,18 @@ _REFUSALS: Final = {
 }
 
 
-_PLANNED_SCORES: Final = (5, 3, 1, 1, 5, 8, 7, 7)
-_OTHER_SCORES: Final = (7, 6, 1, 1, 7, 9, 4, 4)
-"""By optimal + 2 * (open targets of others) + 4 * (headroom holds the pod, or none is published)."""
+class _Scores(NamedTuple):
+    """The scores of a node that neither expires nor has a place for the pod, by what else is known of it."""
+
+    open_with_room: int
+    open_full: int
+    optimal_with_room: int
+    optimal_full: int
+    outside: int
+
+
+_PLANNED_SCORES: Final = _Scores(open_with_room=7, open_full=1, optimal_with_room=8, optimal_full=3, outside=5)
+_OTHER_SCORES: Final = _Scores(open_with_room=4, open_full=1, optimal_with_room=9, optimal_full=6, outside=7)
 
 
 def matches(target: Target, placement: Placement, pod: Pod) -> bool:
@@ -175,18 +184,25 @@ def score(pod: Pod, candidates: Candidates, known: Knowledge) -> list[int] | int
     | expiring | 0 | 0 |
     """
     if not (known.published or known.optimal or known.expiring):
-        return _OTHER_SCORES[0]
+        return _OTHER_SCORES.outside
     planned, names = known.in_plan(pod), candidates.names()
     own: Collection[str] = known.open_places(pod) if planned else ()
     expiring, unfilled, optimal = known.expiring, known.unfilled, known.optimal
     published, holding = known.published, known.holding(pod)
-    table = _PLANNED_SCORES if planned else _OTHER_SCORES
+    open_with_room, open_full, optimal_with_room, optimal_full, outside = _PLANNED_SCORES if planned else _OTHER_SCORES
+    # One expression, with as few lookups for each of 5,000 names as can be. A node with open targets is published.
     return [
         0
         if name in expiring
         else HIGHEST_SCORE
         if name in own
-        else table[(name in optimal) + 2 * (name in unfilled) + 4 * (name in holding or name not in published)]
+        else (open_with_room if name in holding else open_full)
+        if name in unfilled
+        else outside
+        if name not in optimal
+        else optimal_with_room
+        if name in holding or name not in published
+        else optimal_full
         for name in names
     ]
 
@@ -241,7 +257,9 @@ def _without(rule: Rule, candidates: Candidates, refused: Sequence[Set[str]]) ->
     """Return the verdict that leaves all but the refused nodes; few refused ones are searched for instead."""
     if sum(map(len, refused)) <= _FEW and not any(name in candidates for part in refused for name in part):
         return Verdict(rule)
-    names, all_refused = candidates.names(), frozenset[str]().union(*refused)
+    names = candidates.names()
+    parts = [part for part in refused if part]
+    all_refused = parts[0] if len(parts) == 1 else set().union(*parts)
     return _verdict(rule, [name for name in names if name not in all_refused], names)
 
 
