@@ -72,8 +72,9 @@ class _Gauges(Collector):
 class _Face:
     """The verbs over one cache, with the metrics of one application."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, body_limit_bytes: int) -> None:
         self._cache = cache
+        self._body_limit_bytes = body_limit_bytes
         self._reported: set[str] = set()
         self.registry = CollectorRegistry()
         self.registry.register(_Gauges(cache))
@@ -102,7 +103,7 @@ class _Face:
         """Read the request, answer it, count it."""
         started = time.perf_counter()
         try:
-            result = answer(wire.read_request(_body()))
+            result = answer(wire.read_request(_body(self._body_limit_bytes)))
         except wire.BadRequest as error:
             result = _Answer(wire.write_error(f"kinema: {error}"), "bad_request", 400)
         except RequestEntityTooLarge:
@@ -166,20 +167,20 @@ class _Face:
             _log.warning("every node passes: %s (said once; the metric counts on)", reason, exc_info=trace)
 
 
-def _body() -> bytes:
-    """Return the request's body, in one piece where its length is told: werkzeug would copy it four times.
+def _body(limit: int) -> bytes:
+    """Return the request's body, read in one piece: werkzeug would copy it four times, and cut one in chunks.
 
     Raises:
-        RequestEntityTooLarge: it is over the limit.
+        RequestEntityTooLarge: it has more bytes than the limit.
         wire.BadRequest: it ended before its length.
     """
     length = request.content_length
-    if length is None:
-        return request.get_data(cache=False)
-    if length > (request.max_content_length or 0):
+    if length is not None and length > limit:
         raise RequestEntityTooLarge
-    body: bytes = request.environ["wsgi.input"].read(length)
-    if len(body) < length:
+    body: bytes = request.environ["wsgi.input"].read(limit + 1 if length is None else length)
+    if len(body) > limit:
+        raise RequestEntityTooLarge
+    if length is not None and len(body) < length:
         raise wire.BadRequest(f"the body ended after {len(body)} of {length} bytes")
     return body
 
@@ -194,9 +195,8 @@ def create_app(settings: ExtenderSettings | None = None, cache: Cache | None = N
     if cache is None:
         cache = Cache.connect(settings)
         cache.start()
-    face = _Face(cache)
+    face = _Face(cache, settings.body_limit_bytes)
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = settings.body_limit_bytes
 
     if settings.allowed_clients:
 

@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 class Served:
     """A running extender and one kept connection to it."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+        self._process = process
         self.port = port
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
 
@@ -44,6 +45,11 @@ class Served:
         rows = self.ask("GET", "/metrics")[1].decode().splitlines()
         found = [row.rpartition(" ")[2] for row in rows if row.startswith(f"{line} ")]
         return float(found[0]) if found else 0.0
+
+    def worker(self) -> int:
+        """Return the process id of gunicorn's worker (Linux)."""
+        master = self._process.pid
+        return int(Path(f"/proc/{master}/task/{master}/children").read_text())
 
 
 def eventually(check: Callable[[], bool], what: str) -> None:
@@ -68,6 +74,12 @@ def launch(environment: dict[str, str]) -> subprocess.Popen[bytes]:
 @contextmanager
 def listening(environment: dict[str, str]) -> Iterator[int]:
     """Serve the extender and give its port; at the end it must go quietly on SIGTERM."""
+    with _running(environment) as (_, port):
+        yield port
+
+
+@contextmanager
+def _running(environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     process = launch(environment)
     reader = None
     try:
@@ -75,7 +87,7 @@ def listening(environment: dict[str, str]) -> Iterator[int]:
         # Somebody must read what it goes on saying, or it would block on a full pipe.
         reader = threading.Thread(target=process.communicate, daemon=True)
         reader.start()
-        yield port
+        yield process, port
     finally:
         process.terminate()
         if reader is not None:
@@ -86,8 +98,8 @@ def listening(environment: dict[str, str]) -> Iterator[int]:
 @contextmanager
 def serve(environment: dict[str, str]) -> Iterator[Served]:
     """Serve the extender until it is ready; at the end it must go quietly on SIGTERM."""
-    with listening(environment) as port:
-        running = Served(port)
+    with _running(environment) as (process, port):
+        running = Served(process, port)
         eventually(lambda: running.ask("GET", "/readyz")[0] == 200, "the extender to be ready")
         yield running
         running.connection.close()
