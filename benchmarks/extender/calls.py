@@ -39,7 +39,7 @@ def measure(extender: Extender, size: Size, kind: str, owners: dict[str, str], c
         ).encode()
         for index in range(WARM_UP + calls)
     ]
-    worker = extender.worker()
+    worker = extender.processes()[-1]
     latencies = []
     with socket.create_connection(("127.0.0.1", extender.port), timeout=30) as connection:
         for body in bodies[:WARM_UP]:

@@ -40,10 +40,10 @@ class Extender:
         rows = get(self.port, "/metrics")[1].decode().splitlines()
         return next((float(row.rpartition(" ")[2]) for row in rows if row.startswith(f"{line} ")), 0.0)
 
-    def worker(self) -> int:
-        """Return the process id of gunicorn's worker."""
+    def processes(self) -> list[int]:
+        """Return the ids of its process and of those that it started: under gunicorn the worker."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return int(children[0])
+        return [self.process.pid, *map(int, children)]
 
     def stop(self) -> None:
         """End it and wait."""

@@ -48,7 +48,7 @@ def ratio(runs: Sequence[Run], arm: str, beside: Sequence[str]) -> Ratio | None:
 
 def throughput_table(size: Size, runs: Sequence[Run]) -> str:
     """Return one row for each arm: pods a second and the ratios."""
-    rows = [("arm", "pods/s (median)", "beside none", "beside Go echo", "as planned")]
+    rows = [("arm", "pods/s (median)", "beside none", "beside Go echo", "CPU ms a pod", "as planned")]
     nothing = [arm.name for arm in ARMS if not arm.extender]
     for arm in ARMS:
         own = [run for run in runs if run.arm == arm.name]
@@ -62,6 +62,7 @@ def throughput_table(size: Size, runs: Sequence[Run]) -> str:
                 f"{median(run.pods_per_second for run in own):.1f}",
                 _shown(ratio(runs, arm.name, others) if others else None),
                 _shown(ratio(runs, arm.name, [ECHO]) if arm.name != ECHO else None),
+                f"{median(run.cpu_milliseconds_per_pod for run in own):.2f}",
                 f"{min(planned):.1%}" if planned else "-",
             )
         )

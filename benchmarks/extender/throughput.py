@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -53,12 +55,17 @@ ARMS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run showed: pods bound a second, the share bound as planned, the extender's own counts."""
+    """What one run showed: pods bound a second, CPU for each, the share bound as planned, the extender's own counts.
+
+    CPU is that of the scheduler and of the extender from the first binding on: it says what an arm costs even
+    where other work on the machine makes the time say little.
+    """
 
     arm: str
     repeat: int
     pods: int
     pods_per_second: float
+    cpu_milliseconds_per_pod: float
     as_planned: float | None
     calls: dict[str, float]
     ready_seconds: float | None
@@ -111,12 +118,13 @@ class Bench:
         self._api.request_all(waiting_pods(arm.kind, pods, f"{run}-scheduler", run, self._owners))
         try:
             with self._extender(arm) as extender:
-                times = self._bind(arm, run, pods, extender)
+                times, cpu_seconds = self._bind(arm, run, pods, extender)
                 return Run(
                     arm.name,
                     repeat,
                     pods,
                     _rate(times),
+                    cpu_seconds / pods * 1000,
                     self._as_planned(run) if arm.extender == "ours" and arm.kind == "planned" else None,
                     _calls(extender) if extender is not None and arm.extender == "ours" else {},
                     extender.ready_seconds if extender is not None and arm.extender == "ours" else None,
@@ -136,16 +144,19 @@ class Bench:
         finally:
             running.stop()
 
-    def _bind(self, arm: Arm, run: str, pods: int, extender: Extender | None) -> list[float]:
+    def _bind(self, arm: Arm, run: str, pods: int, extender: Extender | None) -> tuple[list[float], float]:
         bindings = Bindings(self._api, run)
         scheduler = self._cluster.start_scheduler(_configuration(arm, f"{run}-scheduler", extender))
         try:
             deadline = time.monotonic() + _RUN_SECONDS
+            processes, before = [scheduler.popen.pid, *(extender.processes() if extender else [])], -1.0
             while len(bindings.times) < pods:
+                if before < 0 and bindings.times:
+                    before = _cpu_seconds(processes)
                 if time.monotonic() > deadline or not scheduler.running():
                     raise BenchmarkError(f"{run}: {len(bindings.times)} of {pods} pods bound\n{scheduler.log_tail()}")
                 time.sleep(0.02)
-            return bindings.times
+            return bindings.times, _cpu_seconds(processes) - before
         finally:
             scheduler.stop()
             bindings.close()
@@ -178,6 +189,15 @@ def _configuration(arm: Arm, name: str, extender: Extender | None) -> Json:
     if arm.extender == "echo":
         del entry["prioritizeVerb"], entry["weight"]
     return found
+
+
+def _cpu_seconds(processes: list[int]) -> float:
+    """Return the user and system time that processes have taken, their threads that ended included."""
+    ticks = 0
+    for process in processes:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _rate(times: list[float]) -> float:
