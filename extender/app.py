@@ -172,12 +172,15 @@ def _body(limit: int) -> bytes:
 
     Raises:
         RequestEntityTooLarge: it has more bytes than the limit.
-        wire.BadRequest: it ended before its length.
+        wire.BadRequest: it ended before its length, or did not come in time.
     """
     length = request.content_length
     if length is not None and length > limit:
         raise RequestEntityTooLarge
-    body: bytes = request.environ["wsgi.input"].read(limit + 1 if length is None else length)
+    try:
+        body: bytes = request.environ["wsgi.input"].read(limit + 1 if length is None else length)
+    except OSError as error:
+        raise wire.BadRequest(f"the body did not come: {error.strerror}") from None
     if len(body) > limit:
         raise RequestEntityTooLarge
     if length is not None and len(body) < length:

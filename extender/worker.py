@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import select
+import socket
 import ssl
+import struct
 import time
 from types import FrameType
 from typing import Any, Final
@@ -16,6 +18,9 @@ STILL_ACCEPTING_SECONDS: Final = 1.0
 IDLE_SECONDS: Final = 1.0
 """How long it then keeps connections that are idle; each may still bring one call."""
 
+
+_RECEIVE_TIMEOUT: Final = struct.pack("@ll", 2, 0)
+"""Two seconds, as a struct timeval: a scheduler sends a request in one go, and is gone by then if it could not."""
 
 STAYS_MILLISECONDS: Final = 20
 """How long a thread waits for the next call on its connection before it gives the connection back to the poller."""
@@ -46,6 +51,11 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
                 return
             timeout = min(timeout, left)
         super().wait_for_and_dispatch_events(timeout)
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Hand a connection to a thread, which will not wait for ever for the rest of a request."""
+        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _RECEIVE_TIMEOUT)
+        super().enqueue_req(conn)
 
     def _cap_keepalive(self, deadline: float) -> None:
         super()._cap_keepalive(min(deadline, time.monotonic() + IDLE_SECONDS))

@@ -68,6 +68,22 @@ def test_a_body_in_chunks_is_read_and_limited_like_any_other(api: FakeApi) -> No
         assert served.filter(pod("q", "DaemonSet/agent"), "a") == ["a"]
 
 
+def test_callers_that_stop_in_the_middle_do_not_hold_the_others_up(served: Served) -> None:
+    head = b"POST /filter HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+    stalled = [socket.create_connection(("127.0.0.1", served.port), timeout=20) for _ in range(20)]
+    try:
+        for number, connection in enumerate(stalled):
+            connection.sendall(head + (b"\r\n{" if number % 2 else b""))
+        # More than there are threads: the first ones are given up before this call's own time is over.
+        assert served.filter(pod("p"), "a", "b", "c") == ["a"]
+        for connection in stalled:
+            while connection.recv(1000):
+                pass
+    finally:
+        for connection in stalled:
+            connection.close()
+
+
 def test_it_is_not_ready_while_its_cache_is_too_old_and_ready_again_afterwards(api: FakeApi) -> None:
     with serve({"EXTENDER_API_SERVER": api.url, "EXTENDER_STALE_SECONDS": "0.5"}) as served:
         api.stop()
