@@ -8,7 +8,7 @@ import os
 import ssl
 import sys
 
-# Imported before the fork, so that a worker, the next one after SIGHUP too, listens a second sooner.
+# Imported before the fork, so that a worker, the next one after SIGHUP too, listens half a second sooner.
 import extender.app  # noqa: F401
 from extender.nodes import Cache
 from extender.settings import ExtenderSettings, SettingsError

@@ -36,18 +36,28 @@ class Api:
         Raises:
             ApiError: the answer's status is 400 or more.
         """
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._connect()
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind}
-        connection.request(method, path, json.dumps(body) if body is not None else None, headers)
-        answer = connection.getresponse()
-        text = answer.read()
+        content = json.dumps(body) if body is not None else None
+        try:
+            answer, text = self._send(method, path, content, headers)
+        except (OSError, http.client.HTTPException):
+            # The server has closed a connection that was idle during a long run.
+            self._local.connection.close()
+            answer, text = self._send(method, path, content, headers)
         if answer.status >= 400:
             raise ApiError(answer.status, f"{method} {path}: {text.decode(errors='replace')[:300]}")
         found: Json = json.loads(text)
         return found
+
+    def _send(
+        self, method: str, path: str, content: str | None, headers: dict[str, str]
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        if not hasattr(self._local, "connection"):
+            self._local.connection = self._connect()
+        self._local.connection.request(method, path, content, headers)
+        answer: http.client.HTTPResponse = self._local.connection.getresponse()
+        return answer, answer.read()
 
     def request_all(self, requests: Iterable[tuple[str, str, Json | None]]) -> list[Json]:
         """Send many requests, several at a time; the answers come in their order."""
