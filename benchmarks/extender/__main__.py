@@ -30,7 +30,7 @@ _DISTURBED_LOAD: Final = 1.0
 
 
 def main() -> int:
-    """Run every size; finished runs are in the JSON at once, so that an interrupt loses none."""
+    """Run every size; each is written when it is finished, and its runs are told one by one."""
     asked = _parser().parse_args()
     arms = [arm for arm in ARMS if not asked.arms or arm.name in asked.arms]
     if asked.arms and len(arms) < len(set(asked.arms)):
