@@ -14,7 +14,7 @@ PYTHON = $$(for python in python3 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo "$$python" && exit; done; echo python3)
 
-.PHONY: help demo test lint bench bench-optimizer fidelity soak demo-cluster docs lock clean
+.PHONY: help demo test lint bench bench-optimizer bench-extender fidelity soak demo-cluster docs lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "%-21s %s\n", $$1, $$2 }'
@@ -39,6 +39,9 @@ bench-optimizer: $(VENV)/.development ## every plan and what it is compared with
 
 fidelity: $(VENV)/.development ## 2,000 pods rolled on a real control plane, an hour; ARGS="--only two-plans" for a part
 	@$(BIN)/python -m tests.controlplane.fidelity $(ARGS)
+
+bench-extender: $(VENV)/.development ## the real scheduler with and without the extender, an hour; ARGS="--short" for a minute
+	@$(BIN)/python -m benchmarks.extender $(ARGS)
 
 soak: $(VENV)/.development ## long runs: thousands of seeds
 	@$(BIN)/python -m pytest -m soak -rs

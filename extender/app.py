@@ -24,6 +24,7 @@ from extender import wire
 from extender.nodes import Cache
 from extender.objects import passes_untouched
 from extender.settings import ExtenderSettings
+from extender.tls import client_names
 
 _log: Final = logging.getLogger(__name__)
 
@@ -71,8 +72,9 @@ class _Gauges(Collector):
 class _Face:
     """The verbs over one cache, with the metrics of one application."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, body_limit_bytes: int) -> None:
         self._cache = cache
+        self._body_limit_bytes = body_limit_bytes
         self._reported: set[str] = set()
         self.registry = CollectorRegistry()
         self.registry.register(_Gauges(cache))
@@ -101,7 +103,7 @@ class _Face:
         """Read the request, answer it, count it."""
         started = time.perf_counter()
         try:
-            result = answer(wire.read_request(request.get_data(cache=False)))
+            result = answer(wire.read_request(_body(self._body_limit_bytes)))
         except wire.BadRequest as error:
             result = _Answer(wire.write_error(f"kinema: {error}"), "bad_request", 400)
         except RequestEntityTooLarge:
@@ -129,19 +131,20 @@ class _Face:
 
     def prioritize(self, asked: wire.Request) -> _Answer:
         """Answer with a score for every node; equal scores where there is a doubt or nothing to say."""
-        names = asked.candidates.names()
         if asked.pod is not None and passes_untouched(asked.pod):
-            return _Answer(wire.write_scores(names, [0] * len(names)), "untouched")
+            return _Answer(wire.write_scores(asked, 0), "untouched")
         try:
             self._check_trust(asked)
-            scores = self._cache.state.prioritize(asked.pod, names) if asked.pod is not None else None
+            scores = self._cache.state.prioritize(asked.pod, asked.candidates) if asked.pod is not None else None
             if scores is None:
                 raise _Doubt("unknown_owner")
-            return _Answer(wire.write_scores(names, scores), "scored")
+            return _Answer(wire.write_scores(asked, scores), "scored")
+        except wire.BadRequest:
+            raise
         except Exception as error:  # noqa: BLE001
             # As in filter: a fault of ours makes every node equal.
             self._let_pass(error)
-            return _Answer(wire.write_scores(names, [0] * len(names)), "fail_open")
+            return _Answer(wire.write_scores(asked, 0), "fail_open")
 
     def is_ready(self) -> bool:
         """Tell whether answers rest on a whole and fresh cache."""
@@ -164,6 +167,27 @@ class _Face:
             _log.warning("every node passes: %s (said once; the metric counts on)", reason, exc_info=trace)
 
 
+def _body(limit: int) -> bytes:
+    """Return the request's body, read in one piece: werkzeug would copy it four times, and cut one in chunks.
+
+    Raises:
+        RequestEntityTooLarge: it has more bytes than the limit.
+        wire.BadRequest: it ended before its length, or did not come in time.
+    """
+    length = request.content_length
+    if length is not None and length > limit:
+        raise RequestEntityTooLarge
+    try:
+        body: bytes = request.environ["wsgi.input"].read(limit + 1 if length is None else length)
+    except OSError as error:
+        raise wire.BadRequest(f"the body did not come: {error.strerror}") from None
+    if len(body) > limit:
+        raise RequestEntityTooLarge
+    if length is not None and len(body) < length:
+        raise wire.BadRequest(f"the body ended after {len(body)} of {length} bytes")
+    return body
+
+
 def create_app(settings: ExtenderSettings | None = None, cache: Cache | None = None) -> Flask:
     """Return the application; without a cache it connects to the cluster and starts to watch it.
 
@@ -174,9 +198,19 @@ def create_app(settings: ExtenderSettings | None = None, cache: Cache | None = N
     if cache is None:
         cache = Cache.connect(settings)
         cache.start()
-    face = _Face(cache)
+    face = _Face(cache, settings.body_limit_bytes)
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = settings.body_limit_bytes
+
+    if settings.allowed_clients:
+
+        @app.before_request
+        def check_client() -> Response | None:
+            names = client_names(request.environ["gunicorn.socket"].getpeercert() or {})
+            if names.intersection(settings.allowed_clients):
+                return None
+            shown = ", ".join(sorted(names)) or "no name"
+            reason = f"kinema: EXTENDER_ALLOWED_CLIENTS does not name this client ({shown})"
+            return Response(wire.write_error(reason), 403, content_type=_JSON)
 
     @app.post("/filter")
     def answer_filter() -> Response:

@@ -20,6 +20,25 @@ class ExtenderSettings:
     bind: str = "127.0.0.1:8888"
     """EXTENDER_BIND, host:port. Loopback: the scheduler stands beside the extender in the same pod."""
 
+    tls_certificate: str = ""
+    """EXTENDER_TLS_CERTIFICATE, path of the certificate chain (PEM) that the extender shows. Empty: plain HTTP.
+    All TLS files are read again when they change; connections that stand keep what they began with."""
+
+    tls_key: str = ""
+    """EXTENDER_TLS_KEY, path of the certificate's private key (PEM, without a password)."""
+
+    tls_client_ca: str = ""
+    """EXTENDER_TLS_CLIENT_CA, path of the authorities (PEM) whose certificates clients must show. Needed where
+    it listens beyond loopback: whoever may ask can fill targets with pods that do not exist."""
+
+    allowed_clients: tuple[str, ...] = ()
+    """EXTENDER_ALLOWED_CLIENTS, names separated by commas: a client's certificate must bear one of them as its
+    common name, DNS or URI name. Empty: whoever the authorities signed."""
+
+    serve_anyone: bool = False
+    """EXTENDER_SERVE_ANYONE, "yes" to listen beyond loopback without asking clients for a certificate. Something
+    else must then keep strangers away, a NetworkPolicy for example."""
+
     kubeconfig: str = ""
     """EXTENDER_KUBECONFIG, path of a kubeconfig. Empty: the pod's own ServiceAccount."""
 
@@ -41,6 +60,7 @@ class ExtenderSettings:
 
     def __post_init__(self) -> None:
         _check_address(self.bind)
+        self._check_tls()
         if self.api_server:
             _check_loopback(self.api_server)
         if self.api_server and self.kubeconfig:
@@ -53,6 +73,19 @@ class ExtenderSettings:
             if not (math.isfinite(value) and value > 0):
                 raise SettingsError(f"{variable} must be a number above 0, not {value}")
 
+    def _check_tls(self) -> None:
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise SettingsError("EXTENDER_TLS_CERTIFICATE and EXTENDER_TLS_KEY belong together; set both or none")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise SettingsError("EXTENDER_TLS_CLIENT_CA needs EXTENDER_TLS_CERTIFICATE and EXTENDER_TLS_KEY")
+        if self.allowed_clients and not self.tls_client_ca:
+            raise SettingsError("EXTENDER_ALLOWED_CLIENTS needs EXTENDER_TLS_CLIENT_CA: nobody else proves a name")
+        if not (self.tls_client_ca or self.serve_anyone or _is_loopback(self.bind.rpartition(":")[0])):
+            raise SettingsError(
+                f"EXTENDER_BIND={self.bind} is not loopback, and no client must prove who it is: set "
+                "EXTENDER_TLS_CLIENT_CA, or bind to 127.0.0.1, or say EXTENDER_SERVE_ANYONE=yes"
+            )
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> ExtenderSettings:
         """Read the variables that are set; the defaults hold for the others.
@@ -63,6 +96,11 @@ class ExtenderSettings:
         plain = cls()
         return cls(
             bind=environment.get("EXTENDER_BIND", plain.bind),
+            tls_certificate=environment.get("EXTENDER_TLS_CERTIFICATE", plain.tls_certificate),
+            tls_key=environment.get("EXTENDER_TLS_KEY", plain.tls_key),
+            tls_client_ca=environment.get("EXTENDER_TLS_CLIENT_CA", plain.tls_client_ca),
+            allowed_clients=_names(environment, "EXTENDER_ALLOWED_CLIENTS"),
+            serve_anyone=_yes(environment, "EXTENDER_SERVE_ANYONE"),
             kubeconfig=environment.get("EXTENDER_KUBECONFIG", plain.kubeconfig),
             api_server=environment.get("EXTENDER_API_SERVER", plain.api_server).rstrip("/"),
             reservation_seconds=_number(environment, "EXTENDER_RESERVATION_SECONDS", plain.reservation_seconds),
@@ -90,11 +128,34 @@ def _check_address(bind: str) -> None:
         raise SettingsError(f"EXTENDER_BIND must be host:port such as 127.0.0.1:8888, not {bind!r}")
 
 
+def _names(environment: Mapping[str, str], variable: str) -> tuple[str, ...]:
+    text = environment.get(variable, "")
+    names = [name.strip() for name in text.split(",")] if text else []
+    if not all(names):
+        raise SettingsError(f"{variable} must be names separated by commas, not {text!r}")
+    return tuple(names)
+
+
+def _yes(environment: Mapping[str, str], variable: str) -> bool:
+    text = environment.get(variable, "")
+    if text not in ("", "yes", "no"):
+        raise SettingsError(f"{variable} must be yes or no, not {text!r}")
+    return text == "yes"
+
+
 def _check_loopback(url: str) -> None:
     parts = urlsplit(url)
     try:
-        is_loopback = ipaddress.ip_address(parts.hostname or "").is_loopback and parts.port is not None
+        is_loopback = _is_loopback(parts.hostname or "") and parts.port is not None
     except ValueError:
         is_loopback = False
     if parts.scheme != "http" or not is_loopback or parts.path:
         raise SettingsError(f"EXTENDER_API_SERVER must be http://127.0.0.1:PORT (loopback only), not {url!r}")
+
+
+def _is_loopback(host: str) -> bool:
+    """Tell whether an address, in brackets or not, is loopback; of names only localhost surely is."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -11,9 +11,9 @@ import functools
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from extender.objects import (
     Node,
@@ -25,6 +25,7 @@ from extender.objects import (
     is_live,
     requests_of,
 )
+from extender.ranking import Ranking
 from extender.steering import Candidates, Knowledge, Pod, Verdict, allow, matches, score
 from planner.labels import Placement, Target, decode_placement
 
@@ -89,6 +90,22 @@ class _Node:
     taken: Counter[str] = field(default_factory=Counter)
 
 
+class _Kind(NamedTuple):
+    """What besides the workload makes two targets admit the same pods: `mark` is None where every pod counts."""
+
+    uid: str
+    mark: str | None
+
+    @classmethod
+    def of(cls, target: Target, placement: Placement) -> _Kind:
+        """Return the kind of a target of the placement."""
+        return cls(target.uid, None if target.count == "all" else placement.iteration)
+
+    def admits(self, pod: Pod) -> bool:
+        """Tell whether such a target admits the pod, as `steering.matches` does."""
+        return _same_uid(self.uid, pod.workload_uid) and (self.mark is None or self.mark == pod.iteration)
+
+
 class State(Knowledge):
     """Indexes over the cluster, safe to use from the watches' threads and the requests' threads."""
 
@@ -106,8 +123,8 @@ class State(Knowledge):
         self._expiring: set[str] = set()
         self._published: set[str] = set()
         self._unfilled: set[str] = set()
-        self._targeted: dict[str, set[str]] = {}
-        self._open: dict[str, set[str]] = {}
+        self._targeted: dict[str, Counter[str]] = {}
+        self._open: dict[str, dict[_Kind, Ranking]] = {}
         self._marked: set[str] = set()
         self._next_expiry = float("inf")
         self._open_targets = 0
@@ -249,14 +266,14 @@ class State(Knowledge):
                 self._reserve(pod, verdict.allowed[0])
             return verdict
 
-    def prioritize(self, seen: PodObject, names: Sequence[str]) -> list[int] | None:
-        """Answer a prioritize request; None where the pod's owner is not known yet."""
+    def prioritize(self, seen: PodObject, candidates: Candidates) -> list[int] | int | None:
+        """Answer a prioritize request as `steering.score` does; None where the pod's owner is not known yet."""
         with self._lock:
             pod = self._identify(seen)
             if pod is None:
                 return None
             self._recount()
-            return score(pod, names, self)
+            return score(pod, candidates, self)
 
     def reservations(self) -> int:
         """Return how many places are reserved."""
@@ -294,24 +311,12 @@ class State(Knowledge):
 
     def in_plan(self, pod: Pod) -> bool:
         """Tell whether any placement names the pod's workload."""
-        return any(
-            target.workload == pod.workload and _same_uid(target, pod)
-            for name in self._targeted.get(pod.workload, ())
-            for target in self._targets(name)
-        )
+        return any(_same_uid(uid, pod.workload_uid) for uid in self._targeted.get(pod.workload, ()))
 
-    def open_places(self, pod: Pod) -> Mapping[str, int]:
-        """Return the open places for the pod by node."""
-        places = {}
-        for name in self._open.get(pod.workload, ()):
-            node = self._nodes[name]
-            placement = node.placement
-            if placement is None:
-                continue
-            count = sum(left for target, left in node.open if matches(target, placement, pod))
-            if count:
-                places[name] = count
-        return places
+    def open_places(self, pod: Pod) -> Ranking:
+        """Return the nodes with open places for the pod, the most first, equals by name."""
+        found = [ranking for kind, ranking in self._open.get(pod.workload, {}).items() if kind.admits(pod)]
+        return found[0] if len(found) == 1 else Ranking.sum_of(found)
 
     def holding(self, pod: Pod) -> Set[str]:
         """Return the nodes whose headroom holds the pod.
@@ -328,10 +333,6 @@ class State(Knowledge):
         return names
 
     # Bookkeeping; the lock is held.
-
-    def _targets(self, name: str) -> tuple[Target, ...]:
-        placement = self._nodes[name].placement
-        return placement.targets if placement is not None else ()
 
     def _identify(self, seen: PodObject) -> Pod | None:
         """Tell whose pod it is: its own, its owner's, or its ReplicaSet's owner's; None where nobody can tell."""
@@ -357,10 +358,15 @@ class State(Knowledge):
 
     def _place(self, name: str, node: _Node, placement: Placement | None) -> None:
         """Give a node another placement."""
-        for target in self._targets(name):
-            _discard(self._targeted, target.workload, name)
+        for target in node.placement.targets if node.placement is not None else ():
+            uids = self._targeted[target.workload]
+            uids[target.uid] -= 1
+            if not uids[target.uid]:
+                del uids[target.uid]
+            if not uids:
+                del self._targeted[target.workload]
         for target in placement.targets if placement is not None else ():
-            self._targeted.setdefault(target.workload, set()).add(name)
+            self._targeted.setdefault(target.workload, Counter())[target.uid] += 1
         before = node.placement.iteration if node.placement is not None else None
         if placement is None:
             node.settled = None
@@ -455,7 +461,8 @@ class State(Knowledge):
             self._count(node, placement, left, pod)
         node.open = tuple((placement.targets[index], places) for index, places in left.items() if places > 0)
         for target, places in node.open:
-            self._open.setdefault(target.workload, set()).add(name)
+            kinds = self._open.setdefault(target.workload, {})
+            kinds.setdefault(_Kind.of(target, placement), Ranking()).add(name, places)
             self._open_targets += places
         if node.open:
             self._unfilled.add(name)
@@ -476,7 +483,13 @@ class State(Knowledge):
     def _close(self, name: str, node: _Node) -> None:
         """Take the node's open targets out of the indexes."""
         for target, places in node.open:
-            _discard(self._open, target.workload, name)
+            assert node.placement is not None  # nothing is open without it
+            kind, kinds = _Kind.of(target, node.placement), self._open[target.workload]
+            kinds[kind].add(name, -places)
+            if not kinds[kind]:
+                del kinds[kind]
+            if not kinds:
+                del self._open[target.workload]
             self._open_targets -= places
         node.open = ()
         self._unfilled.discard(name)
@@ -516,8 +529,8 @@ def _standing(node: _Node) -> Iterable[Pod]:
     yield from node.reserved.values()
 
 
-def _same_uid(target: Target, pod: Pod) -> bool:
-    return not target.uid or not pod.workload_uid or target.uid == pod.workload_uid
+def _same_uid(wanted: str, uid: str) -> bool:
+    return not wanted or not uid or wanted == uid
 
 
 def _discard(index: dict[_Key, set[str]], key: _Key, member: str) -> None:

@@ -89,6 +89,13 @@ class ControlPlane(Admin):
         for process in started:
             process.popen.wait()
 
+    def stop_controllers(self) -> None:
+        """End the controller manager and kwok: from now on only schedulers and the caller change objects."""
+        controllers = [process for process in self._processes if process.name in ("kube-controller-manager", "kwok")]
+        for process in controllers:
+            process.stop()
+            self._processes.remove(process)
+
     def process_ids(self) -> tuple[int, ...]:
         """Return the ids of all programs that run."""
         started = (*self._processes, *self._schedulers)

@@ -23,7 +23,7 @@ class Served:
     """A running extender and one kept connection to it."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
-        self.process = process
+        self._process = process
         self.port = port
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
 
@@ -46,6 +46,11 @@ class Served:
         found = [row.rpartition(" ")[2] for row in rows if row.startswith(f"{line} ")]
         return float(found[0]) if found else 0.0
 
+    def worker(self) -> int:
+        """Return the process id of gunicorn's worker (Linux)."""
+        master = self._process.pid
+        return int(Path(f"/proc/{master}/task/{master}/children").read_text())
+
 
 def eventually(check: Callable[[], bool], what: str) -> None:
     """Wait until the check is true."""
@@ -67,28 +72,45 @@ def launch(environment: dict[str, str]) -> subprocess.Popen[bytes]:
 
 
 @contextmanager
-def serve(environment: dict[str, str]) -> Iterator[Served]:
-    """Serve the extender until it is ready; at the end it must go quietly on SIGTERM."""
+def listening(environment: dict[str, str]) -> Iterator[int]:
+    """Serve the extender and give its port; at the end it must go quietly on SIGTERM."""
+    with _running(environment) as (_, port):
+        yield port
+
+
+@contextmanager
+def _running(environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     process = launch(environment)
+    reader = None
     try:
-        running = Served(process, _listening_port(process))
+        port = listening_port(process)
         # Somebody must read what it goes on saying, or it would block on a full pipe.
         reader = threading.Thread(target=process.communicate, daemon=True)
         reader.start()
-        eventually(lambda: running.ask("GET", "/readyz")[0] == 200, "the extender to be ready")
-        yield running
-        running.connection.close()
+        yield process, port
     finally:
         process.terminate()
-    reader.join(timeout=10)
+        if reader is not None:
+            reader.join(timeout=10)
     assert process.returncode == 0
 
 
-def _listening_port(process: subprocess.Popen[bytes]) -> int:
+@contextmanager
+def serve(environment: dict[str, str]) -> Iterator[Served]:
+    """Serve the extender until it is ready; at the end it must go quietly on SIGTERM."""
+    with _running(environment) as (process, port):
+        running = Served(process, port)
+        eventually(lambda: running.ask("GET", "/readyz")[0] == 200, "the extender to be ready")
+        yield running
+        running.connection.close()
+
+
+def listening_port(process: subprocess.Popen[bytes]) -> int:
+    """Return the port that gunicorn says it listens on."""
     assert process.stderr is not None
     log = []
     for line in process.stderr:
         log.append(line.decode())
-        if listening := re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", log[-1]):
+        if listening := re.search(r"Listening at: https?://[\d.]+:(\d+)", log[-1]):
             return int(listening[1])
     raise AssertionError("".join(log))

@@ -20,7 +20,13 @@ def test_every_variable_is_read() -> None:
         "EXTENDER_STALE_SECONDS": "7.5",
         "EXTENDER_BODY_LIMIT_BYTES": "1000",
     }
-    expected = ExtenderSettings("[::1]:9000", "", "http://127.0.0.1:8001", 5.0, 7.5, 1000)
+    expected = ExtenderSettings(
+        bind="[::1]:9000",
+        api_server="http://127.0.0.1:8001",
+        reservation_seconds=5.0,
+        stale_seconds=7.5,
+        body_limit_bytes=1000,
+    )
     assert ExtenderSettings.from_environment(environment) == expected
     assert ExtenderSettings.from_environment({"EXTENDER_KUBECONFIG": "/k"}).kubeconfig == "/k"
 
@@ -53,3 +59,45 @@ def test_nonsense_is_refused_with_the_variable_and_the_value(variable: str, valu
 def test_two_sources_of_the_cluster_are_one_too_many() -> None:
     with pytest.raises(SettingsError, match="EXTENDER_API_SERVER and EXTENDER_KUBECONFIG"):
         ExtenderSettings(api_server="http://127.0.0.1:1", kubeconfig="/k")
+
+
+TLS = {"EXTENDER_TLS_CERTIFICATE": "/tls.crt", "EXTENDER_TLS_KEY": "/tls.key", "EXTENDER_TLS_CLIENT_CA": "/ca.crt"}
+
+
+def test_tls_and_the_names_of_clients_are_read() -> None:
+    environment = {**TLS, "EXTENDER_ALLOWED_CLIENTS": "a, b", "EXTENDER_BIND": "0.0.0.0:1"}
+    settings = ExtenderSettings.from_environment(environment)
+    assert (settings.tls_certificate, settings.tls_key, settings.tls_client_ca) == ("/tls.crt", "/tls.key", "/ca.crt")
+    assert settings.allowed_clients == ("a", "b")
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "extender:1"])
+def test_beyond_loopback_it_serves_nobody_unknown_unless_told_so(bind: str) -> None:
+    plain = {"EXTENDER_BIND": bind}
+    own = {key: value for key, value in TLS.items() if "CLIENT" not in key}
+    for environment in (plain, {**plain, **own}, {**plain, "EXTENDER_SERVE_ANYONE": "no"}):
+        with pytest.raises(SettingsError, match=r"EXTENDER_BIND=.* is not loopback"):
+            ExtenderSettings.from_environment(environment)
+    for environment in ({**plain, **TLS}, {**plain, "EXTENDER_SERVE_ANYONE": "yes"}):
+        assert ExtenderSettings.from_environment(environment).bind == bind
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1"])
+def test_loopback_needs_no_certificates(bind: str) -> None:
+    assert ExtenderSettings.from_environment({"EXTENDER_BIND": bind}).bind == bind
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"EXTENDER_TLS_KEY": "/k"}, "belong together"),
+        ({"EXTENDER_TLS_CERTIFICATE": "/c"}, "belong together"),
+        ({"EXTENDER_TLS_CLIENT_CA": "/ca"}, "EXTENDER_TLS_CLIENT_CA needs EXTENDER_TLS_CERTIFICATE"),
+        ({"EXTENDER_ALLOWED_CLIENTS": "a"}, "EXTENDER_ALLOWED_CLIENTS needs EXTENDER_TLS_CLIENT_CA"),
+        ({**TLS, "EXTENDER_ALLOWED_CLIENTS": "a,,b"}, "names separated by commas, not 'a,,b'"),
+        ({"EXTENDER_SERVE_ANYONE": "true"}, "EXTENDER_SERVE_ANYONE must be yes or no, not 'true'"),
+    ],
+)
+def test_half_of_a_configuration_is_refused(environment: dict[str, str], reason: str) -> None:
+    with pytest.raises(SettingsError, match=reason):
+        ExtenderSettings.from_environment(environment)

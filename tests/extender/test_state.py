@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from extender.objects import PodObject
 from extender.state import State
-from extender.steering import Pod
+from extender.steering import Pod, matches
 from extender.wire import NameCandidates
 from tests.extender.building import EXPIRES, HandClock, Json, node, pod, put, state, target
 
@@ -51,7 +51,7 @@ def picture(known: State) -> dict[str, Any]:
         "expiring": set(known.expiring),
         "published": set(known.published),
         "unfilled": set(known.unfilled),
-        "places": dict(known.open_places(asking)),
+        "places": list(known.open_places(asking)),
         "in plan": known.in_plan(asking),
     }
 
@@ -77,6 +77,48 @@ def test_any_order_of_changes_leads_to_what_a_fresh_list_shows(changes: list[Jso
     kept = set(known.holding(SHAPE))
     known._holding.clear()
     assert known.holding(SHAPE) == kept
+
+
+marked_nodes = st.builds(
+    lambda name, targets, optimal: node(name, *targets, optimal=optimal),
+    st.sampled_from(NAMES),
+    st.lists(
+        st.builds(
+            target,
+            st.sampled_from((WEB, "shop/Deployment/api")),
+            st.integers(0, 3),
+            st.sampled_from(("all", "iteration")),
+            st.sampled_from(("", "shop-web", "older")),
+        ),
+        max_size=3,
+    ),
+    st.sampled_from(("i-1", "i-2")),
+)
+
+
+@given(
+    changes=st.lists(marked_nodes | seen_pods, max_size=15),
+    uid=st.sampled_from(("", "shop-web", "older")),
+    mark=st.sampled_from(("", "i-1", "i-2")),
+)
+def test_open_places_are_those_of_the_targets_that_match(changes: list[Json], uid: str, mark: str) -> None:
+    known = state(HandClock(), *changes)
+    asking = Pod("x", WEB, uid, mark, ())
+    known.open_targets()
+    places = {
+        name: sum(left for wanted, left in seen.open if seen.placement and matches(wanted, seen.placement, asking))
+        for name, seen in known._nodes.items()
+    }
+    expected = sorted((name for name, count in places.items() if count), key=lambda name: (-places[name], name))
+    assert list(known.open_places(asking)) == expected
+    named = {
+        wanted.uid
+        for seen in known._nodes.values()
+        if seen.placement
+        for wanted in seen.placement.targets
+        if wanted.workload == WEB
+    }
+    assert known.in_plan(asking) == any(not wanted or not uid or wanted == uid for wanted in named)
 
 
 @given(order=st.permutations(["p1", "p2", "p3", "p4", "p5", "p6"]), repeats=st.lists(st.integers(0, 5), max_size=6))

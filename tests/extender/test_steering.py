@@ -25,8 +25,8 @@ def ask(known: State, thing: Json, *names: str) -> tuple[Rule, tuple[str, ...]]:
     return verdict.rule, names if verdict.allowed is None else verdict.allowed
 
 
-def scores(known: State, thing: Json, *names: str) -> list[int] | None:
-    return known.prioritize(msgspec.convert(thing, PodObject), names)
+def scores(known: State, thing: Json, *names: str) -> list[int] | int | None:
+    return known.prioritize(msgspec.convert(thing, PodObject), NameCandidates(msgspec.json.encode(names)))
 
 
 # Pods of a workload with open targets

@@ -1,0 +1,3 @@
+module kinema.example/echo
+
+go 1.24
