@@ -21,7 +21,8 @@ from benchmarks.extender.programs import ROOT, BenchmarkError, start_ours
 from benchmarks.extender.table import calls_table, throughput_table
 from benchmarks.extender.throughput import ARMS, Bench, Run
 from tests.controlplane.build import BuildError, build
-from tests.controlplane.cluster import ControlPlane, ControlPlaneError
+from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.processes import ControlPlaneError
 
 _OUTPUT: Final = ROOT / "build" / "benchmarks" / "extender"
 

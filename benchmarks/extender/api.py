@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import yaml
 
-from tests.controlplane.cluster import ApiError
+from tests.controlplane.admin import ApiError
 
 Json = dict[str, Any]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from planner.labels import OPTIMAL, PLACEMENT, Placement, Target, encode_placement
-from tests.controlplane.cluster import FakeNode
+from tests.controlplane.kwok import FakeNode
 
 Json = dict[str, Any]
 Request = tuple[str, str, Json | None]

@@ -16,7 +16,9 @@ import pytest
 import yaml
 
 from planner.labels import OPTIMAL, PLACEMENT, Placement, Target, encode_placement
-from tests.controlplane.cluster import ControlPlane, FakeNode, Process
+from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.kwok import FakeNode
+from tests.controlplane.processes import Process
 from tests.extender.certificates import Authority
 from tests.extender.serving import launch, listening, listening_port, serve
 
