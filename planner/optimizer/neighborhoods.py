@@ -36,9 +36,9 @@ _LEAST_ALIKE = 0.05
 # The continuous optimum of a neighborhood need not be proven: its contents are what is wanted.
 _ROUNDS = 10
 _PICK_SECONDS = 1.0
-# So many times each node may be drawn in vain, on average, before the plan is taken for as good as it gets.
-_IN_VAIN = 4
-_MOST_IN_VAIN = 80
+# After as many neighborhoods in vain as there are nodes, or so many, the plan is taken for as good as it gets: each node
+# was then in several of them.
+_MOST_IN_VAIN = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def improved(
     leaders = leaders[[problem.classes[k].role == "offering" for k in leaders]]
     tried: set[tuple[bytes, ...]] = set()
     vain, turn = 0, 0
-    while left() > 0 and vain < min(_MOST_IN_VAIN, _IN_VAIN * packing.classes.size):
+    while left() > 0 and vain < min(_MOST_IN_VAIN, packing.classes.size):
         nodes, pods = _SIZES[turn % len(_SIZES)]
         turn += 1
         chosen = _drawn(problem, packing, prices, draw, nodes, pods)
