@@ -65,7 +65,7 @@ def spawn(name: str, command: Sequence[str], folder: Path, log: Path) -> Process
             # An own group keeps a person's Ctrl-C away from the programs: the context manager ends them.
             process_group=0,
             # The call between fork and exec is one system call and takes no lock that a thread could hold.
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
         )
     return Process(name, popen, log)
 
@@ -106,5 +106,6 @@ def free_port() -> int:
     raise ControlPlaneError("no free port between 20000 and 32000")
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Let the process that is about to be started end with the thread that starts it."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

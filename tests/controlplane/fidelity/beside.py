@@ -18,7 +18,7 @@ from typing import Any, Final
 import yaml
 
 from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.processes import Process
+from tests.controlplane.processes import Process, die_with_parent
 from tests.extender.serving import eventually
 
 Json = dict[str, Any]
@@ -64,6 +64,8 @@ class Extender:
             stderr=subprocess.PIPE,
             text=True,
             process_group=0,
+            # As for the control plane's own programs: a test run that is killed leaves nothing behind.
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
         )
         listening = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(self._process, listening), daemon=True)
