@@ -36,8 +36,8 @@ _LEAST_ALIKE = 0.05
 # The continuous optimum of a neighborhood need not be proven: its contents are what is wanted.
 _ROUNDS = 10
 _PICK_SECONDS = 1.0
-# After as many neighborhoods in vain as there are nodes, or so many, the plan is taken for as good as it gets: each node
-# was then in several of them.
+# After as many neighborhoods in vain as there are nodes, or so many, the plan is taken for as good as it gets: each
+# node was then in several of them.
 _MOST_IN_VAIN = 40
 
 

@@ -145,6 +145,9 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
             if picked is not None:
                 race.enter(given_out(problem, became, picked))
         if turn == _EARLY_DIVES - 1:
+            if search.unproven() > race.above(search):
+                # More of the gap is the bound's than the plan's.
+                _prove(search, race, _WHOLE_PROOF_SHARE)
             race.improve(search, solver)
     race.please()
     best, cap = race.found(), inputs.cap
@@ -358,7 +361,7 @@ class _Race:
 
     def improve(self, search: Search, solver: Solver, share: float = 1.0) -> None:
         """Place the pods of a few nodes of the best candidate anew, again and again, while that makes it better."""
-        if self._packing is None or search.relaxed is None:
+        if self._packing is None or search.relaxed is None or self.won():
             return
         prices = search.relaxed.pod_prices.astype(np.int64)
         for packing in improved(self._problem, self._packing, prices, solver, lambda: self.left(share)):
@@ -401,6 +404,10 @@ class _Race:
         if self.best is None or self.best.missing > self._expected():
             return math.inf
         return self.best.value
+
+    def above(self, search: Search) -> float:
+        """Return how far the best candidate is above the continuous optimum, in nanodollars per hour."""
+        return self._least - search.optimum()
 
     def worth_proving(self, relaxed: float) -> float:
         """Return how far the bound may stay below the relaxed optimum, in nanodollars per hour."""

@@ -191,6 +191,14 @@ class Search:
         if proof.value > self.proof.value:
             self.proof = proof
 
+    def optimum(self) -> float:
+        """Return the continuous optimum over the contents known so far, in nanodollars per hour; at first infinite."""
+        return math.inf if self.relaxed is None else self._offset() + self.relaxed.value
+
+    def unproven(self) -> float:
+        """Return how far the bound is below the continuous optimum, in nanodollars per hour."""
+        return self.optimum() - self.proof.value
+
     def mostly_cut(self) -> bool:
         """Say whether less than half of the nodes of the continuous optimum are whole, so that rounding decides."""
         if self.relaxed is None:
