@@ -84,7 +84,8 @@ def _optimize(inputs: PlanningInputs, effort: Effort, watch: Watch) -> Plan:
         case "NAN_DUALS":
             return plan_with(Faulty(_nan_duals), inputs, healthy, watch)
         case "LIAR":
-            return plan_with(Faulty(_nothing_called_optimal), inputs, healthy, watch)
+            # A plan that is proven before the master is asked would not hear the lie.
+            return plan_with(Faulty(_nothing_called_optimal), inputs, replace(healthy, target_gap=0.0), watch)
         case "FORGETFUL":
             plan = optimize(inputs, healthy, watch)
             return replace(plan, nodes=tuple(replace(node, pods={}) for node in plan.nodes))
