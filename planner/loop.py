@@ -61,6 +61,9 @@ LEAST_SECONDS = 1.0
 MOST_OVERDUE = 2
 """How often what is stuck is held after the time is over, before everything is."""
 
+LATE_GAP = 0.01
+"""What it may cost, as a share of the value, to leave what is stuck where it is once the time is over."""
+
 MOST_RETREATS = 3
 """How often more of a plan is left where it is, before it is made again."""
 
@@ -275,7 +278,8 @@ def _staged_plan(
         over = hurried() or now() >= end
         if (retreat := _with_stuck_left(plan, stuck, narrowed, left)) is not None:
             fallback.append(retreat)
-            if over or _worth(retreat) <= _worth(plan) * (1.0 + settings.optimizer.target_gap):
+            accepted = max(LATE_GAP, settings.optimizer.target_gap) if over else settings.optimizer.target_gap
+            if _worth(retreat) <= _worth(plan) * (1.0 + accepted):
                 return min(fallback, key=_merit)
         trials: list[tuple[Plan, PlanningInputs]] = []
         overdue += over
