@@ -174,5 +174,5 @@ INTEGER: dict[str, tuple[Lie, str]] = {
 def test_a_lie_about_the_integer_program_does_no_harm(lying: Any, lie: Lie, reason: str) -> None:
     asked = lying(lie, lambda _, integer: integer)
     assert reason in outcome(PLAIN)
-    # It is asked once early, and once more after all dives where nothing was wrong.
-    assert 1 <= sum(asked) <= 2
+    # It is asked early, after all dives where nothing was wrong, and for neighborhoods of the plan.
+    assert sum(asked) >= 1
