@@ -35,7 +35,6 @@ _CHANCE = 0.2
 _LEAST_ALIKE = 0.05
 # The continuous optimum of a neighborhood need not be proven: its contents are what is wanted.
 _ROUNDS = 10
-_PICK_SECONDS = 1.0
 # After as many neighborhoods in vain as there are nodes, or so many, the plan is taken for as good as it gets: each
 # node was then in several of them.
 _MOST_IN_VAIN = 40
@@ -184,6 +183,6 @@ def _solved(part: Neighborhood, prices: IntArray, solver: Solver, left: Callable
     if search.proof.value >= value:
         return
     yield search.dive(0)
-    picked = search.pick(value, min(left(), _PICK_SECONDS))
+    picked = search.pick(value, left())
     if picked is not None:
         yield picked

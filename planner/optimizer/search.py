@@ -37,11 +37,11 @@ _DIVE_COLUMNS, _DIVE_COLUMNS_EACH = 3_000, 10
 _TOLERANCE = 2e-7
 _NEARLY_ONE = (0.8, 0.95, 0.6, 0.4)
 # The integer program over the known contents pays only where they are few (many left gaps of 5 % and more); up to so
-# many possible contents are simply all listed. Its limit is in nodes of the search, which every run repeats.
+# many possible contents are simply all listed. It takes so many of them, and its limit is in nodes of the solver's
+# search, which every run repeats. Six hundred contents take seconds, two hundred a tenth of one.
 _ALL_CONTENTS = 600
-_PICK_COLUMNS = 600
 _PICK_NODES_OF_PLAN = 60
-_PICK_NODES = 300
+_PICK, _QUICK_PICK = (600, 300), (200, 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,10 +233,11 @@ class Search:
         problem, relaxed = self.problem, self.relaxed
         reduced = self._reduced(relaxed)
         usable = np.flatnonzero(reduced <= value - (self._offset() + relaxed.value) + 1.0)
-        if usable.size > _PICK_COLUMNS and relaxed.amounts.sum() > _PICK_NODES_OF_PLAN:
+        columns, nodes = _PICK if self._thorough else _QUICK_PICK
+        if usable.size > columns and relaxed.amounts.sum() > _PICK_NODES_OF_PLAN:
             return None
-        usable = np.sort(usable[np.argsort(reduced[usable], kind="stable")[:_PICK_COLUMNS]])
-        amounts = self._master.pick(Remainder.of(problem), usable, seconds, _PICK_NODES)
+        usable = np.sort(usable[np.argsort(reduced[usable], kind="stable")[:columns]])
+        amounts = self._master.pick(Remainder.of(problem), usable, seconds, nodes)
         if amounts is None:
             return None
         return heuristics.repaired(problem, packing_of(problem, self.columns.classes, self.columns.contents, amounts))
