@@ -41,7 +41,9 @@ def growth_plot(rows: Sequence[Mapping[str, Any]]) -> str:
     for count, took, gap in points:
         x, y = pods.at(count), seconds.at(took)
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{_LINE}"/>')
-        parts.append(f'<text x="{x - 6:.1f}" y="{y - 10:.1f}" text-anchor="middle">{gap:.2%}</text>')
+        # No label may reach the numbers of the axis.
+        beside = max(x - 6, _LEFT + 28)
+        parts.append(f'<text x="{beside:.1f}" y="{y - 10:.1f}" text-anchor="middle">{gap:.2%}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
