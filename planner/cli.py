@@ -123,7 +123,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     inputs = replace(planning_inputs(arguments, settings), start=read_start(arguments))
     read_seconds = time.monotonic() - began
     # The optimizer is loaded only once the input is known to be right.
-    from planner.loop import make_plan
+    from planner.planning import make_plan
     from planner.progress import ProgressDisplay
 
     with ProgressDisplay(sys.stderr, time.monotonic) as display, first_interrupt(display.stopping) as interrupted:

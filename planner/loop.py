@@ -3,69 +3,37 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Literal
 
-from planner.errors import KinemaError, SolverError, WrongPlan
+from planner.errors import KinemaError
 from planner.execution import Executor
 from planner.kube.reader import read_snapshot
 from planner.leadership import Leadership
 from planner.metrics import Metrics
 from planner.model.cluster import Snapshot
-from planner.model.disruption import planned_pods
-from planner.model.domains import upset_by_minimums
 from planner.model.effort import Progress, never
 from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.machines import Catalogue
 from planner.model.plan import Decision, EvictPod, Plan, PlanRecord, RollOut, SavePlan, Step, Wait
 from planner.model.preferences import PreferencePrices
-from planner.model.resources import Resources
-from planner.model.utilization import cap_on, excess_millicores
+from planner.model.utilization import cap_on
 from planner.observer import instabilities
+from planner.planning import make_plan
 from planner.ports import Clock, Cloud, Kubernetes, Usage
 from planner.predictor import predict, predict_cpu
 from planner.processor import decide
 from planner.rescheduler import (
     CARRIED_OUT,
     divergence,
-    left_standing,
     next_steps,
     rules_of,
-    staged,
     unsteered,
 )
 from planner.settings import Settings
-from planner.solving import solve
-from planner.verifier import check_placement
 
 _log = logging.getLogger(__name__)
-
-MOST_REHEARSALS = 8
-"""How often a plan is made with new nodes for what was stuck, or with it held; at last with everything held."""
-
-FIRST_SHARE = 0.6
-"""Share of the time limit for the first solve, where pods run that would have to move."""
-
-LATER_SHARE = 0.35
-"""Share of the time that is left for each solve after the first."""
-
-REHEARSAL_SHARE = 0.1
-"""Share of the time limit that each search for an order of stages gets in any case: all else is worth less."""
-
-LEAST_SECONDS = 1.0
-"""What each solve gets in any case."""
-
-MOST_OVERDUE = 2
-"""How often what is stuck is held after the time is over, before everything is."""
-
-LATE_GAP = 0.01
-"""What it may cost, as a share of the value, to leave what is stuck where it is once the time is over."""
-
-MOST_RETREATS = 3
-"""How often more of a plan is left where it is, before it is made again."""
 
 NANO = 10**9
 
@@ -211,96 +179,6 @@ def _while_steered(edges: Edges, steps: tuple[Step, ...]) -> tuple[Step, ...]:
     return (*others, Wait((f"{problem}: no pod is moved until it does",)))
 
 
-def make_plan(
-    inputs: PlanningInputs,
-    settings: Settings,
-    report: Callable[[Report], None],
-    hurried: Callable[[], bool] = never,
-    now: Callable[[], float] = time.monotonic,
-) -> Plan:
-    """Return the cheapest plan that can be carried out stage by stage; the best so far once `hurried` says so.
-
-    In the place of one that fails its check comes one without moves, at last one without the pending pods: to stand
-    still is better than nothing. The time limit is for all of it, by `now` in seconds.
-
-    Raises:
-        SolverError: the solver failed, or not even the present state passed the check.
-    """
-    narrowed, end = _with_upset_held(inputs), now() + settings.optimizer.time_limit_seconds
-    while True:
-        left = max(LEAST_SECONDS, end - now())
-        timed = replace(settings, optimizer=replace(settings.optimizer, time_limit_seconds=left))
-        try:
-            return _staged_plan(narrowed, timed, report, hurried, now)
-        except WrongPlan as error:
-            narrowed = _with_less(narrowed, error)
-
-
-def _staged_plan(
-    inputs: PlanningInputs,
-    settings: Settings,
-    report: Callable[[Report], None],
-    hurried: Callable[[], bool],
-    now: Callable[[], float],
-) -> Plan:
-    """Return the cheapest plan for which there is an order of stages.
-
-    Workloads that no order of stages can move are left where they are. Where that costs more than the target gap, and
-    there is time, the plan is made again, with them on new nodes only or held where they are; at last every one that
-    still moves is held. The bound of the first solve stays: what we choose to do without is no part of the problem. The
-    time limit is for all of it, by `now` in seconds.
-
-    Raises:
-        SolverError: the solver failed.
-        WrongPlan: the plan fails its check, or no plan passed the rehearsal.
-    """
-    limit = settings.optimizer.time_limit_seconds
-    end = now() + limit
-
-    def solved(given: PlanningInputs, seconds: float) -> Plan:
-        effort = replace(settings.optimizer, time_limit_seconds=max(LEAST_SECONDS, seconds))
-        return solve(given, effort, report, hurried)
-
-    def left_until(then: float) -> Callable[[], float]:
-        return lambda: then - now()
-
-    moving = any(pod.node is not None for pod in planned_pods(inputs.snapshot))
-    first = plan = solved(inputs, limit * (FIRST_SHARE if moving else 1.0))
-    narrowed, overdue = inputs, 0
-    fallback: list[Plan] = []
-    for attempt in range(MOST_REHEARSALS):
-        left = left_until(max(end, now() + REHEARSAL_SHARE * limit))
-        plan, stuck, problems = _in_stages(_with_bound_of(plan, first), narrowed, left)
-        if problems:
-            raise WrongPlan(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
-        if not stuck:
-            return min([plan, *fallback], key=_merit)
-        over = hurried() or now() >= end
-        if (retreat := _with_stuck_left(plan, stuck, narrowed, left)) is not None:
-            fallback.append(retreat)
-            accepted = max(LATE_GAP, settings.optimizer.target_gap) if over else settings.optimizer.target_gap
-            if _worth(retreat) <= _worth(plan) * (1.0 + accepted):
-                return min(fallback, key=_merit)
-        trials: list[tuple[Plan, PlanningInputs]] = []
-        overdue += over
-        if attempt < MOST_REHEARSALS - 2 and overdue <= MOST_OVERDUE:
-            narrower_ones = _narrower(replace(narrowed, start=plan), stuck)
-            for narrower in islice(narrower_ones, 1) if over else narrower_ones:
-                try:
-                    trials.append((solved(narrower, (end - now()) * LATER_SHARE), narrower))
-                except SolverError as error:
-                    # New nodes for what was stuck may not be had, or cost more than standing still.
-                    _log.debug("no plan without %s: %s", ", ".join(sorted(stuck)), error)
-        if not trials:
-            still = (key for key, workload in plan.workloads.items() if workload.moves)
-            narrower = _holding(narrowed, dict.fromkeys(still, "others stood in its way") | stuck)
-            trials.append((solved(narrower, end - now()), narrower))
-        plan, narrowed = min(trials, key=lambda trial: _merit(trial[0]))
-    if fallback:
-        return min(fallback, key=_merit)
-    raise WrongPlan(f"no plan could be carried out in stages: {', '.join(sorted(narrowed.held))}")
-
-
 def run(edges: Edges, settings: Settings, *, once: bool) -> Outcome:
     """Iterate until asked to stop; after a failure outside wait for the next turn, and say so.
 
@@ -400,112 +278,3 @@ def _executor(edges: Edges, settings: Settings) -> Executor:
         settings.leader.namespace,
         affinity=settings.move.steering == "affinity",
     )
-
-
-def _merit(plan: Plan) -> tuple[int, int, int]:
-    """Return what plans are compared by: pods without a place, millicores above the cap, then the value."""
-    left_out = sum(left_out.count for left_out in plan.unplaced.values())
-    return left_out, excess_millicores(plan, allowed=False), plan.objective.value_nanousd_per_hour
-
-
-def _narrower(inputs: PlanningInputs, stuck: Mapping[str, str]) -> Iterator[PlanningInputs]:
-    """Yield the inputs with what is stuck held, and with new nodes for it where it had none yet."""
-    yield _holding(inputs, stuck)
-    if fresh := stuck.keys() - inputs.fresh:
-        held = {key: why for key, why in stuck.items() if key not in fresh}
-        yield _holding(replace(inputs, fresh=inputs.fresh | fresh), held)
-
-
-def _worth(plan: Plan) -> int:
-    return plan.objective.value_nanousd_per_hour
-
-
-def _with_stuck_left(
-    plan: Plan, stuck: Mapping[str, str], inputs: PlanningInputs, left: Callable[[], float]
-) -> Plan | None:
-    """Return the plan with what is stuck left where it is, checked and with its stages; None where that is no plan."""
-    for _ in range(MOST_RETREATS):
-        standing = left_standing(plan, stuck, inputs)
-        if standing is None:
-            return None
-        plan, stuck, problems = _in_stages(standing, inputs, left, checked=False)
-        if problems:
-            _log.debug("a plan without %s is wrong: %s", ", ".join(sorted(stuck)), problems[0])
-            return None
-        if not stuck:
-            return plan
-    return None
-
-
-def _in_stages(
-    plan: Plan, inputs: PlanningInputs, left: Callable[[], float], *, checked: bool = True
-) -> tuple[Plan, dict[str, str], tuple[str, ...]]:
-    """Return the plan with its stages, what is stuck, and what is wrong with it where nothing is stuck.
-
-    What was `checked` before is not checked again where only its stages changed.
-    A pod that goes elsewhere because it is stuck may meet what stages know nothing of; then it is stuck after all.
-    """
-    found, stuck = staged(plan, inputs, left)
-    problems = () if stuck or (checked and _only_ordered(found, plan)) else check_placement(found, inputs)
-    if problems and found.nodes != plan.nodes:
-        _log.debug("a plan with diversions is wrong: %s", problems[0])
-        found, stuck = staged(plan, inputs, left, diverting=False)
-        problems = () if stuck else check_placement(found, inputs)
-    return found, stuck, problems
-
-
-def _only_ordered(found: Plan, plan: Plan) -> bool:
-    """Say whether nothing but stages tells the plans apart, so that what was checked of one holds for the other."""
-    stages = {key: workload.stage for key, workload in plan.workloads.items()}
-    as_before = {key: replace(workload, stage=stages[key]) for key, workload in found.workloads.items()}
-    return replace(found, workloads=as_before) == plan
-
-
-def _with_upset_held(inputs: PlanningInputs) -> PlanningInputs:
-    """Hold the workloads whose pods would not be let in again beside the nodes that pools need for their minimums."""
-    snapshot = inputs.snapshot
-    upset = upset_by_minimums(snapshot.nodes, inputs.catalogue.due(snapshot.nodes), snapshot.pods)
-    return replace(inputs, held={**upset, **inputs.held}) if upset else inputs
-
-
-def _with_less(inputs: PlanningInputs, error: WrongPlan) -> PlanningInputs:
-    """Return the inputs with less to plan after a plan was wrong: without any move, and then without pending pods.
-
-    Raises:
-        WrongPlan: the error itself, where nothing is left to do without.
-    """
-    if movable := {workload.key for workload in inputs.snapshot.workloads} - inputs.held.keys():
-        _log.warning("the plan is made again without any move: %s", error)
-        return _holding(inputs, dict.fromkeys(movable, str(error)))
-    names = {node.name for node in inputs.snapshot.nodes}
-    arriving = {id(pod) for pod in inputs.snapshot.pods if pod.node not in names and not pod.unmodelled}
-    if not arriving:
-        raise error
-    _log.warning("the plan is made again without any pending pod: %s", error)
-    why = (f"the plan with all pending pods is wrong: {error}",)
-    pods = tuple(replace(p, unmodelled=why) if id(p) in arriving else p for p in inputs.snapshot.pods)
-    return replace(inputs, snapshot=replace(inputs.snapshot, pods=pods))
-
-
-def _holding(inputs: PlanningInputs, stuck: Mapping[str, str]) -> PlanningInputs:
-    held = {key: f"no order of stages could move it: {why}" for key, why in stuck.items()}
-    return replace(inputs, held={**inputs.held, **held}, fresh=inputs.fresh - held.keys())
-
-
-def _changed_requests(plan: Plan) -> dict[str, Mapping[str, Resources]]:
-    return {key: workload.containers for key, workload in plan.workloads.items() if workload.containers}
-
-
-def _with_bound_of(plan: Plan, first: Plan) -> Plan:
-    """Return the plan with the better proof of the first; one about other pods, requests or caps needs its own."""
-    if plan.objective.cap != first.objective.cap:
-        return plan
-    if plan.unplaced != first.unplaced or _changed_requests(plan) != _changed_requests(first):
-        return plan
-    bound = first.objective.lower_bound_nanousd_per_hour
-    objective = replace(
-        plan.objective,
-        lower_bound_nanousd_per_hour=bound,
-        status="optimal" if plan is first and plan.objective.status == "optimal" else "feasible",
-    )
-    return replace(plan, objective=objective, certificate=first.certificate)

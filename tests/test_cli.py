@@ -23,11 +23,11 @@ from planner.cli import main
 from planner.cloud.tables import catalogue, read_machines
 from planner.kube.reader import read_dump
 from planner.kube.record import decode_record
-from planner.loop import make_plan
 from planner.model.forecast import Forecast
 from planner.model.inputs import PlanningInputs
 from planner.model.plan_json import encode_plan
 from planner.model.resources import Resources
+from planner.planning import make_plan
 from planner.settings import Settings
 from tests.kube.server import Answer, Server, kubeconfig
 from tests.test_usage import FakePrometheus, matrix, measured, serving

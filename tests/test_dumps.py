@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-import planner.loop
+import planner.planning
 from planner.cli import main
 from planner.model.effort import Effort, Progress, Watch
 from planner.model.inputs import PlanningInputs
@@ -134,7 +134,7 @@ def at_once(
 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planner.loop, "solve", at_once)
+    monkeypatch.setattr(planner.planning, "solve", at_once)
 
 
 def made_plan(capsysbinary: pytest.CaptureFixture[bytes], files: tuple[str, ...]) -> Any:

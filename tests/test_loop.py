@@ -19,7 +19,7 @@ from planner.cloud.gcp.machines import builtin_machines
 from planner.errors import WrongPlan
 from planner.kube.reader import read_snapshot
 from planner.kube.record import NAME, encode_record
-from planner.loop import Outcome, Report, iterate, make_plan
+from planner.loop import Outcome, Report, iterate
 from planner.model.cluster import ZONE as ZONE_KEY
 from planner.model.cluster import Snapshot
 from planner.model.coexistence import interpreted
@@ -29,6 +29,7 @@ from planner.model.inputs import PlanningInputs
 from planner.model.plan import EvictPod, Plan, RollOut, Wait
 from planner.model.resources import Resources
 from planner.model.scheduling import LabelSelector, PodRules, Requirement, Spread
+from planner.planning import make_plan
 from planner.ports import CONFIGMAPS, DEPLOYMENTS
 from planner.rescheduler import CARRIED_OUT, divergence, staged
 from planner.settings import MoveSettings, ObjectiveSettings, OptimizerSettings, Settings, WindowSettings
@@ -84,7 +85,7 @@ def test_a_plan_that_only_diversions_make_wrong_is_made_without_them(monkeypatch
             found = replace(found, nodes=tuple(replace(n, pods={web.key: 99}) for n in found.nodes))
         return found, stuck
 
-    monkeypatch.setattr("planner.loop.staged", diverting_too_far)
+    monkeypatch.setattr("planner.planning.staged", diverting_too_far)
     web = deployment("web", 2, max_unavailable=1)
     cluster = snapshot([node("a"), node("b")], [web], pods_of(web, {"a": 1, "b": 1}))
     plan = make_plan(inputs(cluster, catalogue(offering())), Settings(), lambda report: None)
@@ -136,7 +137,7 @@ def test_a_plan_with_moves_that_fails_its_check_gives_way_to_one_without(monkeyp
             raise WrongPlan("a planted fault")
         return plan
 
-    monkeypatch.setattr("planner.loop.solve", faulty)
+    monkeypatch.setattr("planner.planning.solve", faulty)
     web = deployment("web", 2, max_unavailable=1)
     cluster = snapshot([node("a"), node("b")], [web], pods_of(web, {"a": 1, "b": 1}))
     plan = make_plan(inputs(cluster, catalogue(offering())), Settings(), lambda report: None)
@@ -166,7 +167,7 @@ def test_pending_pods_of_whose_plan_the_check_fails_stay_pending_and_are_named(
             raise WrongPlan("a planted fault")
         return plan
 
-    monkeypatch.setattr("planner.loop.solve", faulty)
+    monkeypatch.setattr("planner.planning.solve", faulty)
     web, api = deployment("web", 1), deployment("api", 1)
     cluster = snapshot([node("a")], [web, api], [*pods_of(web, {"a": 1}), *pods_of(api, pending=1)])
     plan = make_plan(inputs(cluster, catalogue(offering())), Settings(), lambda report: None)

@@ -14,7 +14,7 @@ from unittest import mock
 
 import yaml
 
-from planner import loop
+from planner import planning
 from planner.cloud.tables import catalogue, read_machines, read_pools
 from planner.errors import WrongPlan
 from planner.kube.reader import read_dump
@@ -65,7 +65,7 @@ def judge(case: Case, filters: Filters, settings: Settings | None = None) -> Ver
     chosen = settings or settings_of(case.seed)
     complaints: list[str] = []
     with _planning_here(complaints):
-        plan = loop.make_plan(replace(inputs, rules=rules_of(chosen.move)), chosen, lambda _: None)
+        plan = planning.make_plan(replace(inputs, rules=rules_of(chosen.move)), chosen, lambda _: None)
     present, final = case.state(), final_state(case, inputs, plan)
     # What is being deleted still stands in the way of others, and others still lean on it.
     left = replace(present, pods=[pod for pod in present.pods if "deletionTimestamp" not in pod["metadata"]])
@@ -138,8 +138,8 @@ def _planning_here(complaints: list[str]) -> Iterator[None]:
         complaints.append(str(error))
         return given_up(inputs, error)
 
-    given_up = loop._with_less
-    with mock.patch.object(loop, "solve", solve), mock.patch.object(loop, "_with_less", with_less):
+    given_up = planning._with_less
+    with mock.patch.object(planning, "solve", solve), mock.patch.object(planning, "_with_less", with_less):
         yield
 
 
