@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from planner.errors import KinemaError
-from planner.kube.client import KubernetesClient
-from planner.ports import PODS
 from simulator.selectors import selects
 from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.watching import PodWatch
 
 Json = dict[str, Any]
-
-_WATCH_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -37,62 +31,36 @@ class Least:
         )
 
 
-@dataclass
-class Readiness:
+class Readiness(PodWatch):
     """A context manager that watches until it is left.
 
     `violations` says when fewer were ready than must be, `unschedulable` why a pod found no node for a while, both with
     the number of changes seen before.
     """
 
-    cluster: ControlPlane
-    leasts: tuple[Least, ...]
-    changes: int = 0
-    violations: list[str] = field(default_factory=list)
-    unschedulable: Counter[str] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
+    def __init__(self, cluster: ControlPlane, leasts: tuple[Least, ...]) -> None:
+        super().__init__(cluster)
+        self.leasts, self.changes = leasts, 0
+        self.violations: list[str] = []
+        self.unschedulable: Counter[str] = Counter()
+        self._pods: dict[str, Json] = {}
 
-    def __post_init__(self) -> None:
-        self._ended = threading.Event()
-        self._begun = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+    def begin(self, pods: Sequence[Json]) -> None:
+        """Take the pods that stood before."""
+        self._pods = {pod["metadata"]["uid"]: pod for pod in pods}
 
-    def __enter__(self) -> Readiness:
-        self._thread.start()
-        self._begun.wait(30)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join(30)
-
-    def _watch(self) -> None:
-        try:
-            client = KubernetesClient.connect(str(self.cluster.admin_kubeconfig))
-            listing = client.list(PODS)
-            pods = {body["metadata"]["uid"]: body for body in map(json.loads, listing.items)}
-            version = listing.resource_version
-            self._begun.set()
-            while not self._ended.is_set():
-                for event in client.watch(PODS, version, _WATCH_SECONDS):
-                    body = json.loads(event.object)
-                    version = body["metadata"]["resourceVersion"]
-                    if event.type != "BOOKMARK":
-                        self._apply(event.type, body, pods)
-        except KinemaError as error:
-            self.failures.append(str(error))
-
-    def _apply(self, kind: str, body: Json, pods: dict[str, Json]) -> None:
+    def see(self, kind: str, pod: Json) -> None:
+        """Take a change, and count who is ready after it."""
         self.changes += 1
-        uid, name = body["metadata"]["uid"], f"{body['metadata']['namespace']}/{body['metadata']['name']}"
+        uid, name = pod["metadata"]["uid"], f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
         if kind == "DELETED":
-            pods.pop(uid, None)
+            self._pods.pop(uid, None)
         else:
-            pods[uid] = body
-        if (why := unschedulable(body)) and kind != "DELETED":
+            self._pods[uid] = pod
+        if (why := unschedulable(pod)) and kind != "DELETED":
             self.unschedulable[f"{name}: {why}"] += 1
         for least in self.leasts:
-            if (count := least.count(pods)) < least.ready:
+            if (count := least.count(self._pods)) < least.ready:
                 text = f"change {self.changes} ({kind} {name}): {count} pods of {least.what} ready, not {least.ready}"
                 self.violations.append(text)
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from planner.errors import KinemaError
-from planner.kube.client import KubernetesClient
 from planner.labels import ITERATION
-from planner.ports import PODS
 from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.fidelity.rollout import NAMESPACE, key_of
 from tests.controlplane.readiness import unschedulable
+from tests.controlplane.watching import PodWatch
 
 Json = dict[str, Any]
-
-_WATCH_SECONDS = 1.0
 
 
 @dataclass
@@ -49,28 +45,13 @@ class Life:
         return None if self.bound_at is None else self.bound_at - self.made_at
 
 
-@dataclass
-class History:
+class History(PodWatch):
     """A context manager that watches until it is left; pods that stood before are in it without a wait."""
 
-    cluster: ControlPlane
-    lives: dict[str, Life] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._ended = threading.Event()
-        self._begun = threading.Event()
+    def __init__(self, cluster: ControlPlane) -> None:
+        super().__init__(cluster)
+        self.lives: dict[str, Life] = {}
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> History:
-        self._thread.start()
-        self._begun.wait(30)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join(30)
 
     def marked(self, iteration: str = "") -> list[Life]:
         """Return the pods that a roll-out made (of this iteration), those that are gone again included."""
@@ -91,25 +72,14 @@ class History:
         """Count the live pods by node and workload; the node of one that waits is ""."""
         return Counter((life.node, life.workload) for life in self.standing())
 
-    def _watch(self) -> None:
-        try:
-            client = KubernetesClient.connect(str(self.cluster.admin_kubeconfig))
-            listing = client.list(PODS)
-            for item in listing.items:
-                self._apply("ADDED", json.loads(item))
-            version = listing.resource_version
-            self._begun.set()
-            while not self._ended.is_set():
-                for event in client.watch(PODS, version, _WATCH_SECONDS):
-                    body = json.loads(event.object)
-                    version = body["metadata"]["resourceVersion"]
-                    if event.type != "BOOKMARK":
-                        self._apply(event.type, body)
-        except KinemaError as error:
-            self.failures.append(str(error))
+    def begin(self, pods: Sequence[Json]) -> None:
+        """Take the pods that stood before."""
+        for pod in pods:
+            self.see("ADDED", pod)
 
-    def _apply(self, kind: str, body: Json) -> None:
-        meta, now = body["metadata"], time.monotonic()
+    def see(self, kind: str, pod: Json) -> None:
+        """Note what the change says of the pod."""
+        meta, now = pod["metadata"], time.monotonic()
         if meta["namespace"] != NAMESPACE:
             return
         with self._lock:
@@ -118,8 +88,8 @@ class History:
                 mark = meta.get("annotations", {}).get(ITERATION, "")
                 life = Life(meta["uid"], meta["name"], key_of(meta["labels"]["app"]), mark, now)
                 self.lives[meta["uid"]] = life
-            if life.bound_at is None and (node := body["spec"].get("nodeName")):
+            if life.bound_at is None and (node := pod["spec"].get("nodeName")):
                 life.node, life.bound_at = node, now
-            life.unschedulable = unschedulable(body) or life.unschedulable
+            life.unschedulable = unschedulable(pod) or life.unschedulable
             if life.gone_at is None and (kind == "DELETED" or "deletionTimestamp" in meta):
                 life.gone_at = now
