@@ -55,26 +55,44 @@ def movers_of(record: PlanRecord, snapshot: Snapshot) -> list[Mover]:
     for pod in planned_pods(snapshot):
         if pod.workload in pods:
             pods[pod.workload].append(pod)
-    pods = {key: own for key, own in pods.items() if plan.workloads[key].moves or any(p.node is None for p in own)}
     wanted: dict[str, dict[str, int]] = {key: {} for key in pods}
     for node in plan.nodes:
         for key, count in node.pods.items():
             if node.state != "remove" and key in wanted and count:
                 wanted[key][node.name] = count
     find_misplaced = MisplacedPods(record)
+    misplaced = {
+        key: find_misplaced(own, wanted[key])
+        if plan.workloads[key].moves
+        else _gone_ahead(plan.workloads[key], own, wanted[key], find_misplaced)
+        for key, own in pods.items()
+    }
     movers = [
         Mover(
             key=w.key,
             planned=plan.workloads[w.key],
             workload=w,
             pods=tuple(pods[w.key]),
-            misplaced=find_misplaced(pods[w.key], wanted[w.key]) if plan.workloads[w.key].moves else (),
+            misplaced=misplaced[w.key],
             wanted=wanted[w.key],
         ).as_planned(plan.workloads[w.key])
         for w in snapshot.workloads
         if w.key in pods and w.replicas > 0 and w.uid == plan.workloads[w.key].uid
     ]
-    return by_stage(movers)
+    return by_stage(m for m in movers if m.planned.moves or m.misplaced or any(pod.node is None for pod in m.pods))
+
+
+def _gone_ahead(
+    planned: PlannedWorkload, pods: Iterable[Pod], wanted: Mapping[str, int], find_misplaced: MisplacedPods
+) -> tuple[Pod, ...]:
+    """Return the pods of a workload that stays which took another node than theirs while that was still booting.
+
+    They have to move on: the room that they took is others', and theirs stays empty.
+    """
+    if planned.strategy != "stay":
+        return ()
+    missing = Counter(wanted) - Counter(pod.node for pod in pods if pod.node is not None)
+    return find_misplaced(pods, wanted)[: missing.total()] if missing else ()
 
 
 def by_stage(movers: Iterable[Mover]) -> list[Mover]:

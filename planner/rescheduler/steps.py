@@ -12,6 +12,7 @@ from planner.model.cluster import NODE_POOL, Node, Snapshot
 from planner.model.disruption import mobilities, planned_pods
 from planner.model.plan import BootNodes, Mending, Plan, PlanRecord, SavePlan, Step, Wait
 from planner.rescheduler.disruption import rules_of
+from planner.rescheduler.exchange import exchanged
 from planner.rescheduler.marks import mark
 from planner.rescheduler.mending import is_mendable, mends
 from planner.rescheduler.moves import Moves, find_moves, starts
@@ -41,7 +42,7 @@ def next_steps(record: PlanRecord, snapshot: Snapshot, now: float, settings: Mov
 
     `now` is in seconds since the epoch. Boots come before marks, marks before moves; a node is removed as soon
     as nothing that the plan moves is left on it. A new node is marked while it starts: pods that wait for any node
-    take the first that is usable, whoever it is meant for.
+    take the first that is usable, whoever it is meant for; new nodes of one kind are then exchanged in the plan.
     """
     if record.phase == "done":
         return ()
@@ -49,6 +50,8 @@ def next_steps(record: PlanRecord, snapshot: Snapshot, now: float, settings: Mov
         return take_back(record, snapshot)
     if reason := _given_up(record, snapshot, now, settings):
         return (SavePlan(replace(record, phase="abandoning", reason=reason)),)
+    if (better := exchanged(record, snapshot)) is not None:
+        return (SavePlan(better),)
     for stage in (_boot(record, snapshot, settings), mark(record, snapshot, settings)):
         if stage:
             return stage

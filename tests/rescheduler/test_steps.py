@@ -28,7 +28,7 @@ from planner.model.plan import (
 )
 from planner.model.resources import Resources
 from planner.model.scheduling import LabelSelector, Requirement, Taint
-from planner.rescheduler import next_steps
+from planner.rescheduler import CARRIED_OUT, next_steps
 from planner.settings import MoveSettings
 from tests.building import daemonset, daemonset_pod, deployment, node, pods_of, resources, snapshot
 
@@ -289,6 +289,71 @@ def test_a_plan_has_not_ended_before_pods_that_stay_pending_are_on_their_planned
     both = all_marked(record, replace(one_pending, pods=tuple(pods_of(web, {"a": 2}))))
     [end] = next_steps(record, both, ACCEPTED_AT, SETTINGS)
     assert isinstance(end, SavePlan)
+
+
+def gone_ahead(second: str = "zone-b", **fields: Any) -> tuple[PlanRecord, Snapshot]:
+    """Return a cluster in which a pod that waited took "first", which was usable before its own "second"."""
+    store = deployment("store", 2, kind="StatefulSet")
+    web = deployment("web", 2, max_surge=0, max_unavailable=1)
+    record = record_of(
+        [
+            planned_node("old", "keep", {store.key: 1}),
+            planned_node("first", "boot", {web.key: 2}),
+            replace(planned_node("second", "boot", {store.key: 1}), zone=second),
+        ],
+        {store.key: moved(store, 0, "stay"), web.key: moved(web, 2, "evict")},
+    )
+    pods = [*pods_of(store, {"first": 1, "old": 1}, **fields), *pods_of(web, {"old": 2})]
+    nodes = [pool_node("old"), pool_node("first"), pool_node("second", zone=second)]
+    return record, all_marked(record, snapshot(nodes, [store, web], pods, instances=running("old", "first", "second")))
+
+
+def test_a_pod_that_took_the_first_node_to_boot_moves_on_to_its_own() -> None:
+    record, cluster = gone_ahead()
+    steps = next_steps(record, cluster, ACCEPTED_AT, SETTINGS)
+    evictions = [(step.workload, step.node, step.reason) for step in steps if isinstance(step, EvictPod)]
+    assert evictions == [("default/StatefulSet/store", "first", "the plan puts it on second")]
+
+
+def test_new_nodes_of_one_kind_are_exchanged_for_a_pod_that_took_the_first_of_them() -> None:
+    record, cluster = gone_ahead(second="zone-a")
+    [step] = next_steps(record, cluster, ACCEPTED_AT, SETTINGS)
+    assert isinstance(step, SavePlan)
+    assert {node.name: dict(node.pods) for node in step.record.plan.nodes} == {
+        "old": {"default/StatefulSet/store": 1},
+        "first": {"default/StatefulSet/store": 1},
+        "second": {"default/Deployment/web": 2},
+    }
+    # Then each node is marked for what it is to have now, and nothing of store moves.
+    marks = next_steps(step.record, cluster, ACCEPTED_AT, SETTINGS)
+    assert [mark.node for mark in marks if isinstance(mark, MarkNode)] == ["old", "first", "second"]
+    after = next_steps(step.record, all_marked(step.record, cluster), ACCEPTED_AT, SETTINGS)
+    assert [step.node for step in after if isinstance(step, MarkNode)] == ["second"]
+    assert not any(isinstance(step, EvictPod) for step in after)
+
+
+def test_new_nodes_are_not_exchanged_once_a_roll_out_towards_them_has_begun() -> None:
+    record, cluster = gone_ahead(second="zone-a")
+    begun = tuple(replace(w, template_annotations={keys.ITERATION: IT}) for w in cluster.workloads)
+    steps = next_steps(record, replace(cluster, workloads=begun), ACCEPTED_AT, SETTINGS)
+    assert not any(isinstance(step, SavePlan) for step in steps)
+
+
+def test_a_pod_that_came_after_the_plan_is_not_sent_on() -> None:
+    record, cluster = gone_ahead(created_at=ACCEPTED_AT + 1)
+    openings = next_steps(record, cluster, ACCEPTED_AT, SETTINGS)
+    assert [step.node for step in openings if isinstance(step, MarkNode)] == ["first"]
+
+
+def test_a_pod_more_than_the_plan_knew_of_stays_where_it_came_to() -> None:
+    web = deployment("web", 3)
+    record = record_of(
+        [planned_node("a", "keep", {web.key: 1}), planned_node("b", "keep", {web.key: 1})],
+        {web.key: moved(web, 0, "stay")},
+    )
+    cluster = snapshot([pool_node("a"), pool_node("b")], [web], pods_of(web, {"a": 2, "b": 1}))
+    [end] = next_steps(record, all_marked(record, cluster), ACCEPTED_AT, SETTINGS)
+    assert end == SavePlan(replace(record, phase="done", reason=CARRIED_OUT))
 
 
 def test_a_target_is_opened_for_a_pending_pod_of_a_workload_of_which_others_are_evicted() -> None:
