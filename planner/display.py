@@ -22,7 +22,7 @@ _PLAIN_WIDTH = 160
 def show_plan(plan: Plan, inputs: PlanningInputs, console: Console) -> None:
     """Print the plan: the sums, the nodes by kind, then what is pinned, kept and unplaced, by reason."""
     parts = [_summary(plan, inputs), _nodes(plan)]
-    assessment = inputs.assessment()
+    assessment = inputs.assessment
     kept: defaultdict[str, list[str]] = defaultdict(list)
     for name, reason in assessment.role_reasons.items():
         # A node that a pinned pod keeps is explained by the pod, in the table of pins.

@@ -95,11 +95,15 @@ def foreign_taints(node: Node) -> tuple[Taint, ...]:
     return tuple(t for t in node.taints if t.key != keys.EXPIRING)
 
 
-def assess(snapshot: Snapshot, catalogue: Catalogue, rules: DisruptionRules) -> Assessment:
-    """Say what may be moved and removed in this snapshot, each refusal with its reason."""
+def assess(
+    snapshot: Snapshot, catalogue: Catalogue, rules: DisruptionRules, mobility: Mapping[str, Mobility]
+) -> Assessment:
+    """Say what may be moved and removed in this snapshot, each refusal with its reason.
+
+    `mobility` is what the rules say of its workloads (`mobilities`).
+    """
     pods = planned_pods(snapshot)
     workloads = {w.key: w for w in snapshot.workloads}
-    mobility = mobilities(snapshot, rules)
     roles: dict[str, NodeRole] = {}
     reasons: dict[str, str] = {}
     for node in snapshot.nodes:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from planner.model.cap import CpuCap
 from planner.model.cluster import Pod, Snapshot, Workload
-from planner.model.disruption import Assessment, DisruptionRules, assess, planned_pods, with_held
+from planner.model.disruption import (
+    Assessment,
+    DisruptionRules,
+    Mobility,
+    assess,
+    mobilities,
+    planned_pods,
+    with_held,
+)
 from planner.model.forecast import Forecast
 from planner.model.machines import Catalogue
 from planner.model.plan import Plan
@@ -42,7 +51,7 @@ class ChangePrices:
         return price_nanousd_per_hour * self.boot_overlap_minutes // (60 * self.payback_hours)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PlanningInputs:
     """The values from which a plan follows.
 
@@ -66,9 +75,15 @@ class PlanningInputs:
     start: Plan | None = None
     cap: CpuCap | None = None
 
+    @cached_property
+    def mobility(self) -> Mapping[str, Mobility]:
+        """How the rules of disruption let each workload be moved, by its key."""
+        return mobilities(self.snapshot, self.rules)
+
+    @cached_property
     def assessment(self) -> Assessment:
-        """Apply the rules of disruption, and `held`."""
-        found = assess(self.snapshot, self.catalogue, self.rules)
+        """What the rules of disruption, and `held`, let be moved and removed."""
+        found = assess(self.snapshot, self.catalogue, self.rules, self.mobility)
         return with_held(found, self.snapshot, self.held) if self.held else found
 
     def under_cap(self) -> PlanningInputs:

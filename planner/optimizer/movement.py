@@ -101,7 +101,7 @@ class Movement:
 
 def movement_of(inputs: PlanningInputs) -> Movement:
     """Apply the rules of disruption, and `held`."""
-    assessment = inputs.assessment()
+    assessment = inputs.assessment
     names = {node.name for node in inputs.snapshot.nodes}
     running = {p.workload for p in planned_pods(inputs.snapshot) if p.node in names}
     pinned = {p.workload for p in planned_pods(inputs.snapshot) if pod_key(p) in assessment.pins}

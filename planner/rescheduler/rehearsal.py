@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from planner.model.cluster import Node, Snapshot
-from planner.model.disruption import Mobility, mobilities
+from planner.model.disruption import Mobility
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Catalogue, Offering
 from planner.model.plan import Plan, PlanRecord
@@ -41,7 +41,7 @@ class Rehearsal:
         record = PlanRecord(plan, "carrying-out", accepted_at=inputs.snapshot.taken_at)
         booted = with_booted(plan, inputs.snapshot, inputs.catalogue)
         # Where pods are changes nothing about how many of them may be unavailable.
-        allowed = mobilities(inputs.snapshot, inputs.rules)
+        allowed = dict(inputs.mobility)
         room, movers = Room(plan, booted), movers_of(record, booted)
         free, arriving = dict(room.free), {name: Resources() for name in room.free}
         arrived = []

@@ -97,11 +97,11 @@ class Coexistence:
 
     def broken(self) -> Iterator[str]:
         """Name the rules that the plan breaks and the present state does not, be it with the nodes that pools need."""
-        if self._ruled:
-            before = set(_violations(self._now, self._samples, _Settled()))
+        if self._ruled and (broken := self._violated(self._then)):
+            broken -= set(_violations(self._now, self._samples, _Settled()))
             if self._due:
-                before |= set(_violations([*self._now, *self._due], self._samples, _Settled()))
-            yield from sorted(self._violated(self._then) - before)
+                broken -= set(_violations([*self._now, *self._due], self._samples, _Settled()))
+            yield from sorted(broken)
 
     def bars(self, offering: Offering) -> bool:
         """Say whether one more node of the offering, be it empty, would break a spread: it opens a domain."""

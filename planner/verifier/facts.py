@@ -169,7 +169,7 @@ def adopted(plan: Plan, inputs: PlanningInputs) -> PlanningInputs:
 def gather(inputs: PlanningInputs) -> Facts:
     """Apply the rules of disruption and derive rooms and groups."""
     snapshot = inputs.snapshot
-    assessment = inputs.assessment()
+    assessment = inputs.assessment
     counted = inputs.under_cap()
     nodes = {node.name: node for node in snapshot.nodes}
     workloads = {workload.key: workload for workload in snapshot.workloads}

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from planner.cloud.gcp.machines import builtin_machines
 from planner.kube.reader import read_snapshot
-from planner.model.disruption import DisruptionRules, assess
+from planner.model.disruption import DisruptionRules, assess, mobilities
 from planner.model.plan import EvictPod
 from planner.ports import NODES, PODS
 from simulator.demo import demonstrate
@@ -17,6 +17,7 @@ from simulator.scenarios import ZONES, badly_packed
 from simulator.world import DEFAULT_START_SECONDS, World
 
 MACHINES = builtin_machines("us-central1")
+RULES = DisruptionRules()
 
 
 def test_the_demos_cluster_is_badly_packed_and_of_a_realistic_mix() -> None:
@@ -31,7 +32,7 @@ def test_the_demos_cluster_is_badly_packed_and_of_a_realistic_mix() -> None:
     requested = sum(pod.requests.cpu_millicores for pod in snapshot.pods)
     allocatable = sum(node.allocatable.cpu_millicores for node in snapshot.nodes)
     assert requested / allocatable < 0.6
-    rules = assess(snapshot, scenario.catalogue, DisruptionRules())
+    rules = assess(snapshot, scenario.catalogue, RULES, mobilities(snapshot, RULES))
     # Two bare pods, and two pods that carry do-not-disrupt.
     assert len(rules.pins) == 4
 
