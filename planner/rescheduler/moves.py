@@ -153,12 +153,13 @@ def _choose_evictions(mover: Mover, mobility: Mobility, room: Room, found: _Foun
     misplaced, requests = mover.misplaced, mover.planned.requests
     if not misplaced and not mover.coming:
         return
-    here = mover.here
-    taken = evicted_and_open(mover, room)
-    open_ = _open_targets(mover, taken, room)
-    for node, count in taken.items():
-        here[node] += count
-    _open_for_coming(mover, here, room, found)
+    here = Counter(mover.here)
+    taken = Counter(evicted_and_open(mover, room))
+    here += taken
+    coming = _targets_of_coming(mover, here, taken, room)
+    _open_for_coming(mover, coming - taken, here, room, found)
+    # Whoever comes takes an open target, be it another's; only what they leave over is open for evictions.
+    open_ = list((taken - coming).elements())[: max(0, taken.total() - mover.coming)]
     own = max(0, mobility.evictable - mover.unavailable)
     quota = max(0, min(own, found.budgets.spare(mobility, own)))
     begun = 0
@@ -203,34 +204,34 @@ def _choose_evictions(mover: Mover, mobility: Mobility, room: Room, found: _Foun
         (found.behind if free else found.stuck).append((mover.key, reason))
 
 
-def _open_for_coming(mover: Mover, here: Counter[str], room: Room, found: _Found) -> None:
-    """Open a target for each pod that is on no node and has none, where there is room; say which ones wait.
+def _open_for_coming(mover: Mover, closed: Counter[str], here: Counter[str], room: Room, found: _Found) -> None:
+    """Open the `closed` targets of pods that are on no node, where there is room; say which ones wait.
 
     `here` counts the pods by node, those included that are on their way to an open target.
     """
-    homeless = mover.coming - (here.total() - mover.here.total())
-    for node in _left_for_coming(mover, _closed(mover, here), room)[: max(0, homeless)]:
+    for node in closed.elements():
         if node in room.opened and room.holds(node, mover.planned.requests):
             room.promise(node, mover.planned.requests)
             here[node] += 1
             found.openings.append((node, mover.key))
-    if not mover.misplaced and (waiting := [node for node in mover.wanted if here[node] > mover.here[node]]):
+    if not mover.misplaced and (waiting := [node for node in mover.wanted if here[node] > mover.here.get(node, 0)]):
         found.stuck.append((mover.key, f"its pods have yet to come to {', '.join(waiting)}"))
 
 
-def _closed(mover: Mover, here: Mapping[str, int]) -> list[str]:
-    """Return the targets that are not open, one entry each."""
-    return [node for node, count in mover.wanted.items() for _ in range(count - here.get(node, 0))]
+def _targets_of_coming(mover: Mover, here: Mapping[str, int], taken: Mapping[str, int], room: Room) -> Counter[str]:
+    """Return where the pods belong that are on no node yet: what those that still stand leave over says it alone.
 
-
-def _left_for_coming(mover: Mover, targets: list[str], room: Room) -> list[str]:
-    """Return the targets that the pods which still stand leave over."""
-    left = list(targets)
+    `taken` are the open targets, which go before the closed ones; `here` counts them as if their pods had come.
+    """
+    if not mover.coming:
+        return Counter()
+    left = [node for node, count in taken.items() for _ in range(count)]
+    left += [node for node, count in mover.wanted.items() for _ in range(count - here.get(node, 0))]
     for pod in reversed(mover.misplaced):
         last = next((i for i in reversed(range(len(left))) if room.suits(pod, left[i])), None)
         if last is not None:
             del left[last]
-    return left
+    return Counter(left[: mover.coming])
 
 
 def _suiting(mover: Mover, pod: Pod, room: Room) -> Callable[[str], bool]:
@@ -242,22 +243,6 @@ def _suiting(mover: Mover, pod: Pod, room: Room) -> Callable[[str], bool]:
     if not pod.keeps:
         return lambda node: room.suits(pod, node)
     here = mover.here
-    if any(here[n] < count and room.suits(pod, n) for n, count in mover.wanted.items()):
+    if any(here.get(n, 0) < count and room.suits(pod, n) for n, count in mover.wanted.items()):
         return lambda node: room.suits(pod, node)
     return lambda node: room.suits(replace(pod, keeps=()), node)
-
-
-def _open_targets(mover: Mover, taken: Mapping[str, int], room: Room) -> list[str]:
-    """Return the open targets to which pods can be evicted now: not those of pods that were evicted before.
-
-    Those are on no node yet, so that only what the pods that still stand leave over says where they belong.
-    """
-    open_ = [node for node, count in taken.items() for _ in range(count)]
-    if not (mover.coming and open_):
-        return open_
-    left = _left_for_coming(mover, open_ + _closed(mover, mover.here + Counter(taken)), room)
-    for node in left[: mover.coming]:
-        if node in open_:
-            open_.remove(node)
-    # More pods come than the plan knows of, and any of them may take an open target.
-    return open_[max(0, mover.coming - len(left)) :]

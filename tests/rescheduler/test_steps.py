@@ -276,6 +276,20 @@ def test_a_pod_whose_zone_was_filled_by_one_of_another_zone_goes_where_that_one_
     assert [step.node for step in steps if isinstance(step, MarkNode)] == ["new-b", "old-b"]
 
 
+def test_an_open_target_for_which_a_pod_is_on_its_way_is_no_other_pods_too() -> None:
+    # The pod of b is away. Only new-a is open to it, and nothing forbids it to go there: no pod may be evicted towards
+    # new-a as well, or one of the two finds no target. The target on new-b is opened beside it, and so both have one.
+    record, cluster = two_zones()
+    openings = next_steps(record, cluster, ACCEPTED_AT, SETTINGS)
+    notes = {step.node: step.annotations for step in openings if isinstance(step, MarkNode)}
+    _, cluster = two_zones(coming="b")
+    opened = tuple(replace(n, annotations=notes[n.name]) if n.name == "new-a" else n for n in cluster.nodes)
+    steps = next_steps(record, replace(cluster, nodes=opened), ACCEPTED_AT, SETTINGS)
+    # old-b, which is empty, is closed.
+    assert [step.node for step in steps if isinstance(step, MarkNode)] == ["new-b", "old-b"]
+    assert not [step for step in steps if isinstance(step, EvictPod)]
+
+
 def test_a_plan_has_not_ended_before_pods_that_stay_pending_are_on_their_planned_nodes() -> None:
     web = deployment("web", 2)
     record = record_of([planned_node("a", "keep", {web.key: 2})], {web.key: moved(web, 0, "stay")})
