@@ -65,7 +65,7 @@ def diverted(plan: Plan, wanted: Mapping[str, Wanted], here: Mapping[str, Counte
 
 def _for_evictions(mover: Mover, room: Room, admits: Admits) -> Wanted:
     """Let each pod that cannot go stay where its node stays, or go where there is room."""
-    wanted, here = dict(mover.wanted), mover.here
+    wanted, here = dict(mover.wanted), Counter(mover.here)
     for pod in mover.misplaced:
         missing = [node for node, count in wanted.items() if here[node] < count]
         # What keeps to a domain gives up a place there, so that each has as many as planned.

@@ -61,7 +61,7 @@ def _astray(record: PlanRecord, made_until: float, mover: Mover) -> list[Pod]:
 
 
 def _evictions(mover: Mover, astray: Iterable[Pod], room: Room, quota: int) -> list[EvictPod]:
-    here, requests = mover.here, mover.planned.requests
+    here, requests = Counter(mover.here), mover.planned.requests
     # A target that is not open to its full count lets no pod in; nobody opens any more at the end.
     open_ = {n: count for n, count in mover.wanted.items() if room.opened.get(n, {}).get(mover.key, 0) >= count}
     found: list[EvictPod] = []

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from planner.model.cluster import Pod, Snapshot, Workload
 from planner.model.disruption import planned_pods, pod_key
 from planner.model.plan import PlannedWorkload, PlanRecord
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mover:
     """A workload that the plan moves, or of which pods wait for a node: its live pods, those to evict where it does not
     roll, and what the plan wants of it on each node that stays.
@@ -29,8 +30,8 @@ class Mover:
         shares = next((pod.requests.shares for pod in self.pods), ())
         return replace(self, planned=replace(planned, requests=planned.requests.with_shares(shares)))
 
-    @property
-    def here(self) -> Counter[str]:
+    @cached_property
+    def here(self) -> Mapping[str, int]:
         """Its pods by node, those that are on none left out."""
         return Counter(pod.node for pod in self.pods if pod.node is not None)
 
@@ -42,7 +43,7 @@ class Mover:
     @property
     def coming(self) -> int:
         """How many of its pods are on no node yet."""
-        return max(0, self.workload.replicas - self.here.total())
+        return max(0, self.workload.replicas - sum(self.here.values()))
 
 
 def movers_of(record: PlanRecord, snapshot: Snapshot) -> list[Mover]:

@@ -142,7 +142,7 @@ def _arrived(mover: Mover, coming: Mapping[str, int]) -> Mover:
 
 def _after(moves: Moves, movers: list[Mover], room: Room) -> list[Mover]:
     """Let the moves end: roll-outs are over, evicted pods stand on their targets, and both left their old nodes."""
-    targets = {(pod.namespace, pod.name): target for pod, target in moves.evictions}
+    targets = {pod.uid: target for pod, target in moves.evictions}
     for pod, _ in moves.evictions:
         room.release(pod)
     rolled = set(moves.rollouts)
@@ -158,12 +158,12 @@ def _after(moves: Moves, movers: list[Mover], room: Room) -> list[Mover]:
     ]
 
 
-def _without_evicted(mover: Mover, targets: Mapping[tuple[str, str], str]) -> Mover:
+def _without_evicted(mover: Mover, targets: Mapping[str, str]) -> Mover:
     pods = []
     for pod in mover.pods:
-        target = targets.get((pod.namespace, pod.name))
+        target = targets.get(pod.uid)
         pods.append(pod if target is None else replace(pod, node=target, ready=True))
-    misplaced = (pod for pod in mover.misplaced if (pod.namespace, pod.name) not in targets)
+    misplaced = (pod for pod in mover.misplaced if pod.uid not in targets)
     return replace(mover, pods=tuple(pods), misplaced=tuple(misplaced))
 
 
