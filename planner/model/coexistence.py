@@ -155,7 +155,8 @@ def kinds_of(pods: Iterable[Pod]) -> list[Kind]:
 def asked_keys(pods: Iterable[Pod]) -> set[str]:
     """Name the labels for which any rule of these pods asks, finished ones left out."""
     found: set[str] = set()
-    for rules in {pod.rules for pod in pods if not pod.finished}:
+    # Pods of one reading share equal rules, so that few are really compared.
+    for rules in set({id(pod.rules): pod.rules for pod in pods if not pod.finished}.values()):
         selectors = [term.selector for term in (*rules.affinity, *rules.anti_affinity)]
         for selector in (*selectors, *(spread.selector for spread in rules.spreads)):
             found.update(requirement.key for requirement in (selector.requirements if selector else ()))

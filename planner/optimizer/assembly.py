@@ -31,7 +31,7 @@ class _Spot:
     node: Node | None
     offering: Offering | None
     wanted: dict[int, int]
-    present: dict[int, Counter[str]] = field(default_factory=dict)
+    present: dict[int, dict[str, int]] = field(default_factory=dict)
     pods: Counter[str] = field(default_factory=Counter)
     row: int | None = None
     arrivals: Counter[tuple[int, str]] = field(default_factory=Counter)
@@ -77,7 +77,8 @@ def assemble(
     homeless: dict[int, Counter[str]] = defaultdict(Counter)
     for spot in spots.values():
         for g, held in spot.present.items():
-            homeless[g] += held
+            for workload, count in held.items():
+                homeless[g][workload] += count
     # A pod of no group is among the unplaceable ones already.
     groups = {group.key: g for g, group in enumerate(problem.groups)}
     waiting = {groups[key]: Counter(found) for key, found in census.waiting.items() if key in groups}
@@ -171,7 +172,7 @@ def _spots(census: Census, problem: Problem, packing: Packing) -> dict[str, _Spo
             spots[name] = _Spot(None, None, {})
     groups = {group.key: g for g, group in enumerate(problem.groups)}
     for name, held in census.running.items():
-        spots[name].present = {groups[key]: Counter(by_workload) for key, by_workload in held.items()}
+        spots[name].present = {groups[key]: dict(by_workload) for key, by_workload in held.items()}
     return spots
 
 
@@ -195,7 +196,14 @@ def _keep_in_place(spots: Sequence[_Spot]) -> Counter[str]:
     for spot in sorted(spots, key=lambda s: bool(s.wanted)):
         for g in sorted(spot.present):
             held = spot.present[g]
-            leaving = sum(held.values()) - spot.wanted.get(g, 0)
+            count = sum(held.values())
+            leaving = count - spot.wanted.get(g, 0)
+            if leaving <= 0:
+                for workload, staying in held.items():
+                    spot.pods[workload] += staying
+                spot.wanted[g] -= count
+                held.clear()
+                continue
             for workload in sorted(held, key=lambda w: (-displaced[w], held[w], w)):
                 gone = min(max(leaving, 0), held[workload])
                 leaving -= gone
@@ -211,8 +219,10 @@ def _spread(spots: Mapping[str, _Spot], waiting: Mapping[int, Counter[str]]) -> 
     """Fill what is left on each node with these pods, by workload; those that find no place go on waiting."""
     for name in sorted(spots):
         spot = spots[name]
-        for g in sorted(spot.wanted):
-            queue = waiting.get(g, Counter()) if spot.wanted[g] else Counter[str]()
+        for g in sorted(g for g, count in spot.wanted.items() if count):
+            queue = waiting.get(g)
+            if not queue:
+                continue
             for workload in sorted(queue, key=lambda w: (-queue[w], w)):
                 here = min(spot.wanted[g], queue[workload])
                 spot.wanted[g] -= here
@@ -246,7 +256,7 @@ def _planned_nodes(census: Census, spots: Mapping[str, _Spot]) -> tuple[PlannedN
     nodes = {node.name: node for node in inputs.snapshot.nodes}
     planned = []
     for name, spot in sorted(spots.items()):
-        pods = spot.pods + Counter(census.pinned.get(name))
+        pods = spot.pods + Counter(census.pinned[name]) if name in census.pinned else +spot.pods
         if spot.offering is not None:
             o = spot.offering
             planned.append(

@@ -98,7 +98,7 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
         known.append(heuristics.fill(problem, packing_as(inputs.start, problem), "best"))
         # After an earlier plan little is to be gained, and most of that by few moves.
         known += heuristics.topped_up(problem)
-    for packing in known:
+    for packing in sorted(known, key=race.rank):
         race.enter(packing)
     early = _early_proof(solver, inputs, settled, race)
     if early is not None and race.settled_by(early.proof):
@@ -328,6 +328,11 @@ class _Race:
             return 0.0
         return self._effort.time_limit_seconds - (self._watch.now() - self._start)
 
+    def rank(self, packing: Packing) -> tuple[int, int]:
+        """Return how many pods the candidate leaves out, and the least value that it can have."""
+        left_out = int(packing.unplaced(self._problem).sum()) + self._expected()
+        return left_out, packing.displaced_value(self._problem)
+
     def enter(self, packing: Packing) -> None:
         """Take the candidate if it is right and better: fewer pods without a place, then the lower value."""
         faults = packing.faults(self._problem)
@@ -339,11 +344,7 @@ class _Race:
         # Moves beyond the displaced pods (a roll-out replaces all) are no matter of the packing.
         if not packing.unplaced(self._problem).any():
             self._least = min(self._least, packing.displaced_value(self._problem))
-        left_out = int(packing.unplaced(self._problem).sum()) + self._expected()
-        if self.best is not None and (left_out, packing.displaced_value(self._problem)) >= (
-            self.best.missing,
-            self.best.value,
-        ):
+        if self.best is not None and self.rank(packing) >= (self.best.missing, self.best.value):
             return
         draft = assemble(self._census, self._problem, packing, self._unplaceable)
         if self.best is None or (draft.missing, draft.value) < (self.best.missing, self.best.value):

@@ -232,6 +232,14 @@ def offering_room(inputs: PlanningInputs, offering: Offering) -> Resources:
     return room
 
 
+def _at_home(groups: Sequence[Group], labels: Mapping[str, str]) -> BoolArray:
+    """Say of each group whether a node of these labels is at its home, (groups,)."""
+    # Few homes are different.
+    apart = {group.key.home: group.key for group in groups}
+    admits = {home: key.admits(labels) for home, key in apart.items()}
+    return np.array([admits[group.key.home] for group in groups], dtype=np.bool_)
+
+
 def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) -> Problem:
     assessment, preferences = census.movement.assessment, census.movement.preferences
     index = {group.key: g for g, group in enumerate(groups)}
@@ -246,10 +254,10 @@ def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) 
     kinds = [(group.key.requests, group.key.constraints) for group in groups]
     tastes = [(group.key.wishes, group.key.constraints) for group in groups]
     barred = np.array([group.key.barred for group in groups], dtype=np.bool_)
+    fresh = np.array([group.key.fresh for group in groups], dtype=np.bool_)
     for site in _sites(inputs, census):
-        admitted = constraints.admission(
-            kinds, site.room, site.node.labels, site.node.name, foreign_taints(site.node)
-        ) & np.array([not g.key.fresh and g.key.admits(site.node.labels) for g in groups], dtype=np.bool_)
+        admitted = constraints.admission(kinds, site.room, site.node.labels, site.node.name, foreign_taints(site.node))
+        admitted &= _at_home(groups, site.node.labels) & ~fresh
         held = np.zeros(len(groups), dtype=np.int64)
         for key, by_workload in census.running.get(site.node.name, {}).items():
             held[index[key]] = sum(by_workload.values())
@@ -293,7 +301,7 @@ def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) 
     for offering in sorted(inputs.catalogue.offerings, key=_offering_order):
         room = offering_room(inputs, offering)
         admitted = constraints.admission(kinds, room, offering.labels, "", offering.taints)
-        admitted &= np.array([g.key.admits(offering.labels) for g in groups], dtype=np.bool_)
+        admitted &= _at_home(groups, offering.labels)
         if offering.capacity_type == "spot":
             admitted &= constraints.spot_nodes(barred, np.zeros(len(groups), dtype=np.int64))
         limit = max(offering.minimum, int(counts[admitted].sum()))
