@@ -79,7 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="plan a cluster; changes nothing", description=_plan.__doc__)
     add_inputs(plan)
     plan.add_argument("--solver", metavar="NAME", help="HIGHS, GLPK_MI or another MIP solver of cvxpy")
-    plan.add_argument("--time-limit", type=seconds, metavar="SECONDS", help="when the best plan so far is taken")
+    plan.add_argument(
+        "--time-limit",
+        type=seconds,
+        metavar="SECONDS",
+        help="of the whole command, but for waiting for its input; then the best plan so far is taken",
+    )
     plan.add_argument("--start", metavar="PLAN", help="an earlier plan to go on from, as `--output json` printed it")
     plan.add_argument("--output", choices=("table", "json"), default="table", help="for people (default), or to keep")
     plan.set_defaults(command=_plan)
@@ -119,15 +124,21 @@ def _plan(arguments: argparse.Namespace) -> int:
         optimizer = replace(optimizer, time_limit_seconds=arguments.time_limit)
     settings = replace(settings, optimizer=optimizer)
     _quiet_libraries()
-    began = time.monotonic()
-    inputs = replace(planning_inputs(arguments, settings), start=read_start(arguments))
-    read_seconds = time.monotonic() - began
-    # The optimizer is loaded only once the input is known to be right.
-    from planner.planning import make_plan
+    from planner.planning import LEAST_SECONDS, make_plan
     from planner.progress import ProgressDisplay
+    from planner.solving import Child, kept_from_collection
 
-    with ProgressDisplay(sys.stderr, time.monotonic) as display, first_interrupt(display.stopping) as interrupted:
-        plan = make_plan(inputs, settings, display.show, interrupted)
+    began = time.monotonic()
+    # The child loads its solver while the inputs are read here; where they are wrong, it goes as it came.
+    with Child() as child:
+        with kept_from_collection():
+            inputs = replace(planning_inputs(arguments, settings), start=read_start(arguments))
+        read_seconds = time.monotonic() - began
+        # What reading takes of the processor counts, waiting for a cluster or for standard input does not.
+        left = max(LEAST_SECONDS, optimizer.time_limit_seconds - time.process_time())
+        settings = replace(settings, optimizer=replace(optimizer, time_limit_seconds=left))
+        with ProgressDisplay(sys.stderr, time.monotonic) as display, first_interrupt(display.stopping) as interrupted:
+            plan = make_plan(inputs, settings, display.show, interrupted, child=child)
     if interrupted():
         gap = plan.objective.relative_gap
         sys.stderr.write(f"kinema: interrupted: this is the best plan so far, {gap:.2%} from its lower bound\n")

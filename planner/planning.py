@@ -18,8 +18,8 @@ from planner.model.resources import Resources
 from planner.model.utilization import excess_millicores
 from planner.rescheduler import left_standing, staged
 from planner.settings import Settings
-from planner.solving import solve
-from planner.verifier import check_placement
+from planner.solving import Child, solve
+from planner.verifier import Examination
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +38,12 @@ REHEARSAL_SHARE = 0.1
 LEAST_SECONDS = 1.0
 """What each solve gets in any case."""
 
+LAST_SECONDS_PER_POD = 0.00002
+"""What the check and the search for an order of stages take of the time limit after the last solve, for each pod."""
+
+LAST_SHARE = 0.2
+"""Share of the time limit that they take at most."""
+
 MOST_OVERDUE = 2
 """How often what is stuck is held after the time is over, before everything is."""
 
@@ -54,6 +60,7 @@ def make_plan(
     report: Callable[[Progress], None],
     hurried: Callable[[], bool] = never,
     now: Callable[[], float] = time.monotonic,
+    child: Child | None = None,
 ) -> Plan:
     """Return the cheapest plan that can be carried out stage by stage; the best so far once `hurried` says so.
 
@@ -68,9 +75,9 @@ def make_plan(
         left = max(LEAST_SECONDS, end - now())
         timed = replace(settings, optimizer=replace(settings.optimizer, time_limit_seconds=left))
         try:
-            return _staged_plan(narrowed, timed, report, hurried, now)
+            return _staged_plan(narrowed, timed, report, hurried, now, child)
         except WrongPlan as error:
-            narrowed = _with_less(narrowed, error)
+            narrowed, child = _with_less(narrowed, error), None
 
 
 def _staged_plan(
@@ -79,6 +86,7 @@ def _staged_plan(
     report: Callable[[Progress], None],
     hurried: Callable[[], bool],
     now: Callable[[], float],
+    child: Child | None,
 ) -> Plan:
     """Return the cheapest plan for which there is an order of stages.
 
@@ -92,37 +100,38 @@ def _staged_plan(
         WrongPlan: the plan fails its check, or no plan passed the rehearsal.
     """
     limit = settings.optimizer.time_limit_seconds
+    limit -= min(LAST_SHARE * limit, LAST_SECONDS_PER_POD * len(inputs.snapshot.pods))
     end = now() + limit
 
-    def solved(given: PlanningInputs, seconds: float) -> Plan:
+    def solved(given: Examination, seconds: float, child: Child | None = None) -> Plan:
         effort = replace(settings.optimizer, time_limit_seconds=max(LEAST_SECONDS, seconds))
-        return solve(given, effort, report, hurried)
+        return solve(given, effort, report, hurried, child)
 
     def left_until(then: float) -> Callable[[], float]:
         return lambda: then - now()
 
     moving = any(pod.node is not None for pod in planned_pods(inputs.snapshot))
-    first = plan = solved(inputs, limit * (FIRST_SHARE if moving else 1.0))
-    narrowed, overdue = inputs, 0
+    examined, overdue = Examination(inputs), 0
+    first = plan = solved(examined, limit * (FIRST_SHARE if moving else 1.0), child)
     fallback: list[Plan] = []
     for attempt in range(MOST_REHEARSALS):
         left = left_until(max(end, now() + REHEARSAL_SHARE * limit))
-        plan, stuck, problems = _in_stages(_with_bound_of(plan, first), narrowed, left)
+        plan, stuck, problems = _in_stages(_with_bound_of(plan, first), examined, left)
         if problems:
             raise WrongPlan(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
         if not stuck:
             return min([plan, *fallback], key=_merit)
         over = hurried() or now() >= end
-        if (retreat := _with_stuck_left(plan, stuck, narrowed, left)) is not None:
+        if (retreat := _with_stuck_left(plan, stuck, examined, left)) is not None:
             fallback.append(retreat)
             accepted = max(LATE_GAP, settings.optimizer.target_gap) if over else settings.optimizer.target_gap
             if _worth(retreat) <= _worth(plan) * (1.0 + accepted):
                 return min(fallback, key=_merit)
-        trials: list[tuple[Plan, PlanningInputs]] = []
+        trials: list[tuple[Plan, Examination]] = []
         overdue += over
         if attempt < MOST_REHEARSALS - 2 and overdue <= MOST_OVERDUE:
-            narrower_ones = _narrower(replace(narrowed, start=plan), stuck)
-            for narrower in islice(narrower_ones, 1) if over else narrower_ones:
+            narrower_ones = _narrower(replace(examined.inputs, start=plan), stuck)
+            for narrower in map(Examination, islice(narrower_ones, 1) if over else narrower_ones):
                 try:
                     trials.append((solved(narrower, (end - now()) * LATER_SHARE), narrower))
                 except SolverError as error:
@@ -130,12 +139,13 @@ def _staged_plan(
                     _log.debug("no plan without %s: %s", ", ".join(sorted(stuck)), error)
         if not trials:
             still = (key for key, workload in plan.workloads.items() if workload.moves)
-            narrower = _holding(narrowed, dict.fromkeys(still, "others stood in its way") | stuck)
+            held = dict.fromkeys(still, "others stood in its way") | stuck
+            narrower = Examination(_holding(examined.inputs, held))
             trials.append((solved(narrower, end - now()), narrower))
-        plan, narrowed = min(trials, key=lambda trial: _merit(trial[0]))
+        plan, examined = min(trials, key=lambda trial: _merit(trial[0]))
     if fallback:
         return min(fallback, key=_merit)
-    raise WrongPlan(f"no plan could be carried out in stages: {', '.join(sorted(narrowed.held))}")
+    raise WrongPlan(f"no plan could be carried out in stages: {', '.join(sorted(examined.inputs.held))}")
 
 
 def _merit(plan: Plan) -> tuple[int, int, int]:
@@ -157,14 +167,14 @@ def _worth(plan: Plan) -> int:
 
 
 def _with_stuck_left(
-    plan: Plan, stuck: Mapping[str, str], inputs: PlanningInputs, left: Callable[[], float]
+    plan: Plan, stuck: Mapping[str, str], examined: Examination, left: Callable[[], float]
 ) -> Plan | None:
     """Return the plan with what is stuck left where it is, checked and with its stages; None where that is no plan."""
     for _ in range(MOST_RETREATS):
-        standing = left_standing(plan, stuck, inputs)
+        standing = left_standing(plan, stuck, examined.inputs)
         if standing is None:
             return None
-        plan, stuck, problems = _in_stages(standing, inputs, left, checked=False)
+        plan, stuck, problems = _in_stages(standing, examined, left, checked=False)
         if problems:
             _log.debug("a plan without %s is wrong: %s", ", ".join(sorted(stuck)), problems[0])
             return None
@@ -174,19 +184,19 @@ def _with_stuck_left(
 
 
 def _in_stages(
-    plan: Plan, inputs: PlanningInputs, left: Callable[[], float], *, checked: bool = True
+    plan: Plan, examined: Examination, left: Callable[[], float], *, checked: bool = True
 ) -> tuple[Plan, dict[str, str], tuple[str, ...]]:
     """Return the plan with its stages, what is stuck, and what is wrong with it where nothing is stuck.
 
     What was `checked` before is not checked again where only its stages changed.
     A pod that goes elsewhere because it is stuck may meet what stages know nothing of; then it is stuck after all.
     """
-    found, stuck = staged(plan, inputs, left)
-    problems = () if stuck or (checked and _only_ordered(found, plan)) else check_placement(found, inputs)
+    found, stuck = staged(plan, examined.inputs, left)
+    problems = () if stuck or (checked and _only_ordered(found, plan)) else examined.problems(found)
     if problems and found.nodes != plan.nodes:
         _log.debug("a plan with diversions is wrong: %s", problems[0])
-        found, stuck = staged(plan, inputs, left, diverting=False)
-        problems = () if stuck else check_placement(found, inputs)
+        found, stuck = staged(plan, examined.inputs, left, diverting=False)
+        problems = () if stuck else examined.problems(found)
     return found, stuck, problems
 
 

@@ -8,6 +8,7 @@ asks the child for the best plan so far.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import resource
@@ -20,15 +21,19 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from planner.errors import BadSettings, SolverError, WrongPlan
 from planner.model.effort import Effort, Progress, Watch, never
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan
 from planner.settings import OptimizerSettings
+
+if TYPE_CHECKING:
+    from planner.verifier import Examination
 
 Optimize = Callable[[PlanningInputs, Effort, Watch], Plan]
 _LENGTH = struct.Struct("!Q")
@@ -55,7 +60,68 @@ class Worker:
         return self.grace_seconds + self.grace_seconds_per_pod * pods
 
 
-_WORKER = Worker()
+class Child:
+    """The child from its start on: it loads its solver and waits for its one request; `with` ends it for good."""
+
+    def __init__(self, worker: Worker = Worker()) -> None:
+        self.worker = worker
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  # `with` on the child closes it.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", worker.module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)},
+            # Ctrl-C reaches the planner alone, which then asks the child for its plan or ends it.
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self.answers = self._process.stdin, self._process.stdout
+
+    def __enter__(self) -> Child:
+        """Return the child."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the child, KeyboardInterrupt included; a second time does nothing."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._requests, self.answers):
+            # What a dead child did not read cannot be flushed any more.
+            with suppress(BrokenPipeError):
+                pipe.close()
+        self._complaints.close()
+
+    def ask(self, request: bytes) -> None:
+        """Send the request, at the pace at which the child reads it."""
+        self._sending = threading.Thread(target=self._send, args=(_LENGTH.pack(len(request)) + request,), daemon=True)
+        self._sending.start()
+
+    def hurry(self) -> bool:
+        """Ask for the best plan so far; False while the request is still on its way."""
+        if self._sending.is_alive():
+            return False
+        # A child that is gone, or reads nothing any more, is noticed by who reads its answers.
+        os.set_blocking(self._requests.fileno(), False)
+        with suppress(BrokenPipeError, BlockingIOError):
+            os.write(self._requests.fileno(), _HURRY)
+        return True
+
+    def _send(self, request: bytes) -> None:
+        # The pipe stays open afterwards: its end tells the child that the parent is gone. A child that died first
+        # is noticed by who reads its answers.
+        with suppress(BrokenPipeError, ValueError):
+            self._requests.write(request)
+            self._requests.flush()
+
+    def crash(self) -> str:
+        """Say how the child, which closed its pipe, ended."""
+        status = self._process.wait()
+        how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit code {status}"
+        self._complaints.seek(0)
+        lines = self._complaints.read().decode(errors="replace").strip().splitlines()
+        return f"the solver's process ended {how} without a plan" + (f": {lines[-1]}" if lines else "")
 
 
 @dataclass(slots=True)
@@ -76,59 +142,52 @@ class _Patience:
 
 
 def solve(
-    inputs: PlanningInputs,
+    examination: Examination,
     settings: OptimizerSettings,
     report: Callable[[Progress], None],
     hurried: Callable[[], bool] = never,
-    worker: Worker = _WORKER,
+    child: Child | None = None,
 ) -> Plan:
-    """Return the optimizer's plan once an independent check found nothing wrong with its placement.
+    """Return the optimizer's plan of the examination's inputs once the examination found nothing wrong with it.
 
     The time limit counts from the call; once `hurried` says so, the best plan so far is asked for as if it had come.
-    The child is gone when this returns or raises, KeyboardInterrupt included.
+    The child, started before or else now, is gone when this returns or raises, KeyboardInterrupt included.
 
     Raises:
         BadSettings: the solver is not installed.
         SolverError: the child crashed, hung, ran out of memory or refused.
         WrongPlan: its plan does not check.
     """
-    from planner.verifier import check_placement
-
     deadline = time.monotonic() + settings.time_limit_seconds
     effort = Effort(settings.solver, settings.time_limit_seconds, settings.target_gap)
-    grace = worker.grace(len(inputs.snapshot.pods))
-    with tempfile.TemporaryFile() as complaints:
-        child = subprocess.Popen(
-            [sys.executable, "-m", worker.module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)},
-            # Ctrl-C reaches the planner alone, which then asks the child for its plan or ends it.
-            start_new_session=True,
-        )
-        try:
-            # The child loads its solver meanwhile.
-            request = pickle.dumps((inputs, effort, deadline, settings.memory_limit_bytes))
-            patience = _Patience(deadline + grace, grace, hurried)
-            plan = _converse(child, request, patience, report)
-            if plan is None:
-                child.wait()
-                raise SolverError(_crash(child.returncode, complaints))
-        finally:
-            child.kill()
-            child.wait()
-            for pipe in (child.stdin, child.stdout):
-                if pipe is not None:
-                    _close(pipe)
+    with child or Child() as running:
+        grace = running.worker.grace(len(examination.inputs.snapshot.pods))
+        running.ask(pickle.dumps((examination.inputs, effort, deadline, settings.memory_limit_bytes)))
+        patience = _Patience(deadline + grace, grace, hurried)
+        # The child is busy now, and this process is not.
+        examination.prepare()
+        plan = _converse(running, patience, report)
+        if plan is None:
+            raise SolverError(running.crash())
     value, bound = plan.objective.value_nanousd_per_hour, plan.objective.lower_bound_nanousd_per_hour
     # A NaN or an infinity is no whole number.
     if not (isinstance(bound, int) and bound <= value):
         raise SolverError(f"the optimizer claims a lower bound of {bound} nanodollars per hour for a plan of {value}")
-    if problems := check_placement(plan, inputs):
+    if problems := examination.problems(plan):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise WrongPlan(f"the plan fails the independent check: {problems[0]}{more}")
     return plan
+
+
+@contextmanager
+def kept_from_collection() -> Iterator[None]:
+    """Look for no garbage among what comes to be inside, neither now nor later: inputs are large, and they stay."""
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def serve(optimize: Optimize) -> None:
@@ -136,8 +195,13 @@ def serve(optimize: Optimize) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     # Solvers print where they like; only frames may reach the parent.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    length = _LENGTH.unpack(sys.stdin.buffer.read(_LENGTH.size))[0]
-    inputs, effort, deadline, memory_limit_bytes = pickle.loads(sys.stdin.buffer.read(length))
+    head = sys.stdin.buffer.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        # The parent went without a request.
+        return
+    length = _LENGTH.unpack(head)[0]
+    with kept_from_collection():
+        inputs, effort, deadline, memory_limit_bytes = pickle.loads(sys.stdin.buffer.read(length))
     hurried = threading.Event()
     threading.Thread(target=_hear_parent, args=(hurried,), daemon=True).start()
     _limit_memory(memory_limit_bytes)
@@ -164,22 +228,11 @@ def serve(optimize: Optimize) -> None:
         send("plan", plan)
 
 
-def _converse(
-    child: subprocess.Popen[bytes],
-    request: bytes,
-    patience: _Patience,
-    report: Callable[[Progress], None],
-) -> Plan | None:
-    """Send the request and read answers until the plan; None where the child ended without one."""
-    assert child.stdin is not None
-    assert child.stdout is not None
-    sending = threading.Thread(target=_send, args=(child.stdin, _LENGTH.pack(len(request)) + request), daemon=True)
-    sending.start()
+def _converse(child: Child, patience: _Patience, report: Callable[[Progress], None]) -> Plan | None:
+    """Read answers until the plan; None where the child ended without one."""
     asked = False
-    for answer in _answers(child.stdout, patience):
-        if patience.hurried() and not asked and not sending.is_alive():
-            asked = True
-            _ask_for_the_best_so_far(child.stdin)
+    for answer in _answers(child.answers, patience):
+        asked = asked or (patience.hurried() and child.hurry())
         match answer:
             case None:
                 continue
@@ -226,40 +279,6 @@ def _unpacked(body: bytes) -> object:
         return pickle.loads(body)
     except Exception as error:  # Bytes that are no pickle may raise anything.
         raise SolverError("the solver's process gave an answer that is none") from error
-
-
-def _send(stream: IO[bytes], request: bytes) -> None:
-    # The pipe stays open afterwards: its end tells the child that the parent is gone. A child that died first
-    # is noticed by who reads its answers.
-    try:
-        stream.write(request)
-        stream.flush()
-    except (BrokenPipeError, ValueError):
-        return
-
-
-def _ask_for_the_best_so_far(stream: IO[bytes]) -> None:
-    # A child that is gone, or reads nothing any more, is noticed by who reads its answers.
-    os.set_blocking(stream.fileno(), False)
-    try:
-        os.write(stream.fileno(), _HURRY)
-    except (BrokenPipeError, BlockingIOError):
-        return
-
-
-def _close(pipe: IO[bytes]) -> None:
-    # What a dead child did not read cannot be flushed any more.
-    try:
-        pipe.close()
-    except BrokenPipeError:
-        return
-
-
-def _crash(status: int, complaints: IO[bytes]) -> str:
-    how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit code {status}"
-    complaints.seek(0)
-    lines = complaints.read().decode(errors="replace").strip().splitlines()
-    return f"the solver's process ended {how} without a plan" + (f": {lines[-1]}" if lines else "")
 
 
 def _hear_parent(hurried: threading.Event) -> None:

@@ -34,7 +34,7 @@ from planner.ports import CONFIGMAPS, DEPLOYMENTS
 from planner.rescheduler import CARRIED_OUT, divergence, staged
 from planner.settings import MoveSettings, ObjectiveSettings, OptimizerSettings, Settings, WindowSettings
 from planner.solving import solve
-from planner.verifier import verify
+from planner.verifier import Examination, verify
 from simulator.cloud import CloudTimes
 from simulator.embedded import embedded_extender
 from simulator.scenarios import badly_packed, with_rules
@@ -131,7 +131,7 @@ def test_a_roll_out_that_fits_on_new_nodes_alone_stays_where_it_is_if_those_cost
 
 
 def test_a_plan_with_moves_that_fails_its_check_gives_way_to_one_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    def faulty(given: PlanningInputs, *others: Any) -> Plan:
+    def faulty(given: Examination, *others: Any) -> Plan:
         plan = solve(given, *others)
         if plan.moves:
             raise WrongPlan("a planted fault")
@@ -161,7 +161,7 @@ def test_pods_that_a_pools_minimum_leaves_in_an_uneven_spread_stay_where_they_ar
 def test_pending_pods_of_whose_plan_the_check_fails_stay_pending_and_are_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def faulty(given: PlanningInputs, *others: Any) -> Plan:
+    def faulty(given: Examination, *others: Any) -> Plan:
         plan = solve(given, *others)
         if not plan.unplaced:
             raise WrongPlan("a planted fault")

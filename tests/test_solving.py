@@ -17,11 +17,15 @@ from planner.errors import BadSettings, SolverError
 from planner.model.effort import Progress
 from planner.model.inputs import PlanningInputs
 from planner.settings import OptimizerSettings
-from planner.solving import Worker, solve
-from planner.verifier import verify
+from planner.solving import Child, Worker, solve
+from planner.verifier import Examination, verify
 from tests.building import catalogue, deployment, inputs, node, offering, pods_of, snapshot
 
 FAULTY = Worker("tests.faultyworker", grace_seconds=1.0)
+
+
+def examination() -> Examination:
+    return Examination(badly_packed())
 
 
 def badly_packed() -> PlanningInputs:
@@ -45,7 +49,7 @@ def solved_by(fault: str, time_limit_seconds: float = 30.0) -> tuple[str, list[P
     told: list[Progress] = []
     settings = OptimizerSettings(solver=fault, time_limit_seconds=time_limit_seconds)
     try:
-        solve(badly_packed(), settings, told.append, worker=FAULTY)
+        solve(examination(), settings, told.append, child=Child(FAULTY))
     except SolverError as error:
         outcome = str(error)
     else:
@@ -57,7 +61,7 @@ def solved_by(fault: str, time_limit_seconds: float = 30.0) -> tuple[str, list[P
 def test_plan_comes_back_with_its_progress_and_without_loading_cvxpy_here() -> None:
     code = (
         "import sys; from tests.test_solving import *; told = [];"
-        "plan = solve(badly_packed(), OptimizerSettings(), told.append);"
+        "plan = solve(examination(), OptimizerSettings(), told.append);"
         "print(sum(n.state != 'remove' for n in plan.nodes), len(told) > 0, 'cvxpy' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
@@ -67,7 +71,7 @@ def test_plan_comes_back_with_its_progress_and_without_loading_cvxpy_here() -> N
 
 def test_solver_that_is_not_installed_is_a_matter_of_settings() -> None:
     with pytest.raises(BadSettings, match=r"'CPLEX'.*HIGHS"):
-        solve(badly_packed(), OptimizerSettings(solver="CPLEX"), lambda progress: None)
+        solve(examination(), OptimizerSettings(solver="CPLEX"), lambda progress: None)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +111,7 @@ def test_a_plan_that_is_wanted_at_once_is_the_best_so_far() -> None:
     patient = OptimizerSettings(solver="PATIENT", time_limit_seconds=60.0)
     # The child goes on until it hears of the hurry, which begins with its first word; then nothing but plans that
     # need no solver are left to it: all four pods on one of the nodes.
-    plan = solve(badly_packed(), patient, told.append, lambda: bool(told), FAULTY)
+    plan = solve(examination(), patient, told.append, lambda: bool(told), Child(FAULTY))
     assert sorted(sum(n.pods.values()) for n in plan.nodes if n.state != "remove") == [4]
     objective = plan.objective
     assert 0 < objective.lower_bound_nanousd_per_hour < objective.value_nanousd_per_hour
@@ -118,7 +122,7 @@ def test_a_child_that_does_not_hear_of_the_hurry_is_ended_after_the_grace() -> N
     told: list[Progress] = []
     began = time.monotonic()
     with pytest.raises(SolverError, match="gave no answer"):
-        solve(badly_packed(), OptimizerSettings(solver="HANG"), told.append, lambda: bool(told), FAULTY)
+        solve(examination(), OptimizerSettings(solver="HANG"), told.append, lambda: bool(told), Child(FAULTY))
     # Far from the time limit of 60 s: a second of grace, and the start of a Python.
     assert time.monotonic() - began < 20
 
@@ -128,13 +132,23 @@ def test_chatter_of_a_solver_does_not_disturb_the_answer() -> None:
     assert outcome == "plan"
 
 
+def test_a_child_that_is_never_asked_ends_with_its_parent() -> None:
+    code = "import os; from planner.solving import Child; print(Child()._process.pid, flush=True); os._exit(0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    deadline = time.monotonic() + 30
+    while not ended(int(done.stdout)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def start_hanging() -> tuple[subprocess.Popen[str], int]:
     """Start a planner whose solve hangs; return it and the id of its child."""
     code = (
         # A shell's background job, as this test may be one, ignores interrupts, and its children inherit that.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from tests.test_solving import *;"
-        "solve(badly_packed(), OptimizerSettings(solver='HANG'), lambda p: print(p.stage, flush=True), worker=FAULTY)"
+        "hanging = OptimizerSettings(solver='HANG');"
+        "solve(examination(), hanging, lambda p: print(p.stage, flush=True), child=Child(FAULTY))"
     )
     planner = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from planner.model.cap import objective_name
 from planner.model.cluster import Workload
@@ -24,9 +25,32 @@ from planner.verifier.utilization import capped, within_cap_now
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
+class Examination:
+    """Checks the plans of the same inputs; what follows from the inputs alone is found once."""
+
+    def __init__(self, inputs: PlanningInputs) -> None:
+        self.inputs = inputs
+
+    @cached_property
+    def _facts(self) -> Facts:
+        return gather(self.inputs)
+
+    def prepare(self) -> None:
+        """Find now what no plan is needed for."""
+        assert self._facts.inputs is self.inputs
+
+    def problems(self, plan: Plan) -> tuple[str, ...]:
+        """Return what `check_placement` says of the plan."""
+        taken = adopted(plan, self.inputs)
+        return _problems(plan, self.inputs, self._facts if taken == self.inputs else gather(taken))
+
+
 def check_placement(plan: Plan, inputs: PlanningInputs) -> tuple[str, ...]:
     """Return what is wrong with the plan's nodes, pods, workloads and prices, each as a sentence; () is right."""
-    facts = gather(adopted(plan, inputs))
+    return Examination(inputs).problems(plan)
+
+
+def _problems(plan: Plan, inputs: PlanningInputs, facts: Facts) -> tuple[str, ...]:
     problems = list(_nodes(plan, facts))
     if problems:
         # What follows speaks of nodes that exist or can be booted.

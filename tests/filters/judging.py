@@ -28,7 +28,7 @@ from planner.model.resources import Resources
 from planner.model.scheduling import LabelSelector, Requirement
 from planner.rescheduler import rules_of
 from planner.settings import MoveSettings, OptimizerSettings, Settings
-from planner.verifier import check_placement
+from planner.verifier import Examination
 from planner.verifier.facts import offering_key
 from tests.filters.clusters import HASH, HOSTNAME, Case, bind, daemon_pod, standing
 from tests.filters.scheduler import Filters, Object, Refusal, State
@@ -122,15 +122,15 @@ def inputs_of(case: Case) -> PlanningInputs:
 def _planning_here(complaints: list[str]) -> Iterator[None]:
     """Let the optimizer run in this process: thousands of children would mostly load libraries."""
 
-    def solve(inputs: PlanningInputs, effort: OptimizerSettings, *_: object) -> Plan:
+    def solve(examination: Examination, effort: OptimizerSettings, *_: object) -> Plan:
         from planner.optimizer import optimize
 
         def ignore(progress: Progress) -> None:
             pass
 
         wanted = Effort(effort.solver, effort.time_limit_seconds, effort.target_gap)
-        plan = optimize(inputs, wanted, Watch(time.monotonic, ignore))
-        if problems := check_placement(plan, inputs):
+        plan = optimize(examination.inputs, wanted, Watch(time.monotonic, ignore))
+        if problems := examination.problems(plan):
             raise WrongPlan(problems[0])
         return plan
 
