@@ -38,8 +38,8 @@ REHEARSAL_SHARE = 0.1
 LEAST_SECONDS = 1.0
 """What each solve gets in any case."""
 
-LAST_SECONDS_PER_POD = 0.00002
-"""What the check and the search for an order of stages take of the time limit after the last solve, for each pod."""
+LAST_SECONDS, LAST_SECONDS_PER_POD = 0.1, 0.00002
+"""What the check and the search for an order of stages take of the time limit after the last solve."""
 
 LAST_SHARE = 0.2
 """Share of the time limit that they take at most."""
@@ -100,7 +100,7 @@ def _staged_plan(
         WrongPlan: the plan fails its check, or no plan passed the rehearsal.
     """
     limit = settings.optimizer.time_limit_seconds
-    limit -= min(LAST_SHARE * limit, LAST_SECONDS_PER_POD * len(inputs.snapshot.pods))
+    limit -= min(LAST_SHARE * limit, LAST_SECONDS + LAST_SECONDS_PER_POD * len(inputs.snapshot.pods))
     end = now() + limit
 
     def solved(given: Examination, seconds: float, child: Child | None = None) -> Plan:

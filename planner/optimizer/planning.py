@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -22,8 +22,8 @@ from planner.optimizer.certificate import Bound, certificate
 from planner.optimizer.constraints import IntArray
 from planner.optimizer.contentment import contented
 from planner.optimizer.continuing import packing_as, prices_as
-from planner.optimizer.fluid import fluid
-from planner.optimizer.master import CvxpySolver, Solver
+from planner.optimizer.fluid import Fluid, fluid
+from planner.optimizer.master import Columns, CvxpySolver, Solver
 from planner.optimizer.movement import GroupKey, movement_of
 from planner.optimizer.neighborhoods import improved
 from planner.optimizer.packing import Packing
@@ -39,7 +39,10 @@ _BOUND_SHARE, _FIRST_BOUND_SHARE = 0.5, 0.25
 # not proven is this small beside what the best plan is above that optimum.
 _PROVEN = 1e-6
 _BESIDE_THE_PLAN = 0.05
-_DIVES = 6
+# A dive that takes more than this share of what is left leaves too little for what betters its plan.
+_DIVES, _DIVE_SHARE = 6, 0.6
+# A dive is made again where the continuous optimum fell since by this share of what the best plan is above it.
+_WORTH_A_DIVE = 0.05
 # After so many dives the known contents are picked from for the first time, where they are few.
 _EARLY_DIVES = 1
 _FITS: tuple[heuristics.Fit, ...] = ("first", "best")
@@ -109,7 +112,7 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
     solved, became = _at_size(problem)
     search = Search(solved, solver, race.left)
     if race.left() > 0 or not race.narrow:
-        search.start_at(fluid(solved, search.asked, solver, max(race.left(), _LEAST_SECONDS)))
+        search.start_at(_relaxation(solved, solver, race.left))
     if inputs.start is not None and race.left() > 0:
         search.propose(prices_as(inputs.start, solved, search.proof.pod_prices))
     race.bound(search.proof)
@@ -135,10 +138,13 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
     for turn in range(_DIVES):
         if race.won() or race.left() <= 0:
             break
-        race.enter(given_out(problem, became, search.dive(turn)))
+        race.enter(given_out(problem, became, search.dive(turn, _DIVE_SHARE)))
         if turn == 0:
             # Now that a good plan is known, the bound is worth more exactness.
+            before = search.optimum()
             _prove(search, race, _BOUND_SHARE)
+            if before - search.optimum() > _WORTH_A_DIVE * race.above(search) and race.left() > 0:
+                race.enter(given_out(problem, became, search.dive(turn, _DIVE_SHARE)))
         if turn in (_EARLY_DIVES - 1, _DIVES - 1) and not race.won() and race.left() > 0:
             left = race.left()
             picked = search.pick(race.to_beat(), max(min(left, _LEAST_SECONDS), left * _PICK_SHARE))
@@ -163,7 +169,7 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
         )
         solved = search.problem
         if search is not early:
-            search.start_at(fluid(solved, search.asked, solver, max(race.all_left(), _LEAST_SECONDS)))
+            search.start_at(_relaxation(solved, solver, race.all_left))
         if known_prices:
             search.propose(_together(solved, apart, search.proof.pod_prices))
         if inputs.start is not None and search is not early:
@@ -208,11 +214,18 @@ def _early_proof(solver: Solver, inputs: PlanningInputs, settled: Settled, race:
     if inputs.start is None or inputs.cap is not None or race.best is None or race.leaves_more_out():
         return None
     search = _whole(solver, inputs, settled, race, None)
-    search.start_at(fluid(search.problem, search.asked, solver, max(race.all_left(), _LEAST_SECONDS)))
+    search.start_at(_relaxation(search.problem, solver, race.all_left))
     if not race.settled_by(search.proof):
         search.propose(prices_as(inputs.start, search.problem, search.proof.pod_prices))
     race.bound(search.proof)
     return search
+
+
+def _relaxation(
+    problem: Problem, solver: Solver, left: Callable[[], float]
+) -> Callable[[IntArray, Columns], Fluid | None]:
+    """Return what solves the relaxation of the problem in the time that is left, or a second."""
+    return lambda cut, whole: fluid(problem, cut, solver, max(left(), _LEAST_SECONDS), whole=whole)
 
 
 def _dealt(problem: Problem, solver: Solver, race: _Race) -> list[Packing]:

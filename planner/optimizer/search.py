@@ -30,7 +30,11 @@ _PULL = 0.8
 _IN_USE = 1e-6
 # So many exchanges of a pod for a smaller one after the other are made into contents.
 _LONGEST_CHAIN = 4
+# A plan of fewer nodes is bettered by looking at some of them at a time, which are soon all of them.
+_FEW_NODES = 25
 _DIVE_ROUNDS = 2
+# The mixed relaxation is given up after so many in a row that prove no more than one before.
+_VAIN_BLENDS = 3
 # A dive solves a master program for each step; it starts with so many columns, or so many for each group.
 _DIVE_COLUMNS, _DIVE_COLUMNS_EACH = 3_000, 10
 # A content must improve by this share of its node's price; what is left out is part of the proof.
@@ -82,8 +86,11 @@ class Search:
         self._solver, self._left = solver, left
         self._guess = np.zeros((self.asked.size, problem.whole))
         self._center: _Prices | None = None
+        # How many nodes the relaxation has in which all may be cut.
+        self._nodes = math.inf
         self._reached = -math.inf
-        self._far = _FAR if self.asked.size * len(problem.groups) <= _LARGE else _FAR_IF_LARGE
+        self._small = self.asked.size * len(problem.groups) <= _LARGE
+        self._far = _FAR if self._small else _FAR_IF_LARGE
         if not thorough:
             self._far = 0.0
         self._thorough = thorough
@@ -96,15 +103,47 @@ class Search:
         every = np.arange(len(problem.classes))
         self.columns.add(every, np.zeros((every.size, len(problem.groups)), dtype=np.int64))
 
-    def start_at(self, cut: Fluid | None) -> None:
-        """Start from the prices of the relaxation in which pods and nodes may be cut, where there are any."""
-        if cut is None:
-            return
-        pods, rows = np.floor(cut.pods).astype(np.int64), np.floor(cut.rows).astype(np.int64)
-        priced = self._price(pods, self._floor(rows, cut.limits), (), enough=0)
-        proof = bound(self.problem, pods, rows, priced.upper)
-        self._learn(proof)
-        self._center, self._reached = _Prices(cut.pods, cut.rows, cut.limits), proof.value
+    def start_at(self, relaxation: Callable[[IntArray, Columns], Fluid | None]) -> None:
+        """Start from the prices of the relaxation in which pods and nodes may be cut, where there are any.
+
+        `relaxation(cut, whole)` solves it with these classes cut, and contents beside them that are not. At first all
+        classes are cut. An offering that the relaxation uses, and whose best content is known for sure at its prices,
+        has whole contents from then on, until none is found that would be new, or none of `_VAIN_BLENDS` proves more.
+        """
+        cut, whole, vain = self.asked, Columns(self.problem), 0
+        offered = np.array([c.role == "offering" for c in self.problem.classes], dtype=np.bool_)
+        unsure = ~offered
+        depths = _THOROUGH[:1] if self._small else ()
+        while vain <= _VAIN_BLENDS:
+            found = relaxation(cut, whole)
+            if found is None:
+                break
+            if whole.classes.size == 0:
+                self._nodes = float(found.nodes.sum())
+            pods, rows = np.floor(found.pods).astype(np.int64), np.floor(found.rows).astype(np.int64)
+            floor = self._floor(rows, found.limits)
+            priced = self._price(pods, floor, depths, enough=len(depths))
+            proof = bound(self.problem, pods, rows, priced.upper)
+            vain += 1
+            if proof.value > self._reached:
+                self._center, self._reached = _Prices(found.pods, found.rows, found.limits), proof.value
+                vain = 0
+            self._learn(proof)
+            best = floor.copy()
+            worth = self._sacks.worth(np.searchsorted(self.asked, priced.classes), priced.contents, pods)
+            np.maximum.at(best, priced.classes, worth)
+            unsure |= priced.upper > best
+            used = np.array([kind[0] for kind, nodes in zip(found.kinds, found.nodes, strict=True) if nodes > _IN_USE])
+            uncut = np.zeros(offered.size, dtype=np.bool_)
+            uncut[used.astype(np.int64)] = True
+            uncut[np.setdiff1d(self.asked, cut)] = True
+            now = self.asked[unsure[self.asked] | ~uncut[self.asked]]
+            some = offered[priced.classes]
+            added = whole.add(priced.classes[some], priced.contents[some])
+            if self._left() <= 0 or not (added or now.size < cut.size):
+                break
+            cut = now
+        self.columns.add(whole.classes, whole.contents)
 
     def start_from(self, packing: Packing) -> None:
         """Add a packing's contents as columns."""
@@ -200,20 +239,21 @@ class Search:
         return self.optimum() - self.proof.value
 
     def mostly_cut(self) -> bool:
-        """Say whether less than half of the nodes of the continuous optimum are whole, so that rounding decides."""
-        if self.relaxed is None:
-            return False
+        """Say whether there are few nodes, or less than half of those of the optimum are whole: rounding decides."""
+        if self.relaxed is None or self._nodes < _FEW_NODES:
+            return self._nodes < _FEW_NODES
         return float(np.floor(self.relaxed.amounts + 1e-6).sum()) < 0.5 * float(self.relaxed.amounts.sum())
 
-    def dive(self, turn: int) -> Packing:
+    def dive(self, turn: int, share: float = 1.0) -> Packing:
         """Round the continuous optimum node by node, pricing contents for what remains; then repair.
 
-        Each `turn` rounds in another way: how near to one is near enough, and which fraction goes first.
+        At the latest after this share of the time that is left what remains is placed by the repair alone. Each `turn`
+        rounds in another way: how near to one is near enough, and which fraction goes first.
         """
         problem, remainder = self.problem, Remainder.of(self.problem)
-        promising = self._promising()
+        promising, end = self._promising(), (1.0 - share) * self._left()
         classes, contents = np.zeros(0, dtype=np.int64), np.zeros((0, len(problem.groups)), dtype=np.int64)
-        while self._left() > 0 and not _done(remainder):
+        while self._left() > end and not _done(remainder):
             relaxed = self._price_remainder(remainder, promising)
             if relaxed is None or relaxed.amounts.sum() < 1e-6:
                 break
