@@ -38,7 +38,7 @@ REHEARSAL_SHARE = 0.1
 LEAST_SECONDS = 1.0
 """What each solve gets in any case."""
 
-LAST_SECONDS, LAST_SECONDS_PER_POD = 0.1, 0.00002
+LAST_SECONDS, LAST_SECONDS_PER_POD = 0.2, 0.00002
 """What the check and the search for an order of stages take of the time limit after the last solve."""
 
 LAST_SHARE = 0.2
