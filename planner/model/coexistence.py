@@ -139,10 +139,15 @@ def kinds_of(pods: Iterable[Pod]) -> list[Kind]:
     standing = [pod for pod in pods if not pod.finished]
     # A StatefulSet's pods each have a label of their own, which hardly any rule asks for.
     asked = asked_keys(standing)
-    found: dict[tuple[str, frozenset[tuple[str, str]], PodRules], Kind] = {}
+    found: dict[tuple[str, frozenset[tuple[str, str]], int], Kind] = {}
+    # Pods of one reading share equal rules, so that few are really compared.
+    numbers: dict[PodRules, int] = {}
+    number_of = {
+        key: numbers.setdefault(rules, len(numbers)) for key, rules in {id(p.rules): p.rules for p in standing}.items()
+    }
     for pod in standing:
         labels = {key: value for key, value in pod.labels.items() if key in asked}
-        key = (pod.namespace, frozenset(labels.items()), pod.rules)
+        key = (pod.namespace, frozenset(labels.items()), number_of[id(pod.rules)])
         kind = found.get(key)
         if kind is None:
             kind = found[key] = Kind(pod.namespace, labels, pod.rules)
