@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -47,6 +48,12 @@ LAST_SHARE = 0.2
 MOST_OVERDUE = 2
 """How often what is stuck is held after the time is over, before everything is."""
 
+UNLIMITED_SHARE = 0.5
+"""Share of the time limit for the plan without the ceiling on pods moved, where there is one."""
+
+MOST_PRICES, MOST_CEILINGS = 3, 3
+"""How many prices of a move, and ceilings on the nodes that change, are tried until as many pods move as may."""
+
 LATE_GAP = 0.01
 """What it may cost, as a share of the value, to leave what is stuck where it is once the time is over."""
 
@@ -64,11 +71,112 @@ def make_plan(
 ) -> Plan:
     """Return the cheapest plan that can be carried out stage by stage; the best so far once `hurried` says so.
 
-    In the place of one that fails its check comes one without moves, at last one without the pending pods: to stand
-    still is better than nothing. The time limit is for all of it, by `now` in seconds.
+    It moves no more pods than it may (`_with_fewer_moves`). The time limit is for all of it, by `now` in seconds. A
+    `child` that was started before does the first solve; it is gone at the end.
 
     Raises:
         SolverError: the solver failed, or not even the present state passed the check.
+    """
+    most = inputs.rules.max_pods_moved
+    if most is None:
+        return _possible_plan(inputs, settings, report, hurried, now, child)
+    free = replace(inputs, rules=replace(inputs.rules, max_pods_moved=None))
+    end = now() + settings.optimizer.time_limit_seconds
+
+    def planned(given: PlanningInputs, share: float, child: Child | None = None) -> Plan:
+        seconds = max(LEAST_SECONDS, share * (end - now()))
+        timed = replace(settings, optimizer=replace(settings.optimizer, time_limit_seconds=seconds))
+        return _possible_plan(given, timed, report, hurried, now, child)
+
+    plan = planned(free, UNLIMITED_SHARE, child)
+    return plan if plan.moves <= most else _with_fewer_moves(plan, most, free, planned)
+
+
+def _with_fewer_moves(
+    plan: Plan, most: int, inputs: PlanningInputs, planned: Callable[[PlanningInputs, float], Plan]
+) -> Plan:
+    """Return the best plan found that moves at most so many pods, proven by the bound of the plan that moves more.
+
+    First a move is made dearer until few enough pay: at (present cost - cost of the plan) / most no more do, since
+    together they would cost what all of them save. Moves that save alike all pay or none does, so then fewer and fewer
+    nodes may change, at the highest price at which too many pods moved. A plan without any move stands in for none.
+    """
+    found: list[Plan] = []
+
+    def tried(turn: int, price: int, nodes: int | None) -> Plan:
+        prices, rules = replace(inputs.prices, move_cost_nanousd=price), replace(inputs.rules, max_nodes_changed=nodes)
+        given = replace(inputs, prices=prices, rules=rules, start=plan)
+        trial = _with_bound_of(_repriced(planned(given, 1 / (MOST_PRICES + MOST_CEILINGS + 1 - turn)), inputs), plan)
+        if trial.moves <= most and trial.certificate is plan.certificate:
+            # At the true price of a move it has to be right as well, with what the planner held to make it.
+            held = {key: workload.reason for key, workload in trial.workloads.items() if workload.strategy == "pinned"}
+            if problems := Examination(replace(inputs, held=held)).problems(trial):
+                _log.debug("a plan with fewer moves is wrong: %s", problems[0])
+            else:
+                found.append(trial)
+        return trial
+
+    saving = max(0, plan.current_cost_nanousd_per_hour - plan.cost_nanousd_per_hour)
+    above, low = plan, max(1, inputs.prices.move_cost_nanousd)
+    price = high = saving * inputs.prices.payback_hours // most + 1
+    try:
+        for turn in range(MOST_PRICES):
+            if not low < price <= high:
+                break
+            trial = tried(turn, price, inputs.rules.max_nodes_changed)
+            if trial.moves <= most:
+                high = price
+            else:
+                above, low = trial, price
+            price = math.isqrt(low * high)
+        least, beyond = 0, _changed(above)
+        nodes = beyond * most // above.moves
+        for turn in range(MOST_CEILINGS):
+            if not least < nodes < beyond:
+                break
+            trial = tried(MOST_PRICES + turn, low, nodes)
+            if trial.moves <= most:
+                least = nodes
+            else:
+                beyond = nodes
+            nodes = (least + beyond) // 2
+    except SolverError as error:
+        _log.debug("no plan with fewer moves: %s", error)
+    if found:
+        return min(found, key=_merit)
+    movable = {workload.key for workload in inputs.snapshot.workloads} - inputs.held.keys()
+    why = f"the plan would move more than {most} pods"
+    return planned(replace(inputs, held={**inputs.held, **dict.fromkeys(movable, why)}), 1.0)
+
+
+def _changed(plan: Plan) -> int:
+    """Return how many nodes the plan boots and removes."""
+    return sum(node.state != "keep" for node in plan.nodes)
+
+
+def _repriced(plan: Plan, inputs: PlanningInputs) -> Plan:
+    """Return the plan with its moves at the prices of the inputs; its bound is for other prices."""
+    prices = inputs.prices
+    objective = replace(
+        plan.objective,
+        moves_nanousd_per_hour=prices.moves_nanousd_per_hour(plan.moves),
+        move_cost_nanousd=prices.move_cost_nanousd,
+    )
+    return replace(plan, objective=objective)
+
+
+def _possible_plan(
+    inputs: PlanningInputs,
+    settings: Settings,
+    report: Callable[[Progress], None],
+    hurried: Callable[[], bool],
+    now: Callable[[], float],
+    child: Child | None,
+) -> Plan:
+    """Return the cheapest plan that can be carried out, whatever number of pods it moves; raises as `make_plan`.
+
+    In the place of one that fails its check comes one without moves, at last one without the pending pods: to stand
+    still is better than nothing.
     """
     narrowed, end = _with_upset_held(inputs), now() + settings.optimizer.time_limit_seconds
     while True:

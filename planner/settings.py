@@ -220,6 +220,10 @@ class MoveSettings:
     """How many nodes one iteration may boot and remove, both counted; 0 is no ceiling. Further change waits for the
     next iteration. What the minimums of pools ask for is booted in any case."""
 
+    max_pods_moved: int = 0
+    """How many pods one iteration may move, all pods of a roll-out counted; 0 is no ceiling. The moves that save most
+    come first, the others wait for the next iteration. Pods that wait for a node are no moves."""
+
     boot_timeout_seconds: float = 900.0
     """When machines that are not Ready by then are given up, and the plan with them."""
 
@@ -243,7 +247,8 @@ class MoveSettings:
         for name in ("poll_seconds", "plan_ttl_seconds"):
             _check(getattr(self, name) > 0, f"move.{name}", "above 0")
         _check(bool(self.scheduler_name), "move.scheduler_name", "not empty")
-        _check(self.max_nodes_changed >= 0, "move.max_nodes_changed", "0 or more")
+        for name in ("max_nodes_changed", "max_pods_moved"):
+            _check(getattr(self, name) >= 0, f"move.{name}", "0 or more")
 
 
 @dataclass(frozen=True, slots=True)

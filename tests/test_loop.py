@@ -145,6 +145,35 @@ def test_a_plan_with_moves_that_fails_its_check_gives_way_to_one_without(monkeyp
     assert "a planted fault" in plan.workloads[web.key].reason
 
 
+@pytest.mark.parametrize(("ceiling", "nodes"), [(None, 1), (3, 1), (2, 2), (1, 3)])
+def test_a_plan_moves_no_more_pods_than_one_iteration_may_move(ceiling: int | None, nodes: int) -> None:
+    # One pod of 1 CPU on each of four nodes of 4 CPU: every pod that moves to another one's node saves a node.
+    web = deployment("web", 4, max_surge=0, max_unavailable=1)
+    cluster = snapshot([node(name) for name in "abcd"], [web], pods_of(web, dict.fromkeys("abcd", 1)))
+    given = inputs(cluster, catalogue(offering()))
+    given = replace(given, rules=replace(given.rules, max_pods_moved=ceiling))
+    plan = make_plan(given, Settings(), lambda report: None)
+    assert plan.moves == 4 - nodes
+    assert sum(n.state != "remove" for n in plan.nodes) == nodes
+    verdict = verify(plan, given, 10.0, time.monotonic)
+    assert verdict.right
+    if ceiling is not None:
+        tighter = replace(given, rules=replace(given.rules, max_pods_moved=plan.moves - 1))
+        said = f"the plan moves {plan.moves} pods, above the ceiling of {plan.moves - 1} pods moved"
+        assert said in verify(plan, tighter, 10.0, time.monotonic).problems
+
+
+def test_a_roll_out_of_more_pods_than_may_move_waits_whole() -> None:
+    # Three of four pods would have to move, which a roll-out does best: it counts all four.
+    web = deployment("web", 4)
+    cluster = snapshot([node(name) for name in "abcd"], [web], pods_of(web, dict.fromkeys("abcd", 1)))
+    given = inputs(cluster, catalogue(offering()))
+    given = replace(given, rules=replace(given.rules, max_pods_moved=1))
+    plan = make_plan(given, Settings(), lambda report: None)
+    assert plan.moves <= 1
+    assert verify(plan, given, 10.0, time.monotonic).right
+
+
 def test_pods_that_a_pools_minimum_leaves_in_an_uneven_spread_stay_where_they_are() -> None:
     # Two in a and two in b, one to a node; the pool must have a node in c. Then a new pod would have to go to c.
     web = deployment("web", 4, max_unavailable=1)

@@ -39,12 +39,13 @@ class DisruptionRules:
 
     `unavailability_ceiling` is the largest fraction of a workload's replicas that may be unavailable at once
     (rounded down); `pin_local_storage` pins pods with emptyDir volumes on disk. `max_nodes_changed` is how many nodes
-    one plan may boot and remove together; None is no ceiling.
+    one plan may boot and remove together, `max_pods_moved` how many pods it may move; None is no ceiling.
     """
 
     unavailability_ceiling: float = 0.5
     pin_local_storage: bool = False
     max_nodes_changed: int | None = None
+    max_pods_moved: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

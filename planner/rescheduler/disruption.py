@@ -13,8 +13,12 @@ from planner.settings import MoveSettings
 
 def rules_of(settings: MoveSettings) -> DisruptionRules:
     """Return the rules of disruption that the settings ask for."""
-    ceiling = settings.max_nodes_changed or None
-    return DisruptionRules(settings.unavailability_ceiling, settings.pin_local_storage, ceiling)
+    return DisruptionRules(
+        settings.unavailability_ceiling,
+        settings.pin_local_storage,
+        settings.max_nodes_changed or None,
+        settings.max_pods_moved or None,
+    )
 
 
 @dataclass(slots=True)

@@ -58,6 +58,7 @@ def _problems(plan: Plan, inputs: PlanningInputs, facts: Facts) -> tuple[str, ..
     problems += _counts(plan, facts)
     problems += _pins(plan, facts)
     problems += _pool_limits(plan, facts)
+    problems += _moved(plan, facts)
     problems += capped(plan, facts)
     tally = tally_of(plan, facts)
     problems += _further_limits(tally)
@@ -222,6 +223,13 @@ def _further_limits(tally: Tally) -> Iterator[str]:
     for (kind, scope), limit in tally.limits.items():
         if kind in ("total-maximum", "spot-share", "nodes-changed") and (total := tally.sums[kind, scope]) < limit.rhs:
             yield f"the plan breaks {limit.says} ({kind} {scope}): {total} is below {limit.rhs}"
+
+
+def _moved(plan: Plan, facts: Facts) -> Iterator[str]:
+    """No more pods move than one plan may move."""
+    ceiling = facts.inputs.rules.max_pods_moved
+    if ceiling is not None and plan.moves > ceiling:
+        yield f"the plan moves {plan.moves} pods, above the ceiling of {ceiling} pods moved"
 
 
 def _pool_limits(plan: Plan, facts: Facts) -> Iterator[str]:
