@@ -453,21 +453,28 @@ def _narrow(
     if keep.size > _CROWD * width:
         # Equal room is looked for among the promising ones only: what that drops is bounded like everything dropped.
         keep = _best_of_each(keep, owner, bound, lost, 2 * width)
-    mixed = (rem[keep] * _MIX[: rem.shape[1]]).sum(axis=1)
-    ranked = keep[np.lexsort((-worth[keep], mixed, owner[keep]))]
+    held, whose = rem[keep], owner[keep]
+    mixed = held @ _MIX[: rem.shape[1]] + whose * _MIX[rem.shape[1]]
+    ranked = np.lexsort((-worth[keep], mixed))
+    held, whose = held[ranked], whose[ranked]
     same = np.zeros(ranked.size, dtype=np.bool_)
-    same[1:] = (owner[ranked[1:]] == owner[ranked[:-1]]) & (rem[ranked[1:]] == rem[ranked[:-1]]).all(axis=1)
-    return _best_of_each(ranked[~same], owner, bound, lost, width)
+    same[1:] = (whose[1:] == whose[:-1]) & (held[1:] == held[:-1]).all(axis=1)
+    return _best_of_each(keep[np.sort(ranked[~same])], owner, bound, lost, width)
 
 
 def _best_of_each(keep: IntArray, owner: IntArray, bound: FloatArray, lost: FloatArray, width: int) -> IntArray:
-    keep = keep[np.lexsort((keep, -bound[keep], owner[keep]))]
-    starts = np.unique(owner[keep], return_index=True)[1]
-    rank = np.arange(keep.size) - np.repeat(starts, np.diff(np.append(starts, keep.size)))
-    beyond = keep[rank == width]
+    """Keep the best of each class; `keep` is in order, and so are the owners."""
+    best = keep[np.argsort(-bound[keep], kind="stable")]
+    # Numbers of 16 bits are sorted in linear time.
+    small = owner[best].astype(np.uint16) if lost.size <= _MOST_NUMBERED else owner[best]
+    best = best[np.argsort(small, kind="stable")]
+    counts = np.bincount(owner[keep], minlength=lost.size)
+    rank = np.arange(best.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    beyond = best[rank == width]
     lost[owner[beyond]] = np.maximum(lost[owner[beyond]], bound[beyond])
-    return np.sort(keep[rank < width])
+    return np.sort(best[rank < width])
 
 
+_MOST_NUMBERED = 1 << 16
 # Odd multipliers that tell vectors of room apart when they are added up; equality is compared in full afterwards.
 _MIX = np.array([(0x9E3779B97F4A7C15 * (2 * i + 1)) % (1 << 61) | 1 for i in range(64)], dtype=np.int64)
