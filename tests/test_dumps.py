@@ -15,10 +15,10 @@ import yaml
 import planner.planning
 from planner.cli import main
 from planner.model.effort import Effort, Progress, Watch
-from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan
 from planner.optimizer import optimize
 from planner.settings import OptimizerSettings
+from planner.verifier import Examination
 from tests.kube.documents import Json, budget, container, controller, node, pod
 
 MACHINES = """machine_type,cpu_millicores,memory_bytes,max_pods,price_usd_per_hour,zones,ephemeral_storage_bytes
@@ -122,14 +122,15 @@ class Dump:
 
 
 def at_once(
-    inputs: PlanningInputs,
+    examination: Examination,
     settings: OptimizerSettings,
     report: Callable[[Progress], None],
     hurried: Callable[[], bool],
+    _: object = None,
 ) -> Plan:
     """Optimize in this process: loading cvxpy anew takes a second."""
     effort = Effort(settings.solver, settings.time_limit_seconds, settings.target_gap)
-    return optimize(inputs, effort, Watch(time.monotonic, report, hurried))
+    return optimize(examination.inputs, effort, Watch(time.monotonic, report, hurried))
 
 
 @pytest.fixture(autouse=True)
