@@ -12,7 +12,7 @@ from itertools import islice
 from planner.errors import SolverError, WrongPlan
 from planner.model.disruption import planned_pods
 from planner.model.domains import upset_by_minimums
-from planner.model.effort import Progress, never
+from planner.model.effort import Progress, Watch, never
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan
 from planner.model.resources import Resources
@@ -39,8 +39,9 @@ REHEARSAL_SHARE = 0.1
 LEAST_SECONDS = 1.0
 """What each solve gets in any case."""
 
-LAST_SECONDS, LAST_SECONDS_PER_POD = 0.2, 0.00002
-"""What the check and the search for an order of stages take of the time limit after the last solve."""
+LAST_SECONDS, LAST_SECONDS_PER_POD, LATE_SHARE = 0.1, 0.00002, 0.005
+"""What the check and the search for an order of stages take of the time limit after the last solve, and the share of
+the limit by which that ends late: the steps of a long one are longer."""
 
 LAST_SHARE = 0.2
 """Share of the time limit that they take at most."""
@@ -77,29 +78,36 @@ def make_plan(
     Raises:
         SolverError: the solver failed, or not even the present state passed the check.
     """
-    most = inputs.rules.max_pods_moved
+    watch, most = Watch(now, report, hurried), inputs.rules.max_pods_moved
     if most is None:
-        return _possible_plan(inputs, settings, report, hurried, now, child)
+        return _possible_plan(inputs, settings, watch, child)
     free = replace(inputs, rules=replace(inputs.rules, max_pods_moved=None))
     end = now() + settings.optimizer.time_limit_seconds
 
     def planned(given: PlanningInputs, share: float, child: Child | None = None) -> Plan:
         seconds = max(LEAST_SECONDS, share * (end - now()))
         timed = replace(settings, optimizer=replace(settings.optimizer, time_limit_seconds=seconds))
-        return _possible_plan(given, timed, report, hurried, now, child)
+        return _possible_plan(given, timed, watch, child)
 
     plan = planned(free, UNLIMITED_SHARE, child)
-    return plan if plan.moves <= most else _with_fewer_moves(plan, most, free, planned)
+    if plan.moves <= most:
+        return plan
+    return _with_fewer_moves(plan, most, free, planned, lambda: hurried() or now() >= end)
 
 
 def _with_fewer_moves(
-    plan: Plan, most: int, inputs: PlanningInputs, planned: Callable[[PlanningInputs, float], Plan]
+    plan: Plan,
+    most: int,
+    inputs: PlanningInputs,
+    planned: Callable[[PlanningInputs, float], Plan],
+    over: Callable[[], bool],
 ) -> Plan:
     """Return the best plan found that moves at most so many pods, proven by the bound of the plan that moves more.
 
     First a move is made dearer until few enough pay: at (present cost - cost of the plan) / most no more do, since
     together they would cost what all of them save. Moves that save alike all pay or none does, so then fewer and fewer
     nodes may change, at the highest price at which too many pods moved. A plan without any move stands in for none.
+    Once it is `over` nothing more is tried.
     """
     found: list[Plan] = []
 
@@ -121,7 +129,7 @@ def _with_fewer_moves(
     price = high = saving * inputs.prices.payback_hours // most + 1
     try:
         for turn in range(MOST_PRICES):
-            if not low < price <= high:
+            if over() or not low < price <= high:
                 break
             trial = tried(turn, price, inputs.rules.max_nodes_changed)
             if trial.moves <= most:
@@ -132,7 +140,7 @@ def _with_fewer_moves(
         least, beyond = 0, _changed(above)
         nodes = beyond * most // above.moves
         for turn in range(MOST_CEILINGS):
-            if not least < nodes < beyond:
+            if over() or not least < nodes < beyond:
                 break
             trial = tried(MOST_PRICES + turn, low, nodes)
             if trial.moves <= most:
@@ -165,55 +173,42 @@ def _repriced(plan: Plan, inputs: PlanningInputs) -> Plan:
     return replace(plan, objective=objective)
 
 
-def _possible_plan(
-    inputs: PlanningInputs,
-    settings: Settings,
-    report: Callable[[Progress], None],
-    hurried: Callable[[], bool],
-    now: Callable[[], float],
-    child: Child | None,
-) -> Plan:
+def _possible_plan(inputs: PlanningInputs, settings: Settings, watch: Watch, child: Child | None) -> Plan:
     """Return the cheapest plan that can be carried out, whatever number of pods it moves; raises as `make_plan`.
 
     In the place of one that fails its check comes one without moves, at last one without the pending pods: to stand
     still is better than nothing.
     """
-    narrowed, end = _with_upset_held(inputs), now() + settings.optimizer.time_limit_seconds
+    narrowed, end = _with_upset_held(inputs), watch.now() + settings.optimizer.time_limit_seconds
     while True:
-        left = max(LEAST_SECONDS, end - now())
+        left = max(LEAST_SECONDS, end - watch.now())
         timed = replace(settings, optimizer=replace(settings.optimizer, time_limit_seconds=left))
         try:
-            return _staged_plan(narrowed, timed, report, hurried, now, child)
+            return _staged_plan(narrowed, timed, watch, child)
         except WrongPlan as error:
             narrowed, child = _with_less(narrowed, error), None
 
 
-def _staged_plan(
-    inputs: PlanningInputs,
-    settings: Settings,
-    report: Callable[[Progress], None],
-    hurried: Callable[[], bool],
-    now: Callable[[], float],
-    child: Child | None,
-) -> Plan:
+def _staged_plan(inputs: PlanningInputs, settings: Settings, watch: Watch, child: Child | None) -> Plan:
     """Return the cheapest plan for which there is an order of stages.
 
     Workloads that no order of stages can move are left where they are. Where that costs more than the target gap, and
     there is time, the plan is made again, with them on new nodes only or held where they are; at last every one that
     still moves is held. The bound of the first solve stays: what we choose to do without is no part of the problem. The
-    time limit is for all of it, by `now` in seconds.
+    time limit is for all of it.
 
     Raises:
         SolverError: the solver failed.
         WrongPlan: the plan fails its check, or no plan passed the rehearsal.
     """
-    limit = settings.optimizer.time_limit_seconds
-    limit -= min(LAST_SHARE * limit, LAST_SECONDS + LAST_SECONDS_PER_POD * len(inputs.snapshot.pods))
+    limit, now = settings.optimizer.time_limit_seconds, watch.now
+    last = LAST_SECONDS + LATE_SHARE * limit + LAST_SECONDS_PER_POD * len(inputs.snapshot.pods)
+    limit -= min(LAST_SHARE * limit, last)
     end = now() + limit
 
     def solved(given: Examination, seconds: float, child: Child | None = None) -> Plan:
         effort = replace(settings.optimizer, time_limit_seconds=max(LEAST_SECONDS, seconds))
-        return solve(given, effort, report, hurried, child)
+        return solve(given, effort, watch.report, watch.hurried, child)
 
     def left_until(then: float) -> Callable[[], float]:
         return lambda: then - now()
@@ -229,7 +224,7 @@ def _staged_plan(
             raise WrongPlan(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
         if not stuck:
             return min([plan, *fallback], key=_merit)
-        over = hurried() or now() >= end
+        over = watch.hurried() or now() >= end
         if (retreat := _with_stuck_left(plan, stuck, examined, left)) is not None:
             fallback.append(retreat)
             accepted = max(LATE_GAP, settings.optimizer.target_gap) if over else settings.optimizer.target_gap

@@ -170,7 +170,9 @@ def test_a_roll_out_of_more_pods_than_may_move_waits_whole() -> None:
     given = inputs(cluster, catalogue(offering()))
     given = replace(given, rules=replace(given.rules, max_pods_moved=1))
     plan = make_plan(given, Settings(), lambda report: None)
-    assert plan.moves <= 1
+    # None of its pods may be unavailable, so that it cannot be evicted either.
+    assert (plan.moves, plan.workloads[web.key].strategy) == (0, "stay")
+    assert sum(n.state != "remove" for n in plan.nodes) == 4
     assert verify(plan, given, 10.0, time.monotonic).right
 
 

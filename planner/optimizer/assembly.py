@@ -205,7 +205,7 @@ def _keep_in_place(spots: Sequence[_Spot]) -> Counter[str]:
                 held.clear()
                 continue
             for workload in sorted(held, key=lambda w: (-displaced[w], held[w], w)):
-                gone = min(max(leaving, 0), held[workload])
+                gone = min(leaving, held[workload])
                 leaving -= gone
                 displaced[workload] += gone
                 spot.pods[workload] += held[workload] - gone

@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from planner.model.cap import objective_name
 from planner.model.cluster import Workload
@@ -30,19 +29,18 @@ class Examination:
 
     def __init__(self, inputs: PlanningInputs) -> None:
         self.inputs = inputs
+        self._facts: Facts | None = None
 
-    @cached_property
-    def _facts(self) -> Facts:
-        return gather(self.inputs)
-
-    def prepare(self) -> None:
-        """Find now what no plan is needed for."""
-        assert self._facts.inputs is self.inputs
+    def prepare(self) -> Facts:
+        """Find what no plan is needed for, and return it; once is enough."""
+        if self._facts is None:
+            self._facts = gather(self.inputs)
+        return self._facts
 
     def problems(self, plan: Plan) -> tuple[str, ...]:
         """Return what `check_placement` says of the plan."""
         taken = adopted(plan, self.inputs)
-        return _problems(plan, self.inputs, self._facts if taken == self.inputs else gather(taken))
+        return _problems(plan, self.inputs, self.prepare() if taken == self.inputs else gather(taken))
 
 
 def check_placement(plan: Plan, inputs: PlanningInputs) -> tuple[str, ...]:
