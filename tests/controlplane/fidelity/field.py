@@ -48,13 +48,17 @@ FIRST, SECOND = "i-1", "i-2"
 
 @dataclass(frozen=True)
 class Arm:
-    """What stands beside each other: schedulers, each with an extender or without; the settings of moves."""
+    """What stands beside each other: schedulers, each with an extender or without; the settings of moves.
+
+    `room` is the CPU of a node beside what the plan puts on one on average; None is what the machine type has. Pods
+    that are doubled need 3/2 of it.
+    """
 
     schedulers: tuple[str, ...] = ("default-scheduler",)
     extended: bool = True
     skew_seconds: float = 0.0
     ttl_seconds: float = 86400.0
-    node_cpu_millicores: int = Size.node_cpu_millicores
+    room: float | None = None
 
 
 class Field(Installation):
@@ -69,7 +73,8 @@ class Field(Installation):
     @contextmanager
     def populated(self, size: Size, arm: Arm) -> Iterator[RollOut]:
         """Yield a cluster whose pods are spread over all nodes, and take it away again."""
-        size = replace(size, node_cpu_millicores=arm.node_cpu_millicores)
+        if arm.room is not None:
+            size = replace(size, node_cpu_millicores=round(arm.room * size.planned_cpu_millicores))
         with ExitStack() as stack:
             stack.callback(self._reset)
             pool = FakePool(POOL, MACHINE_TYPE, [ZONE], {ZONE: size.node_names}, minimum=0, maximum=size.nodes)

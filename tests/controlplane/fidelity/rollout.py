@@ -49,6 +49,11 @@ class Size:
     def apps(self) -> tuple[str, ...]:
         return tuple(f"app-{number}" for number in range(self.workloads))
 
+    @property
+    def planned_cpu_millicores(self) -> float:
+        """What a plan, which keeps half of the nodes, puts on each of them on average."""
+        return self.replicas * sum(self.cpu_millicores(app) for app in self.apps) / (self.nodes / 2)
+
     def cpu_millicores(self, app: str) -> int:
         """Return what each pod of the Deployment asks for."""
         return _CPU_MILLICORES[self.apps.index(app) % len(_CPU_MILLICORES)]

@@ -324,7 +324,7 @@ def _scheduler_of(rollout: RollOut, life: Life) -> str:
 
 SCENARIOS: Sequence[Scenario] = (
     Scenario("undisturbed", _undisturbed),
-    Scenario("short-of-room", _short_of_room, Arm(node_cpu_millicores=1400)),
+    Scenario("short-of-room", _short_of_room, Arm(room=4 / 3)),
     Scenario("extender-killed", _extender_killed),
     Scenario("worker-killed", _worker_killed),
     Scenario("extender-killed-beside-two", _extender_killed, Arm(("default-scheduler", "kinema-scheduler"))),
