@@ -13,7 +13,9 @@ What is decided over several nodes (a zone, a rack) is kept by keeping each pod 
 of pods by domain then stay what they are, and every rule that holds goes on to hold, whatever else it is about. A pod
 without a node is given a domain first (`planner.model.domains`).
 
-What neither covers is named in `Pod.unmodelled`. Source of the rules: kube-scheduler's plugins NodePorts,
+Required affinity by host name is a matter of which waiting pods come together (`planner.model.companions`).
+
+What none of it covers is named in `Pod.unmodelled`. Source of the rules: kube-scheduler's plugins NodePorts,
 InterPodAffinity and PodTopologySpread.
 """
 
@@ -267,11 +269,16 @@ def _keep_domains(kind: Kind, kinds: Sequence[Kind]) -> None:
 
 
 def _hold_companions(kind: Kind, kinds: Sequence[Kind]) -> None:
-    """Hold the pods that carry an affinity by host name, which is not modelled, and those that they need there."""
+    """Hold the running pods that carry an affinity by host name, and those that they need there.
+
+    One by one they would be let in only where the others still are. Those that wait are given a node in company
+    (`planner.model.companions`).
+    """
     for term in kind.rules.affinity:
         if term.topology_key != HOSTNAME:
             continue
-        kind.reasons.append(f"required podAffinity to {text_of(term.selector)} by host name")
+        for node in kind.on:
+            kind.hold(node, f"required podAffinity to {text_of(term.selector)} by host name")
         for other in kinds:
             if other is not kind and other.sought_by(kind.rules):
                 for node in kind.on:

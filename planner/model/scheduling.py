@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Operator = Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]
@@ -166,6 +166,16 @@ class Toleration:
             return False
         return self.operator == "Exists" or (bool(self.key) and self.value == taint.value)
 
+    def __and__(self, other: Toleration) -> Toleration | None:
+        """Return what tolerates a taint that both tolerate, and no other; None where no taint is one."""
+        equal = [t for t in (self, other) if t.operator != "Exists"]
+        if any(not t.key for t in equal) or len({t.value for t in equal}) > 1:
+            return None
+        if len({t.key for t in (self, other) if t.key}) > 1 or len({t.effect for t in (self, other) if t.effect}) > 1:
+            return None
+        narrower = equal[0] if equal else Toleration(operator="Exists")
+        return replace(narrower, key=self.key or other.key, effect=self.effect or other.effect)
+
 
 @dataclass(frozen=True, slots=True)
 class NodeConstraints:
@@ -198,6 +208,16 @@ class NodeConstraints:
                 NodeSelectorTerm(a.expressions + b.expressions, a.fields + b.fields) for a in terms for b in more
             )
         return NodeConstraints(self.node_selector, terms, self.tolerations)
+
+    def __and__(self, other: NodeConstraints) -> NodeConstraints:
+        """Return the constraints that admit where both do."""
+        if other == self:
+            return self
+        chosen = tuple(sorted({*self.node_selector, *other.node_selector}))
+        both = {a & b for a in self.tolerations for b in other.tolerations}
+        tolerations = tuple(sorted((t for t in both if t is not None), key=repr))
+        joint = NodeConstraints(chosen, self.required_terms, tolerations)
+        return joint if other.required_terms is None else joint.within([other.required_terms])
 
     def tolerate(self, taints: tuple[Taint, ...]) -> bool:
         """Say whether every NoSchedule and NoExecute taint is tolerated."""

@@ -85,13 +85,15 @@ def assemble(
     # Only pending pods may stay without a place, so those that run go first.
     _spread(spots, homeless)
     _spread(spots, waiting)
+    for spot in spots.values():
+        _part(census, spot)
     if in_company:
         full = bool(packing.unplaced(problem).any() or unplaceable)
         _change_seats(census, problem, packing, spots, full=full)
     nodes = _planned_nodes(census, spots)
     workloads = _planned_workloads(census, displaced)
     unplaced = dict(unplaceable)
-    for workload, (count, reasons) in sorted(_left_over(problem, packing, waiting).items()):
+    for workload, (count, reasons) in sorted(_left_over(census, problem, packing, waiting).items()):
         earlier = unplaced[workload].count if workload in unplaced else 0
         limits = f"a node that would hold it is beyond {' and '.join(sorted(reasons))}"
         why = limits if reasons else "only existing nodes could hold it, and they have no room left"
@@ -231,6 +233,14 @@ def _spread(spots: Mapping[str, _Spot], waiting: Mapping[int, Counter[str]]) -> 
                 spot.arrivals[g, workload] += here
 
 
+def _part(census: Census, spot: _Spot) -> None:
+    """Count the pods of parties by workload; what came together stays together."""
+    for name in spot.pods.keys() & census.parties.keys():
+        spot.pods.update(census.by_workload(name, spot.pods.pop(name)))
+    for arrival in [arrival for arrival in spot.arrivals if arrival[1] in census.parties]:
+        del spot.arrivals[arrival]
+
+
 def _change_seats(
     census: Census, problem: Problem, packing: Packing, spots: Mapping[str, _Spot], *, full: bool
 ) -> None:
@@ -326,14 +336,15 @@ def _strategy(movement: Movement, key: str, displaced: int, running: int, change
 
 
 def _left_over(
-    problem: Problem, packing: Packing, waiting: Mapping[int, Counter[str]]
+    census: Census, problem: Problem, packing: Packing, waiting: Mapping[int, Counter[str]]
 ) -> dict[str, tuple[int, set[str]]]:
     """Return for each workload how many pods found no place, and what stands against each further node for them."""
     left_over: dict[str, tuple[int, set[str]]] = {}
     for g, queue in waiting.items():
-        for workload, count in (+queue).items():
-            before, reasons = left_over.get(workload, (0, set()))
-            left_over[workload] = (before + count, reasons | obstacles(problem, packing, g))
+        for name, lacking in (+queue).items():
+            for workload, count in census.by_workload(name, lacking).items():
+                before, reasons = left_over.get(workload, (0, set()))
+                left_over[workload] = (before + count, reasons | obstacles(problem, packing, g))
     return left_over
 
 

@@ -13,7 +13,7 @@ from planner.model.cluster import Node, Pod
 from planner.model.disruption import foreign_taints, pod_key
 from planner.model.inputs import PlanningInputs
 from planner.model.resources import Resources
-from planner.optimizer.movement import GroupKey, Movement
+from planner.optimizer.movement import GroupKey, Movement, party_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,9 @@ class Members:
 class Census:
     """The planned pods by group and workload under the rules of disruption.
 
-    `running` counts by node those that may be moved, `waiting` those that need a place, unmodelled ones left out.
+    `running` counts by node those that may be moved, `waiting` those that need a place, unmodelled ones left out. Those
+    of a party count there as one, under a name for all parties of such pods; `parties` has the pods of one by workload,
+    and `party_groups` the group of each party by the name of the pod that leads it.
     `pinned` counts by node and workload those that stay, `pinned_names` names them. `room` is what each existing node
     that is not frozen has left beside DaemonSets and pinned pods. `members` has the pods of each workload.
     """
@@ -46,6 +48,17 @@ class Census:
     pinned_names: Mapping[str, Sequence[str]]
     room: Mapping[str, Resources]
     members: Mapping[str, Members]
+    parties: Mapping[str, Mapping[str, int]]
+    party_groups: Mapping[str, GroupKey]
+
+    def by_workload(self, name: str, count: int) -> dict[str, int]:
+        """Return how many pods of which workloads so many of a workload's pods, or parties of this name, are."""
+        return {workload: n * count for workload, n in self.parties.get(name, {name: 1}).items()}
+
+    def group_of(self, pod: Pod) -> GroupKey:
+        """Return the group that the pod is in, be it with its party."""
+        party = self.movement.parties.of.get(pod_key(pod))
+        return self.movement.group(pod) if party is None else self.party_groups[party]
 
 
 def census_of(movement: Movement) -> Census:
@@ -53,6 +66,7 @@ def census_of(movement: Movement) -> Census:
     names = frozenset(node.name for node in movement.inputs.snapshot.nodes)
     pins, group = movement.assessment.pins, _Grouping(movement)
     counted: Counter[tuple[str | None, int, str]] = Counter()
+    parties: dict[str, list[tuple[GroupKey, str]]] = defaultdict(list)
     pinned: dict[str, Counter[str]] = defaultdict(Counter)
     pinned_names: dict[str, list[str]] = defaultdict(list)
     for pod in movement.inputs.snapshot.planned:
@@ -61,6 +75,8 @@ def census_of(movement: Movement) -> Census:
             if node is not None:
                 pinned[node][pod.workload] += 1
                 pinned_names[node].append(pod_key(pod))
+        elif node is None and (party := movement.parties.of.get(pod_key(pod))) is not None:
+            parties[party].append((group.keys[group.number(pod)], pod.workload))
         elif node is not None or not pod.unmodelled:
             counted[node, group.number(pod), pod.workload] += 1
     running: dict[str, dict[GroupKey, dict[str, int]]] = {}
@@ -69,7 +85,17 @@ def census_of(movement: Movement) -> Census:
         key = group.keys[number]
         by_workload = (waiting if node is None else running.setdefault(node, {})).setdefault(key, {})
         by_workload[workload] = by_workload.get(workload, 0) + count
-    return Census(movement, running, waiting, pinned, pinned_names, _rooms(movement), _members(movement, names))
+    composed: dict[str, dict[str, int]] = {}
+    groups: dict[str, GroupKey] = {}
+    for party, members in sorted(parties.items()):
+        key = groups[party] = party_of(Counter(group for group, _ in members))
+        own = dict(sorted(Counter(workload for _, workload in members).items()))
+        name = " + ".join(f"{count} {workload}" for workload, count in own.items())
+        composed[name] = own
+        by_workload = waiting.setdefault(key, {})
+        by_workload[name] = by_workload.get(name, 0) + 1
+    rooms, members_of = _rooms(movement), _members(movement, names)
+    return Census(movement, running, waiting, pinned, pinned_names, rooms, members_of, composed, groups)
 
 
 def _members(movement: Movement, names: frozenset[str]) -> dict[str, Members]:
@@ -99,7 +125,8 @@ class _Grouping:
     def number(self, pod: Pod) -> int:
         movement, name = self._movement, pod_key(pod)
         barred = movement.inputs.catalogue.spot.bars(pod)
-        where = (movement.homes.homes.get(name), name in movement.homes.refused)
+        refused = name in movement.homes.refused or name in movement.parties.refused
+        where = (movement.homes.homes.get(name), refused, pod.beside)
         like = (pod.workload, id(pod.requests), id(pod.constraints), id(pod.wishes), barred, where)
         found = self._known.get(like)
         if found is None:

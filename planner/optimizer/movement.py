@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import NamedTuple
 
 from planner.model.cluster import Pod, Workload
+from planner.model.companions import Parties, find_parties
 from planner.model.displeasure import Preferences
-from planner.model.disruption import Assessment, planned_pods, pod_key
+from planner.model.disruption import Assessment, foreign_taints, planned_pods, pod_key
 from planner.model.domains import Crowding, Home, Homes, find_homes
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Offering
 from planner.model.preferences import Wishes
 from planner.model.resources import Resources
-from planner.model.scheduling import NodeConstraints
+from planner.model.scheduling import NodeConstraints, Taint
 
 
 class GroupKey(NamedTuple):
     """What makes pods identical: planned requests, constraints, home, and whether only new nodes may hold them.
 
-    A pod that is `barred` may come to no spot node. `wishes` are those that tell nodes apart.
+    A pod that is `barred` may come to no spot node. `wishes` are those that tell nodes apart. `beside` names the node
+    where the pod joins others. What comes to one node as a party counts as one pod, with its `members` by group.
     """
 
     requests: Resources
@@ -29,10 +33,27 @@ class GroupKey(NamedTuple):
     fresh: bool
     barred: bool = False
     wishes: Wishes = ()
+    beside: str = ""
+    members: tuple[tuple[GroupKey, int], ...] = ()
 
-    def admits(self, labels: Mapping[str, str]) -> bool:
-        """Say whether a node of these labels is at home."""
-        return all(labels.get(key) == domain for key, domain in self.home)
+    def admits(self, name: str, labels: Mapping[str, str]) -> bool:
+        """Say whether a node of this name (new ones have none) and these labels is at home."""
+        return self.beside in ("", name) and all(labels.get(key) == domain for key, domain in self.home)
+
+    def anywhere(self) -> GroupKey:
+        """Return the same without what the planner chose for it: home, node, new nodes only."""
+        return self._replace(home=(), fresh=False, beside="")
+
+
+def party_of(members: Counter[GroupKey]) -> GroupKey:
+    """Return what makes parties of such pods identical."""
+    keys = sorted(members.elements(), key=repr)
+    requests, constraints = keys[0].requests, keys[0].constraints
+    for key in keys[1:]:
+        requests, constraints = requests + key.requests, constraints & key.constraints
+    home = tuple(sorted({pair for key in keys for pair in key.home}))
+    each = tuple(sorted(members.items(), key=repr))
+    return GroupKey(requests, constraints, home, any(k.fresh for k in keys), any(k.barred for k in keys), members=each)
 
 
 NOWHERE: Home = (("", ""),)
@@ -45,7 +66,8 @@ class Movement:
 
     `inputs` count the predicted CPU where the objective caps it. `assessment` has every pin of the plan, those of
     `held` included. `rollable` names the workloads that a roll-out
-    may replace as a whole; only their requests change. `homes` says which pods keep to which domain.
+    may replace as a whole; only their requests change. `homes` says which pods keep to which domain, `parties` which
+    waiting ones come to one node together.
     """
 
     inputs: PlanningInputs
@@ -54,6 +76,14 @@ class Movement:
     workloads: Mapping[str, Workload]
     homes: Homes
     preferences: Preferences
+    parties: Parties = field(default_factory=Parties)
+    accompanied: bool = True
+
+    @property
+    def chosen(self) -> bool:
+        """Whether it rests on choices of the planner, so that a bound of it is none of what is possible."""
+        beside = self.accompanied and any(pod.beside for pod in self.inputs.snapshot.planned)
+        return beside or bool(self.inputs.held or self.inputs.fresh or self.homes.homes or self.parties.of)
 
     def requests(self, pod: Pod) -> Resources:
         """Return what the pod will request under the plan: the forecast's change needs a roll-out."""
@@ -64,8 +94,9 @@ class Movement:
     def group(self, pod: Pod) -> GroupKey:
         """Return the group of identical pods that the pod belongs to."""
         name = pod_key(pod)
-        home = NOWHERE if name in self.homes.refused else self.homes.homes.get(name, ())
-        return self.alike(pod)._replace(home=home)
+        refused = name in self.homes.refused or name in self.parties.refused
+        home = NOWHERE if refused else self.homes.homes.get(name, ())
+        return self.alike(pod)._replace(home=home, beside=pod.beside if self.accompanied else "")
 
     def alike(self, pod: Pod) -> GroupKey:
         """Return what makes the pod identical to others, wherever they are at home."""
@@ -85,8 +116,22 @@ class Movement:
         )
 
     def anywhere(self) -> Movement:
-        """Return the same without homes: what a lower bound is about, since other homes might do as well."""
-        return replace(self, homes=Homes())
+        """Return the same without homes and parties: what a lower bound is about, since others might do as well."""
+        return replace(self, homes=Homes(), parties=Parties(), accompanied=False)
+
+    def thinned(self, parties: Collection[str], why: str) -> Movement:
+        """Return the same with half of those that follow in these parties; the last to join are left out.
+
+        Whom they follow joined before them, so that who is left still finds company.
+        """
+        following: dict[str, list[str]] = {party: [] for party in parties}
+        for name, party in self.parties.of.items():
+            if party in following and name != party:
+                following[party].append(name)
+        gone = {name: why for names in following.values() for name in names[len(names) // 2 :]}
+        alone = {party for party, names in following.items() if len(names) < 2}
+        left = {name: party for name, party in self.parties.of.items() if name not in gone and party not in alone}
+        return replace(self, parties=Parties(left, {**self.parties.refused, **gone}))
 
     def open_inputs(self) -> PlanningInputs:
         """Return the inputs without what is on offer in closed domains, unless a pool must have nodes there."""
@@ -105,11 +150,40 @@ def movement_of(inputs: PlanningInputs) -> Movement:
     names = {node.name for node in inputs.snapshot.nodes}
     running = {p.workload for p in planned_pods(inputs.snapshot) if p.node in names}
     pinned = {p.workload for p in planned_pods(inputs.snapshot) if pod_key(p) in assessment.pins}
-    return Movement(
+    movement = Movement(
         inputs=inputs.under_cap(),
         assessment=assessment,
         rollable=frozenset(k for k, m in assessment.mobility.items() if m.rollout and k in running - pinned),
         workloads={w.key: w for w in inputs.snapshot.workloads},
         homes=find_homes(inputs.snapshot.nodes, inputs.catalogue.due(inputs.snapshot.nodes), inputs.snapshot.pods),
         preferences=Preferences.of(inputs),
+    )
+    return replace(movement, parties=find_parties(movement.inputs.snapshot.pods, movement.requests, _holding(movement)))
+
+
+def offering_room(inputs: PlanningInputs, offering: Offering) -> Resources:
+    """Return what a fresh node of the offering has left beside its DaemonSets."""
+    room = offering.allocatable
+    for daemon in inputs.snapshot.daemonsets:
+        if daemon.constraints.admit(offering.labels, "", offering.taints):
+            room = room - daemon.requests
+    return room
+
+
+def _holding(movement: Movement) -> Callable[[Resources, NodeConstraints], bool]:
+    """Return what says whether a node may hold pods of these requests together: a new one, or one as it is now."""
+    inputs = movement.inputs
+
+    @cache
+    def places() -> list[tuple[Resources, Mapping[str, str], str, tuple[Taint, ...]]]:
+        pods_on = inputs.snapshot.pods_on()
+        found = [(offering_room(inputs, o), o.labels, "", o.taints) for o in inputs.catalogue.offerings]
+        for node in inputs.snapshot.nodes:
+            if movement.assessment.roles[node.name] != "frozen":
+                room = node.allocatable - sum((pod.requests for pod in pods_on[node.name]), Resources())
+                found.append((room, node.labels, node.name, foreign_taints(node)))
+        return found
+
+    return lambda requests, constraints: any(
+        requests.fits_in(room) and constraints.admit(labels, name, taints) for room, labels, name, taints in places()
     )

@@ -200,7 +200,8 @@ def _whole(solver: Solver, inputs: PlanningInputs, settled: Settled, race: _Race
         whole = (movement if open_ == inputs else movement_of(open_)).anywhere()
         missing = Counter[GroupKey]()
         for key, count in race.left_out(settled.left_out).items():
-            missing[key._replace(fresh=False, home=())] += count
+            for member, each in key.members or ((key, 1),):
+                missing[member.anywhere()] += each * count
         problem = build_problem(whole.inputs, census_of(whole), missing)
     solved, became = _at_size(problem)
     search = Search(solved, solver, race.all_left)
@@ -271,7 +272,7 @@ def _together(problem: Problem, apart: Mapping[GroupKey, int], otherwise: IntArr
     """Return prices for groups of pods that were priced apart by home: the mean of these prices, (groups,)."""
     found: dict[GroupKey, list[int]] = {}
     for key, price in apart.items():
-        found.setdefault(key._replace(home=(), fresh=False), []).append(price)
+        found.setdefault(key.anywhere(), []).append(price)
     prices = [
         sum(found[g.key]) // len(found[g.key]) if g.key in found else int(price)
         for g, price in zip(problem.groups, otherwise, strict=True)
@@ -310,12 +311,15 @@ class _Race:
     ) -> None:
         movement, problem = settled.census.movement, settled.problem
         # Where the plan is made for a part of what is possible, the proof of the whole takes its time too.
-        self.narrow = bool(movement.inputs.held or movement.inputs.fresh or movement.homes.homes)
+        self.narrow = movement.chosen
         self.best: Draft | None = None
         self._packing: Packing | None = None
         self._census, self._problem, self._unplaceable = settled.census, problem, settled.unplaceable
-        # Where others may be rests on where these are, so that without a place for all of them a plan is none.
-        self._counted_on = np.array([bool(g.pending and g.key.home) for g in problem.groups], dtype=np.bool_)
+        # Where others may be rests on where these are, so that without a place for all of them a plan is none. Who
+        # leads a party has a place alone.
+        self._counted_on = np.array(
+            [bool(g.pending and (g.key.home or g.key.members)) for g in problem.groups], dtype=np.bool_
+        )
         self._effort, self._watch, self._start = effort, watch, start
         # A plan that goes on from another one is done when it is proven as well as that.
         earlier = movement.inputs.start
@@ -350,7 +354,7 @@ class _Race:
         """Take the candidate if it is right and better: fewer pods without a place, then the lower value."""
         faults = packing.faults(self._problem)
         if packing.unplaced(self._problem)[self._counted_on].any():
-            faults.append("a pod that a rule over domains counts has no place")
+            faults.append("a pod on which others rest has no place")
         if faults:
             self._faults += faults
             return

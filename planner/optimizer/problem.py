@@ -15,15 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.model.cluster import CapacityType, Node
-from planner.model.displeasure import surroundings
+from planner.model.displeasure import Preferences, surroundings
 from planner.model.disruption import foreign_taints, pod_key
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Catalogue, Offering
+from planner.model.preferences import Surroundings
 from planner.model.resources import BEARER, Resources, is_share, other_side
 from planner.optimizer import constraints
 from planner.optimizer.census import Census
 from planner.optimizer.constraints import ClassRole, Place, Row
-from planner.optimizer.movement import GroupKey, Movement
+from planner.optimizer.movement import GroupKey, Movement, offering_room
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -32,7 +33,7 @@ _LARGEST = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Identical pods: same planned requests, same constraints. `count` includes the `pending` ones."""
+    """Identical pods, or parties: same planned requests, same constraints. `count` includes the `pending` ones."""
 
     id: str
     key: GroupKey
@@ -211,6 +212,8 @@ def _group_order(key: GroupKey) -> tuple[object, ...]:
         key.fresh,
         key.barred,
         repr(key.wishes),
+        key.beside,
+        repr(key.members),
     )
 
 
@@ -223,21 +226,22 @@ def _sites(inputs: PlanningInputs, census: Census) -> list[Site]:
     ]
 
 
-def offering_room(inputs: PlanningInputs, offering: Offering) -> Resources:
-    """Return what a fresh node of the offering has left beside its DaemonSets."""
-    room = offering.allocatable
-    for daemon in inputs.snapshot.daemonsets:
-        if daemon.constraints.admit(offering.labels, "", offering.taints):
-            room = room - daemon.requests
-    return room
-
-
-def _at_home(groups: Sequence[Group], labels: Mapping[str, str]) -> BoolArray:
-    """Say of each group whether a node of these labels is at its home, (groups,)."""
+def _at_home(groups: Sequence[Group], name: str, labels: Mapping[str, str]) -> BoolArray:
+    """Say of each group whether a node of this name and these labels is at its home, (groups,)."""
     # Few homes are different.
-    apart = {group.key.home: group.key for group in groups}
-    admits = {home: key.admits(labels) for home, key in apart.items()}
-    return np.array([admits[group.key.home] for group in groups], dtype=np.bool_)
+    apart = {(group.key.home, group.key.beside): group.key for group in groups}
+    admits = {home: key.admits(name, labels) for home, key in apart.items()}
+    return np.array([admits[group.key.home, group.key.beside] for group in groups], dtype=np.bool_)
+
+
+def _displeasures(preferences: Preferences, groups: Sequence[Group], at: Surroundings) -> IntArray:
+    """Return what one pod, or party, of each group costs there because it would rather be elsewhere, (groups,)."""
+    costs = preferences.costs([(group.key.wishes, group.key.constraints) for group in groups], at)
+    for g, group in enumerate(groups):
+        if group.key.members:
+            each = preferences.costs([(key.wishes, key.constraints) for key, _ in group.key.members], at)
+            costs[g] = sum(cost * count for cost, (_, count) in zip(each, group.key.members, strict=True))
+    return np.array(costs, dtype=np.int64)
 
 
 def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) -> Problem:
@@ -252,18 +256,17 @@ def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) 
     displeasure: list[IntArray] = []
     merged: dict[tuple[object, ...], list[Site]] = {}
     kinds = [(group.key.requests, group.key.constraints) for group in groups]
-    tastes = [(group.key.wishes, group.key.constraints) for group in groups]
     barred = np.array([group.key.barred for group in groups], dtype=np.bool_)
     fresh = np.array([group.key.fresh for group in groups], dtype=np.bool_)
     for site in _sites(inputs, census):
         admitted = constraints.admission(kinds, site.room, site.node.labels, site.node.name, foreign_taints(site.node))
-        admitted &= _at_home(groups, site.node.labels) & ~fresh
+        admitted &= _at_home(groups, site.node.name, site.node.labels) & ~fresh
         held = np.zeros(len(groups), dtype=np.int64)
         for key, by_workload in census.running.get(site.node.name, {}).items():
             held[index[key]] = sum(by_workload.values())
         if site.node.capacity_type == "spot":
             admitted &= constraints.spot_nodes(barred, held)
-        displeased = np.array(preferences.costs(tastes, surroundings(site.node)), dtype=np.int64)
+        displeased = _displeasures(preferences, groups, surroundings(site.node))
         pool = inputs.catalogue.pool_of(site.node)
         like = (
             pool, site.node.zone, site.node.machine_type, site.node.capacity_type, site.role, site.price,
@@ -301,7 +304,7 @@ def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) 
     for offering in sorted(inputs.catalogue.offerings, key=_offering_order):
         room = offering_room(inputs, offering)
         admitted = constraints.admission(kinds, room, offering.labels, "", offering.taints)
-        admitted &= _at_home(groups, offering.labels)
+        admitted &= _at_home(groups, "", offering.labels)
         if offering.capacity_type == "spot":
             admitted &= constraints.spot_nodes(barred, np.zeros(len(groups), dtype=np.int64))
         limit = max(offering.minimum, int(counts[admitted].sum()))
@@ -326,7 +329,7 @@ def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) 
         rooms.append(room)
         admissible.append(admitted)
         present.append(np.zeros(len(groups), dtype=np.int64))
-        displeasure.append(np.array(preferences.costs(tastes, surroundings(offering)), dtype=np.int64))
+        displeasure.append(_displeasures(preferences, groups, surroundings(offering)))
     resources = _counted(groups)
     wanted = [group.requests.requested() for group in groups]
     asks = _amounts(([asked.get(name, 0) for name in resources] for asked in wanted), resources)

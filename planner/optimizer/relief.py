@@ -18,8 +18,8 @@ from planner.model.plan import PlannedNode
 from planner.model.resources import PREDICTED_CPU
 from planner.optimizer import heuristics
 from planner.optimizer.census import census_of, missing_daemons
-from planner.optimizer.movement import Movement, movement_of
-from planner.optimizer.problem import BoolArray, Problem, offering_room
+from planner.optimizer.movement import Movement, movement_of, offering_room
+from planner.optimizer.problem import BoolArray, Problem
 from planner.optimizer.unplaceable import laid_out
 
 _CHOOSY_TURNS = 4

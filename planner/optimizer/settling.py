@@ -33,6 +33,8 @@ class Settled:
 def settle(movement: Movement) -> Settled:
     """Give pending pods other homes until the present state, filled up, has a place for all of them.
 
+    Of a party without a place half of those that follow are left out, until who leads it comes alone.
+
     The rules over domains count pods: one that is counted where it finds no place would leave others where they may
     not be. Each turn lowers how many pods some home is taken to have places for, so there is a last one.
     """
@@ -44,6 +46,12 @@ def settle(movement: Movement) -> Settled:
         lacking = dict(_without_a_place(problem, left_out))
         if not lacking:
             return Settled(census, problem, unplaceable, left_out)
+        if apart := {key: places for key, places in lacking.items() if key.members}:
+            for key, (places, why) in apart.items():
+                parties = [party for party, group in sorted(census.party_groups.items()) if group == key]
+                reason = f"required podAffinity by host name, and {why} beside such a pod"
+                movement = movement.thinned(parties[places:], reason)
+            continue
         turn += 1
         most |= {key: (places if turn <= _PATIENT_TURNS else 0, why) for key, (places, why) in lacking.items()}
         movement = movement.crowded(most)
@@ -52,13 +60,14 @@ def settle(movement: Movement) -> Settled:
 def _without_a_place(problem: Problem, left_out: Mapping[GroupKey, int]) -> Iterator[tuple[GroupKey, tuple[int, str]]]:
     """Yield the groups of pods that lack places at home, how many there are, and why there are no more."""
     yield from ((key, (0, "")) for key in left_out if key.home not in ((), NOWHERE))
-    if not any(group.pending and group.key.home for group in problem.groups):
+    yield from ((key, (0, "no node holds it")) for key in left_out if key.members)
+    if not any(group.pending and (group.key.home or group.key.members) for group in problem.groups):
         return
     packing = heuristics.fill(problem, heuristics.present_state(problem), "best")
     for g, missing in enumerate(packing.unplaced(problem).tolist()):
         group = problem.groups[g]
-        if group.key.home and (lacking := min(missing, group.pending)):
+        if (group.key.home or group.key.members) and (lacking := min(missing, group.pending)):
             limits = " and ".join(sorted(obstacles(problem, packing, g)))
             why = f"a node that would hold it is beyond {limits}" if limits else "no node has room for it"
             where = ", ".join(domain for _, domain in group.key.home)
-            yield group.key, (group.pending - lacking, f"in {where} {why}")
+            yield group.key, (group.pending - lacking, f"in {where} {why}" if where else why)

@@ -10,10 +10,9 @@ from planner.model import resources
 from planner.model.cluster import Pod
 from planner.model.disruption import pod_key
 from planner.model.plan import Unplaced
-from planner.model.resources import Resources
 from planner.optimizer.census import Census
-from planner.optimizer.movement import GroupKey, Movement
-from planner.optimizer.problem import Problem, build_problem, offering_room
+from planner.optimizer.movement import GroupKey, Movement, offering_room
+from planner.optimizer.problem import Problem, build_problem
 from planner.optimizer.refusals import labels_asked, not_admitted
 
 _GIB = 1024**3
@@ -26,11 +25,12 @@ def laid_out(census: Census) -> tuple[Problem, dict[str, Unplaced], dict[GroupKe
     """
     inputs = census.movement.open_inputs()
     problem = build_problem(inputs, census, {})
-    named, left_out = _unplaceable(census.movement, problem)
+    named, left_out = _unplaceable(census, problem)
     return build_problem(inputs, census, left_out) if left_out else problem, named, left_out
 
 
-def _unplaceable(movement: Movement, problem: Problem) -> tuple[dict[str, Unplaced], dict[GroupKey, int]]:
+def _unplaceable(census: Census, problem: Problem) -> tuple[dict[str, Unplaced], dict[GroupKey, int]]:
+    movement = census.movement
     names = frozenset(node.name for node in movement.inputs.snapshot.nodes)
     pending = [p for p in movement.inputs.snapshot.planned if p.node not in names]
     if not pending:
@@ -40,22 +40,30 @@ def _unplaceable(movement: Movement, problem: Problem) -> tuple[dict[str, Unplac
     reasons: dict[str, list[str]] = defaultdict(list)
     left_out: Counter[GroupKey] = Counter()
     for pod in pending:
-        key = movement.group(pod)
+        key = census.group_of(pod)
         if pod.unmodelled:
             reasons[pod.workload].append("not modelled yet: " + ", ".join(pod.unmodelled))
         elif why := movement.homes.refused.get(pod_key(pod), ""):
             reasons[pod.workload].append(f"no domain is open to it: {why}")
             left_out[key] += 1
-        elif key in hopeless:
-            reasons[pod.workload].append(_reason(movement, pod, key.requests))
+        elif why := movement.parties.refused.get(pod_key(pod), ""):
+            reasons[pod.workload].append(why)
             left_out[key] += 1
+        elif key in hopeless:
+            reasons[pod.workload].append(_reason(movement, pod, key))
+            # A party counts as one.
+            left_out[key] += movement.parties.of.get(pod_key(pod), pod_key(pod)) == pod_key(pod)
     named = {w: Unplaced(len(r), "; ".join(sorted(set(r)))) for w, r in sorted(reasons.items())}
     return named, dict(left_out)
 
 
-def _reason(movement: Movement, pod: Pod, requests: Resources) -> str:
+def _reason(movement: Movement, pod: Pod, group: GroupKey) -> str:
     """Name the resource of which even the largest offering that admits the pod has too little."""
-    inputs = movement.inputs
+    inputs, requests = movement.inputs, group.requests
+    if group.beside:
+        return f"required podAffinity by host name lets it come to {group.beside} only, which has no place for it"
+    if group.members:
+        return "required podAffinity by host name: no node that may be had holds it beside those that it comes with"
     offers = [o for o in inputs.catalogue.offerings if pod.constraints.admit(o.labels, "", o.taints)]
     admitting = [(offering.machine_type, offering_room(inputs, offering)) for offering in offers]
     if admitting and inputs.catalogue.spot.bars(pod):

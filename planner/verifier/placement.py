@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from planner.model.cap import objective_name
 from planner.model.cluster import Workload
+from planner.model.companions import needs_company
 from planner.model.disruption import pod_key
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Offering
@@ -272,8 +273,9 @@ def _capacity(plan: Plan, facts: Facts, growth: _Growth) -> Iterator[str]:
     if found.problems:
         return
     for supply, count in found.left_over:
-        # Room alone is no place for pods whose rules reach beyond a node: no domain may be open to them.
-        if count and not any(pod.keeps for pod in facts.pods[supply.workload]):
+        # Room alone is no place for pods whose rules reach beyond a node, no domain may be open to them, nor for those
+        # that must find others on theirs.
+        if count and not any(pod.keeps or needs_company(pod.rules) for pod in facts.pods[supply.workload]):
             yield from _could_be_placed(plan, facts, growth, supply, found.room)
 
 

@@ -1,0 +1,245 @@
+"""Waiting pods that must come to a node where others are: required pod affinity by host name.
+
+Running pods with such a rule stay where they are, and so does whom they need there (`planner.model.coexistence`): made
+anew one by one, they would only be let in where the others still are. A waiting one joins such pods where they stand
+and its node has room for it now (`joining`). Where it can join none, waiting pods come to one node together, as a
+party (`find_parties`): each leader with as many of those that look for it as there are for each leader, and pods that
+look for their own kind all in one. A party is a choice of the planner, and no bound rests on it.
+
+Source of the rule: kube-scheduler's plugin InterPodAffinity, satisfyPodAffinity.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+from planner.model.cluster import HOSTNAME, Node, Pod
+from planner.model.coexistence import Kind, kinds_of, text_of
+from planner.model.resources import Resources
+from planner.model.scheduling import NodeConstraints, PodRules
+
+
+@dataclass(frozen=True, slots=True)
+class Parties:
+    """The party of each waiting pod that is in one, by "namespace/name"; or why there is none for it.
+
+    A party is named after the pod that leads it.
+    """
+
+    of: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+def needs_company(rules: PodRules) -> bool:
+    """Say whether pods with these rules must stand on one node with others."""
+    return any(term.topology_key == HOSTNAME for term in rules.affinity)
+
+
+def joining(nodes: Sequence[Node], pods: Sequence[Pod]) -> tuple[Pod, ...]:
+    """Return the pods with the node that each waiting one joins (`beside`), and those that it needs there held.
+
+    Of several nodes with room the first by name is taken. Where a rule over domains counts a waiting pod as well, that
+    is named as not modelled.
+    """
+    if not _any_asks(pods):
+        return tuple(pods)
+    found = _Meeting(nodes, pods)
+    kinds = [kind for kind in found.kinds if needs_company(kind.rules) and any(map(_asks, kind.pods))]
+    # A pod may join one that joins another.
+    while sum(found.join(kind) for kind in kinds):
+        pass
+    return tuple(found.told.get(id(pod), pod) for pod in pods)
+
+
+def _asks(pod: Pod) -> bool:
+    """Say whether this is a waiting pod for which company is to be found."""
+    return pod.node is None and pod.live and not pod.unmodelled and not pod.beside and needs_company(pod.rules)
+
+
+def _any_asks(pods: Sequence[Pod]) -> bool:
+    # Pods of one reading share equal rules, so that few are really looked at.
+    rules = {id(pod.rules): pod.rules for pod in pods}
+    return any(map(needs_company, rules.values())) and any(map(_asks, pods))
+
+
+def _rule(rules: PodRules) -> str:
+    terms = " and ".join(text_of(t.selector) for t in rules.affinity if t.topology_key == HOSTNAME)
+    return f"required podAffinity to {terms} by host name"
+
+
+class _Meeting:
+    """Who stands where, the room that is left there, and what is said of the pods so far (`told`, by id)."""
+
+    def __init__(self, nodes: Sequence[Node], pods: Sequence[Pod]) -> None:
+        self.kinds = kinds_of(pods)
+        self.told: dict[int, Pod] = {}
+        self._nodes = {node.name: node for node in nodes}
+        self._room = {node.name: node.allocatable for node in nodes}
+        for pod in pods:
+            if pod.node in self._room and not pod.finished:
+                self._room[pod.node] = self._room[pod.node] - pod.requests
+
+    def join(self, kind: Kind) -> bool:
+        """Let the waiting pods of the kind join others; say whether any did."""
+        joined = False
+        sought = [pod for other in self.kinds if other.sought_by(kind.rules) for pod in other.pods if pod.live]
+        standing: dict[str, list[Pod]] = {}
+        for pod in sought:
+            where = self.told.get(id(pod), pod)
+            if (at := where.node or where.beside) in self._nodes:
+                standing.setdefault(at, []).append(pod)
+        for pod in sorted(kind.pods, key=lambda pod: pod.name):
+            if not _asks(self.told.get(id(pod), pod)):
+                continue
+            if pod.keeps:
+                why = f"{_rule(pod.rules)} beside a rule over {', '.join(pod.keeps)}"
+                self.told[id(pod)] = replace(pod, unmodelled=(why,))
+            elif (name := self._open(pod, standing)) is not None:
+                self._room[name] = self._room[name] - pod.requests
+                self.told[id(pod)] = replace(pod, beside=name)
+                self._hold(standing[name], pod)
+                joined = True
+        return joined
+
+    def _open(self, pod: Pod, standing: Mapping[str, Sequence[Pod]]) -> str | None:
+        for name in sorted(standing):
+            node = self._nodes[name]
+            if pod.constraints.admit(node.labels, name, node.taints) and pod.requests.fits_in(self._room[name]):
+                return name
+        return None
+
+    def _hold(self, companions: Sequence[Pod], pod: Pod) -> None:
+        """Hold those that run on the node that the pod joins."""
+        why = f"required podAffinity of {pod.workload}, which needs it on its node"
+        for companion in companions:
+            known = self.told.get(id(companion), companion)
+            if known.node is not None and why not in known.unmodelled:
+                self.told[id(companion)] = replace(known, unmodelled=(*known.unmodelled, why))
+
+
+@dataclass(slots=True)
+class _Party:
+    """Pods that come to one node: what they request together, and what they ask of it."""
+
+    name: str
+    requests: Resources
+    constraints: NodeConstraints
+
+
+class _Host:
+    """Makes the parties of waiting pods, those first whom others look for."""
+
+    def __init__(
+        self,
+        pods: Sequence[Pod],
+        requests: Callable[[Pod], Resources],
+        holds: Callable[[Resources, NodeConstraints], bool],
+    ) -> None:
+        self._kinds = kinds_of(pods)
+        self._requests, self._fits = requests, holds
+        self._parties: dict[str, _Party] = {}
+        self._known: dict[tuple[Resources, NodeConstraints], bool] = {}
+        self.of: dict[str, str] = {}
+        self.refused: dict[str, str] = {}
+
+    def receive(self) -> None:
+        """Find a party for every pod that asks for one, or say why there is none."""
+        sought = {
+            id(kind): [other for other in self._kinds if other.sought_by(kind.rules)]
+            for kind in self._kinds
+            if needs_company(kind.rules) and any(map(_asks, kind.pods))
+        }
+        todo = [kind for kind in self._kinds if id(kind) in sought]
+        while todo:
+            free = (k for k in todo if not any(o is not k and o in todo for o in sought[id(k)]))
+            kind = next(free, None) or next((k for k in todo if k in sought[id(k)]), None)
+            if kind is None:
+                for pod in (pod for other in todo for pod in other.pods if _asks(pod)):
+                    self.refused[_name(pod)] = f"{_rule(pod.rules)}, and those look for others that wait in their turn"
+                return
+            todo.remove(kind)
+            self._seat(kind, sought[id(kind)])
+
+    def _seat(self, kind: Kind, sought: Sequence[Kind]) -> None:
+        alike: dict[tuple[Resources, NodeConstraints], list[Pod]] = {}
+        for pod in sorted(filter(_asks, kind.pods), key=_name):
+            alike.setdefault((self._requests(pod), pod.constraints), []).append(pod)
+        # While there is no such pod anywhere, one that is such a pod itself may come first.
+        first = kind in sought and not any(pod.node for other in sought for pod in other.pods)
+        for (requests, constraints), pods in alike.items():
+            turns = count()
+            leaders = list(self._leading(kind, sought))
+            open_ = [(0, next(turns), party) for party in leaders]
+            for pod in pods:
+                party = None
+                while open_:
+                    size, _, candidate = heapq.heappop(open_)
+                    if self._admits(candidate, requests, constraints):
+                        party = candidate
+                        heapq.heappush(open_, (size + 1, next(turns), party))
+                        break
+                if party is not None:
+                    party.requests, party.constraints = party.requests + requests, party.constraints & constraints
+                elif first and not leaders:
+                    party = self._begin(pod)
+                    leaders.append(party)
+                    open_.append((1, next(turns), party))
+                else:
+                    why = "no node holds it beside such a pod" if sought else "there is no such pod"
+                    self.refused[_name(pod)] = f"{_rule(pod.rules)}, and {why}"
+                    continue
+                self._parties[party.name] = party
+                self.of[_name(pod)] = party.name
+
+    def _leading(self, kind: Kind, sought: Sequence[Kind]) -> Iterator[_Party]:
+        """Yield the parties that pods of this kind may join, be it that one waiting pod alone would lead."""
+        seen: set[str] = set()
+        for other in sought:
+            for pod in sorted(other.pods, key=_name):
+                party = self.of.get(_name(pod))
+                if party is None and (other is kind or not _leads(pod) or _name(pod) in self.refused):
+                    continue
+                name = party or _name(pod)
+                if name not in seen:
+                    seen.add(name)
+                    yield self._parties.get(name) or self._begin(pod)
+
+    def _begin(self, pod: Pod) -> _Party:
+        return _Party(_name(pod), self._requests(pod), pod.constraints)
+
+    def _admits(self, party: _Party, requests: Resources, constraints: NodeConstraints) -> bool:
+        both = (party.requests + requests, party.constraints & constraints)
+        if both not in self._known:
+            self._known[both] = self._fits(*both)
+        return self._known[both]
+
+
+def _leads(pod: Pod) -> bool:
+    """Say whether others may follow this waiting pod, which comes where it likes."""
+    return pod.node is None and pod.live and not (pod.unmodelled or pod.beside or needs_company(pod.rules))
+
+
+def find_parties(
+    pods: Sequence[Pod],
+    requests: Callable[[Pod], Resources],
+    holds: Callable[[Resources, NodeConstraints], bool],
+) -> Parties:
+    """Return the parties of the waiting pods; `holds` says whether any node may hold pods of these requests together.
+
+    Of those for which a leader's party has no more room each goes to the next one, and is left out at last.
+    """
+    if not _any_asks(pods):
+        return Parties()
+    host = _Host(pods, requests, holds)
+    host.receive()
+    followed = {party for name, party in host.of.items() if name != party}
+    # A pod whom nobody joins comes as it likes.
+    guests = {name: party for name, party in host.of.items() if party in followed}
+    return Parties(guests | {party: party for party in followed}, host.refused)
+
+
+def _name(pod: Pod) -> str:
+    return f"{pod.namespace}/{pod.name}"
