@@ -1,7 +1,7 @@
 """The fields of Kubernetes objects that the extender uses, as msgspec structs; all others are skipped.
 
 The same structs read a pod from a scheduler's request and from the watch. Null and absent mean the same,
-as they do for Go.
+as they do for Go. None can be part of a cycle (they are trees, and frozen), so the garbage collector is spared them.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class NodeAnnotations(msgspec.Struct, frozen=True, gc=False):
     placement: str | None = msgspec.field(default=None, name=PLACEMENT)
 
 
-class NodeMetadata(msgspec.Struct, frozen=True, rename="camel"):
+class NodeMetadata(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """The metadata of a node that steering uses."""
 
     name: str = ""
@@ -81,7 +81,7 @@ class NodeMetadata(msgspec.Struct, frozen=True, rename="camel"):
     annotations: NodeAnnotations | None = None
 
 
-class Node(msgspec.Struct, frozen=True):
+class Node(msgspec.Struct, frozen=True, gc=False):
     """A node: its name, its labels and annotation of the contract."""
 
     metadata: NodeMetadata = NodeMetadata()
@@ -101,7 +101,7 @@ class PodAnnotations(msgspec.Struct, frozen=True, gc=False):
     mirror: str | None = msgspec.field(default=None, name="kubernetes.io/config.mirror")
 
 
-class PodMetadata(msgspec.Struct, frozen=True, rename="camel"):
+class PodMetadata(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """The metadata of a pod that steering uses."""
 
     namespace: str = ""
@@ -113,13 +113,13 @@ class PodMetadata(msgspec.Struct, frozen=True, rename="camel"):
     deletion_timestamp: str | None = None
 
 
-class Resources(msgspec.Struct, frozen=True):
+class Resources(msgspec.Struct, frozen=True, gc=False):
     """Resource requests; a quantity may come as a number."""
 
     requests: dict[str, str | int | float] | None = None
 
 
-class Container(msgspec.Struct, frozen=True, rename="camel"):
+class Container(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """What a container asks for; an init container with restart policy Always is a sidecar."""
 
     resources: Resources | None = None
@@ -133,31 +133,31 @@ class FieldRequirement(msgspec.Struct, frozen=True, gc=False):
     operator: str = ""
 
 
-class SelectorTerm(msgspec.Struct, frozen=True, rename="camel"):
+class SelectorTerm(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """A node selector term, its fields only."""
 
     match_fields: tuple[FieldRequirement, ...] | None = None
 
 
-class NodeSelector(msgspec.Struct, frozen=True, rename="camel"):
+class NodeSelector(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """The required node affinity."""
 
     node_selector_terms: tuple[SelectorTerm, ...] | None = None
 
 
-class NodeAffinity(msgspec.Struct, frozen=True):
+class NodeAffinity(msgspec.Struct, frozen=True, gc=False):
     """The node affinity, its required part only."""
 
     required: NodeSelector | None = msgspec.field(default=None, name="requiredDuringSchedulingIgnoredDuringExecution")
 
 
-class Affinity(msgspec.Struct, frozen=True, rename="camel"):
+class Affinity(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """The affinity, its part about nodes only."""
 
     node_affinity: NodeAffinity | None = None
 
 
-class PodSpec(msgspec.Struct, frozen=True, rename="camel"):
+class PodSpec(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """The spec of a pod that steering uses."""
 
     node_name: str | None = None
@@ -174,7 +174,7 @@ class PodStatus(msgspec.Struct, frozen=True, gc=False):
     phase: str | None = None
 
 
-class PodObject(msgspec.Struct, frozen=True):
+class PodObject(msgspec.Struct, frozen=True, gc=False):
     """A pod as the API server and the scheduler send it."""
 
     metadata: PodMetadata = PodMetadata()
@@ -182,7 +182,7 @@ class PodObject(msgspec.Struct, frozen=True):
     status: PodStatus = PodStatus()
 
 
-class ReplicaSetMetadata(msgspec.Struct, frozen=True, rename="camel"):
+class ReplicaSetMetadata(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """The metadata of a ReplicaSet that steering uses."""
 
     namespace: str = ""
@@ -191,7 +191,7 @@ class ReplicaSetMetadata(msgspec.Struct, frozen=True, rename="camel"):
     owner_references: tuple[Owner, ...] | None = None
 
 
-class ReplicaSet(msgspec.Struct, frozen=True):
+class ReplicaSet(msgspec.Struct, frozen=True, gc=False):
     """A ReplicaSet, or its PartialObjectMetadata: both have the same metadata."""
 
     metadata: ReplicaSetMetadata = ReplicaSetMetadata()
