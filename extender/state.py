@@ -12,8 +12,11 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from extender.objects import (
     Node,
@@ -51,8 +54,7 @@ class _Workload:
     uid: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(msgspec.Struct, frozen=True, gc=False):
     """A live pod that the watch has shown; `node` is empty while it is unbound.
 
     `replicaset` is the uid of the ReplicaSet that controls it, None where something else does.

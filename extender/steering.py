@@ -20,19 +20,21 @@ from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
+import msgspec
+
 from planner.labels import Placement, Target
 
 HIGHEST_SCORE: Final = 10
 """Greatest score that the extender protocol knows (extender/v1 MaxExtenderPriority)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pod:
+class Pod(msgspec.Struct, frozen=True, gc=False):
     """A pod as steering sees it: whose it is, which iteration marked it, and what it asks for.
 
     `workload` is "namespace/Kind/name" of the controlling owner, with a Deployment in place of its
     ReplicaSet; `workload_uid` is empty where it is not known. `requests` holds (resource, amount) sorted by
-    resource, named as in `Placement.headroom`.
+    resource, named as in `Placement.headroom`. A struct, since a start makes one of each of 30,000 pods: a frozen
+    dataclass takes ten times as long, and the garbage collector would visit them all.
     """
 
     uid: str
