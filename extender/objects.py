@@ -51,6 +51,13 @@ _KEYS: Final = {
 }
 
 
+Amounts = tuple[tuple[str, int], ...]
+"""(resource, amount) sorted by resource, named as in a placement's headroom."""
+
+_Written = tuple[tuple[str, str | int | float], ...]
+"""(resource, quantity) as the object says it."""
+
+
 class Owner(msgspec.Struct, frozen=True, gc=False):
     """An owner reference."""
 
@@ -199,7 +206,10 @@ class ReplicaSet(msgspec.Struct, frozen=True, gc=False):
 
 def controller(owners: tuple[Owner, ...] | None) -> Owner | None:
     """Return the controlling owner."""
-    return next((owner for owner in owners or () if owner.controller), None)
+    for owner in owners or ():
+        if owner.controller:
+            return owner
+    return None
 
 
 def passes_untouched(pod: PodObject) -> bool:
@@ -224,23 +234,40 @@ def is_live(pod: PodObject) -> bool:
     return pod.metadata.deletion_timestamp is None and pod.status.phase not in ("Succeeded", "Failed")
 
 
-def requests_of(spec: PodSpec) -> dict[str, int]:
-    """Return what the scheduler reserves for the pod, keyed as a placement's headroom.
+def requests_of(spec: PodSpec) -> Amounts:
+    """Return what the scheduler reserves for the pod, keyed as a placement's headroom and sorted by key.
 
     max(Σ containers + Σ sidecars, max over init containers i of (init i + sidecars before i)) + overhead;
     a request of the pod as a whole takes the place of its containers' (Kubernetes 1.34 PodRequests).
 
+    Equal requests are mostly one and the same value, computed once: 30,000 pods have some hundred shapes.
+
     Raises:
         ValueError: a quantity that Kubernetes would not have written.
     """
+    return _reserved(
+        tuple([_written(container.resources) for container in spec.containers or ()]),
+        tuple([(container.restart_policy, _written(container.resources)) for container in spec.init_containers or ()]),
+        _written(spec.resources),
+        tuple((spec.overhead or {}).items()),
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _reserved(
+    containers: tuple[_Written, ...],
+    init_containers: tuple[tuple[str | None, _Written], ...],
+    whole: _Written,
+    overhead: _Written,
+) -> Amounts:
     running: dict[str, int] = {}
-    for container in spec.containers or ():
-        _add(running, _amounts(container.resources))
+    for asked in containers:
+        _add(running, _quantities(asked))
     sidecars: dict[str, int] = {}
     starting: dict[str, int] = {}
-    for container in spec.init_containers or ():
-        amounts = _amounts(container.resources)
-        if container.restart_policy == "Always":
+    for restart_policy, asked in init_containers:
+        amounts = _quantities(asked)
+        if restart_policy == "Always":
             _add(sidecars, amounts)
             amounts = {}
         peak = dict(sidecars)
@@ -249,10 +276,10 @@ def requests_of(spec: PodSpec) -> dict[str, int]:
             starting[key] = max(starting.get(key, 0), amount)
     _add(running, sidecars)
     total = {key: max(running.get(key, 0), starting.get(key, 0)) for key in {*running, *starting}}
-    total.update(_amounts(spec.resources))
-    _add(total, _quantities(spec.overhead))
+    total.update(_quantities(whole))
+    _add(total, _quantities(overhead))
     total["pods"] = 1
-    return total
+    return tuple(sorted(total.items()))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -282,13 +309,13 @@ def _names_its_node(spec: PodSpec) -> bool:
     )
 
 
-def _amounts(resources: Resources | None) -> dict[str, int]:
-    return _quantities(resources.requests if resources else None)
+def _written(resources: Resources | None) -> _Written:
+    return tuple(resources.requests.items()) if resources is not None and resources.requests is not None else ()
 
 
-def _quantities(requests: Mapping[str, str | int | float] | None) -> dict[str, int]:
+def _quantities(asked: _Written) -> dict[str, int]:
     amounts = {}
-    for name, text in (requests or {}).items():
+    for name, text in asked:
         scale = 1000 if name == "cpu" else 1
         amounts[_KEYS.get(name, name)] = math.ceil(quantity(str(text)) * scale)
     return amounts

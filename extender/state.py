@@ -7,7 +7,6 @@ Nothing here waits, reads or writes: the lock is held for microseconds.
 
 from __future__ import annotations
 
-import functools
 import sys
 import threading
 from collections import Counter
@@ -141,7 +140,7 @@ class State(Knowledge):
         with self._lock:
             self._mark_member(self._optimal, name, labels is not None and labels.optimal is not None)
             self._mark_member(self._expiring, name, labels is not None and labels.expiring is not None)
-            node = self._nodes.setdefault(name, _Node())
+            node = self._node(name)
             if text == node.text:
                 return None
             complaint = None
@@ -358,6 +357,12 @@ class State(Knowledge):
             return _pod(seen, _Workload(f"{metadata.namespace}/Deployment/{deployment}", ""))
         return None
 
+    def _node(self, name: str) -> _Node:
+        node = self._nodes.get(name)
+        if node is None:
+            node = self._nodes[name] = _Node()
+        return node
+
     def _place(self, name: str, node: _Node, placement: Placement | None) -> None:
         """Give a node another placement."""
         for target in node.placement.targets if node.placement is not None else ():
@@ -390,7 +395,7 @@ class State(Knowledge):
         if known.replicaset is not None:
             self._pods_of_replicaset.setdefault(known.replicaset, set()).add(known.pod.uid)
         if known.node:
-            self._nodes.setdefault(known.node, _Node()).pods[known.pod.uid] = known
+            self._node(known.node).pods[known.pod.uid] = known
             self._marked.add(known.node)
 
     def _unlink(self, known: _Known) -> None:
@@ -406,7 +411,7 @@ class State(Knowledge):
         if known is not None and known.node:
             return
         self._reservations[pod.uid] = _Reservation(pod, name, self._clock.monotonic())
-        self._nodes.setdefault(name, _Node()).reserved[pod.uid] = pod
+        self._node(name).reserved[pod.uid] = pod
         self._marked.add(name)
 
     def _release(self, uid: str) -> str | None:
@@ -504,16 +509,8 @@ def _pod(seen: PodObject, workload: _Workload) -> Pod:
         requests = requests_of(seen.spec)
     except ValueError:
         # No API server lets such a quantity in. The pod still counts as one of its workload.
-        requests = {"pods": 1}
-    return Pod(
-        metadata.uid, workload.name, workload.uid, sys.intern(iteration), _shared(tuple(sorted(requests.items())))
-    )
-
-
-@functools.lru_cache(maxsize=4096)
-def _shared(requests: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
-    """Return one and the same value for equal requests: 30,000 pods have some hundred shapes."""
-    return requests
+        requests = (("pods", 1),)
+    return Pod(metadata.uid, workload.name, workload.uid, sys.intern(iteration), requests)
 
 
 def _holds(node: _Node, requests: tuple[tuple[str, int], ...]) -> bool:

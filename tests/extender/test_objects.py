@@ -38,7 +38,7 @@ def test_requests_add_containers_sidecars_and_overhead_or_take_the_greatest_star
         PodSpec,
     )
     # Running: 100 + 200 + 50 + 10 = 360. Starting: 500 + 50 = 550. The greater plus 7 of overhead.
-    assert requests_of(spec) == {"cpu_millicores": 557, "memory_bytes": 1 << 20, "pods": 1}
+    assert requests_of(spec) == (("cpu_millicores", 557), ("memory_bytes", 1 << 20), ("pods", 1))
 
 
 def test_a_request_of_the_whole_pod_replaces_its_containers() -> None:
@@ -46,13 +46,14 @@ def test_a_request_of_the_whole_pod_replaces_its_containers() -> None:
         "containers": [{"resources": {"requests": {"cpu": "4", "nvidia.com/gpu": 1}}}],
         "resources": {"requests": {"cpu": "1"}},
     }
-    assert requests_of(msgspec.convert(spec, PodSpec)) == {"cpu_millicores": 1000, "nvidia.com/gpu": 1, "pods": 1}
+    found = requests_of(msgspec.convert(spec, PodSpec))
+    assert found == (("cpu_millicores", 1000), ("nvidia.com/gpu", 1), ("pods", 1))
 
 
 def test_cpu_below_a_millicore_is_rounded_up() -> None:
     spec = {"containers": [{"resources": {"requests": {"cpu": "100001u"}}}]}
     # 100.001 millicores
-    assert requests_of(msgspec.convert(spec, PodSpec)) == {"cpu_millicores": 101, "pods": 1}
+    assert requests_of(msgspec.convert(spec, PodSpec)) == (("cpu_millicores", 101), ("pods", 1))
 
 
 def mirror() -> Json:
