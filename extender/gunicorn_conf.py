@@ -4,15 +4,19 @@ One worker, since reservations live in its memory; threads, since several connec
 the probes may come at once.
 """
 
+import gc
 import os
 import ssl
 import sys
 
+# What the imports make stays for good: looking for garbage in it again and again takes a fifth of their time.
+gc.disable()
+
 # Imported before the fork, so that a worker, the next one after SIGHUP too, listens half a second sooner.
-import extender.app  # noqa: F401
-from extender.nodes import Cache
-from extender.settings import ExtenderSettings, SettingsError
-from extender.tls import Contexts
+import extender.app  # noqa: E402, F401
+from extender.nodes import Cache  # noqa: E402
+from extender.settings import ExtenderSettings, SettingsError  # noqa: E402
+from extender.tls import Contexts  # noqa: E402
 
 try:
     _settings = ExtenderSettings.from_environment(os.environ)
@@ -43,3 +47,8 @@ if _contexts is not None:
         """Return the context of the next connection; gunicorn asks for each."""
         assert _contexts is not None  # the branch that defines this function
         return _contexts.current()
+
+
+# No collection of master or worker visits any of the above again.
+gc.freeze()
+gc.enable()
