@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from extender import nodes
-from extender.nodes import Cache
+from extender.nodes import Cache, Feed
 from extender.objects import PodObject
 from extender.settings import ExtenderSettings, SettingsError
 from extender.wire import NameCandidates
@@ -180,6 +181,33 @@ def test_an_object_that_cannot_be_read_does_not_hide_the_others(api: FakeApi, ca
     api.put("pods", pod("new", on="a"))
     eventually(lambda: cache.state.open_targets() == 0, "the pod behind the broken ones")
     assert api.count("pods", watch=False) == 1
+
+
+def test_a_list_with_objects_that_cannot_be_read_shows_the_others(api: FakeApi, clock: HandClock) -> None:
+    for number, key in enumerate(("containers", "ownerReferences", "phase")):
+        broken = pod(f"broken-{number}", on="a")
+        part = {"containers": "spec", "ownerReferences": "metadata", "phase": "status"}[key]
+        broken[part][key] = 7
+        api.put("pods", broken)
+    api.put("pods", pod("behind", on="a"))
+    cache = Cache.connect(ExtenderSettings(api_server=api.url), clock.clock())
+    cache.start()
+    eventually(cache.is_ready, "the lists to be read")
+    # want 2 - old - behind = 0
+    assert cache.state.open_targets() == 0
+    assert api.count("pods", watch=False) == 1
+    cache.close()
+
+
+def test_a_page_that_is_no_list_leaves_it_unready(
+    api: FakeApi, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Feed, "_get", lambda *_, **__: SimpleNamespace(data=b'{"metadata": {}, "items": [{"metadata"'))
+    cache = Cache.connect(ExtenderSettings(api_server=api.url), clock.clock())
+    cache.start()
+    eventually(lambda: all(feed.is_broken for feed in cache._feeds), "the pages to be refused")
+    assert not cache.is_ready()
+    cache.close()
 
 
 def test_after_a_restart_the_count_comes_from_the_api(api: FakeApi, cache: Cache, clock: HandClock) -> None:

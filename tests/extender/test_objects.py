@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from decimal import Decimal
 
 import msgspec
@@ -102,3 +103,17 @@ def test_pods_of_a_node_and_of_kinema_are_left_alone(thing: Json, untouched: boo
 @pytest.mark.parametrize(("phase", "live"), [("Running", True), ("Pending", True), ("Failed", False)])
 def test_a_finished_pod_is_not_live(phase: str, live: bool) -> None:
     assert is_live(msgspec.convert({"status": {"phase": phase}}, PodObject)) is live
+
+
+def test_the_garbage_collector_visits_nothing_of_a_pod_but_its_tuples() -> None:
+    # 30,000 pods are read at the start; with their structs tracked, collections take a third of that time.
+    seen = msgspec.convert(pod("p"), PodObject)
+    assert not any(gc.is_tracked(part) for part in (seen, seen.metadata, seen.spec, seen.status, seen.metadata.labels))
+    assert seen.spec.containers is not None
+    assert not gc.is_tracked(seen.spec.containers[0])
+    assert not gc.is_tracked(seen.spec.containers[0].resources)
+
+
+def test_equal_requests_are_one_value() -> None:
+    first, second = (msgspec.convert(pod(name, cpu="123m"), PodObject) for name in ("p", "q"))
+    assert requests_of(first.spec) is requests_of(second.spec)
