@@ -9,6 +9,7 @@ since msgspec reads the same bytes a hundred times faster.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -42,6 +43,10 @@ without a word is found out within WATCH_SECONDS + 10, well below the limit of s
 BACKOFF_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Waits after failures in a row; the last one repeats."""
 
+_BEGINS_WITH_TOKEN: Final = re.compile(
+    rb'\{"kind":"\w+","apiVersion":"[\w./]+","metadata":\{"resourceVersion":"\d+","continue":"([\w=-]+)"'
+)
+
 _TRANSPORT_FAULTS: Final = (ApiException, urllib3.exceptions.HTTPError, OSError, msgspec.DecodeError)
 
 _Object = TypeVar("_Object")
@@ -55,6 +60,10 @@ class _ListMetadata(msgspec.Struct, rename="camel", gc=False):
 class _Page(msgspec.Struct, Generic[_Object]):
     metadata: _ListMetadata
     items: list[_Object] | None = None
+
+
+class _Summary(msgspec.Struct):
+    metadata: _ListMetadata
 
 
 class _Event(msgspec.Struct):
@@ -76,6 +85,7 @@ class _Status(msgspec.Struct):
 
 
 _raw_page = msgspec.json.Decoder(_Page[msgspec.Raw])
+_summary = msgspec.json.Decoder(_Summary)
 _event = msgspec.json.Decoder(_Event)
 _versioned = msgspec.json.Decoder(_Versioned)
 _status = msgspec.json.Decoder(_Status)
@@ -171,24 +181,28 @@ class Feed(Generic[_Object]):
         """
         keys: set[str] = set()
         with ThreadPoolExecutor(1, thread_name_prefix=f"list {self._resource.path}") as fetcher:
-            page = self._page("")
+            body = self._fetch("")
             while True:
-                # The server writes the next page while this one is taken in: each takes about the same time.
-                following = fetcher.submit(self._page, page.metadata.continue_token) if _goes_on(page) else None
+                # The server writes the next page while this one is read and taken in: each takes about the same time.
+                token = _token(body)
+                following = fetcher.submit(self._fetch, token) if token else None
+                page = self._page(body)
                 for item in page.items or ():
                     keys.add(self._resource.key(item))
                     self._resource.put(item)
                 if following is None:
                     break
-                page = following.result()
+                body = following.result()
         self._resource.retain(keys)
         self._heard()
         self.is_whole.set()
         return page.metadata.resource_version
 
-    def _page(self, token: str | None) -> _Page[_Object]:
+    def _fetch(self, token: str) -> bytes:
         query = [("limit", str(PAGE_SIZE))] + ([("continue", token)] if token else [])
-        body = self._get(query, timeout_seconds=30).data
+        return self._get(query, timeout_seconds=30).data
+
+    def _page(self, body: bytes) -> _Page[_Object]:
         try:
             page: _Page[_Object] = self._page_decoder.decode(body)
         except (msgspec.DecodeError, ValueError):
@@ -380,8 +394,10 @@ def _client(settings: ExtenderSettings) -> ApiClient:
     return ApiClient(configuration)
 
 
-def _goes_on(page: _Page[Any]) -> bool:
-    return bool(page.metadata.continue_token)
+def _token(page: bytes) -> str | None:
+    """Return what the next page is asked for with; where the API server writes it, nothing more is read."""
+    found = _BEGINS_WITH_TOKEN.match(page)
+    return found[1].decode() if found else _summary.decode(page).metadata.continue_token
 
 
 def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:

@@ -17,7 +17,8 @@ PATHS = {"/api/v1/nodes": "nodes", "/api/v1/pods": "pods", "/apis/apps/v1/replic
 class FakeApi:
     """Objects by resource and name, a log of events, and the HTTP server over them.
 
-    Names are unique over all namespaces here. `requests` records (resource, query) of every call in order.
+    Names are unique over all namespaces here. `requests` records (resource, query) of every call in order. Lists
+    begin as the real one writes them; with `is_unlike` they are the same JSON in another order, with spaces.
     """
 
     def __init__(self) -> None:
@@ -27,6 +28,7 @@ class FakeApi:
         self.version = 1
         self.oldest = 0
         self.status = 200
+        self.is_unlike = False
         self.generation = 0
         self.is_down = True
         self.accepts: dict[str, str] = {}
@@ -145,7 +147,11 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
                 if start + limit < len(items):
                     metadata["continue"] = str(start + limit)
                 page = items[start : start + limit] or None
-            self._answer(200, {"metadata": metadata, "items": page})
+            body = {"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": page}
+            if api.is_unlike:
+                self._answer(200, dict(reversed(body.items())))
+            else:
+                self._answer(200, body, separators=(",", ":"))
 
         def _watch(self, resource: str, version: int) -> None:
             self.send_response(200)
@@ -173,8 +179,8 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
             self.wfile.flush()
 
-        def _answer(self, status: int, body: Json) -> None:
-            data = json.dumps(body).encode()
+        def _answer(self, status: int, body: Json, separators: tuple[str, str] = (", ", ": ")) -> None:
+            data = json.dumps(body, separators=separators).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()

@@ -96,10 +96,12 @@ def test_a_pod_keeps_its_workload_when_its_replicaset_is_deleted_before_it(api: 
     eventually(lambda: cache.state.open_targets() == 8, "the grown target")
 
 
+@pytest.mark.parametrize("is_unlike", [False, True], ids=["as the API server writes", "written otherwise"])
 def test_pages_are_read_whole_before_the_cache_is_ready(
-    api: FakeApi, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+    api: FakeApi, clock: HandClock, monkeypatch: pytest.MonkeyPatch, is_unlike: bool
 ) -> None:
     monkeypatch.setattr(nodes, "PAGE_SIZE", 2)
+    api.is_unlike = is_unlike
     for number in range(5):
         api.put("pods", pod(f"more-{number}", on="b"))
     api.put("nodes", node("b", target(WEB, 9)))
