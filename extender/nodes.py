@@ -200,7 +200,9 @@ class Feed(Generic[_Object]):
 
     def _fetch(self, token: str) -> bytes:
         query = [("limit", str(PAGE_SIZE))] + ([("continue", token)] if token else [])
-        return self._get(query, timeout_seconds=30).data
+        # 30,000 pods are 76 MB, or 4 compressed. The API server is as quick, since it has less to encrypt and to
+        # write, and here TLS takes a connection's bytes in 4 KB records, each a fight for the interpreter's lock.
+        return self._get(query, timeout_seconds=30, encoding="gzip").data
 
     def _page(self, body: bytes) -> _Page[_Object]:
         try:
@@ -262,12 +264,14 @@ class Feed(Generic[_Object]):
             raise _Gone(status.message or "too old resource version")
         raise ApiException(status=status.code or 0, reason=status.message or "watch error")
 
-    def _get(self, query: list[tuple[str, str]], timeout_seconds: float) -> urllib3.BaseHTTPResponse:
+    def _get(
+        self, query: list[tuple[str, str]], timeout_seconds: float, encoding: str = "identity"
+    ) -> urllib3.BaseHTTPResponse:
         arguments = self._client.param_serialize(
             "GET",
             self._resource.path,
             query_params=query,
-            header_params={"Accept": self._resource.accept},
+            header_params={"Accept": self._resource.accept, "Accept-Encoding": encoding},
             auth_settings=["BearerToken"],
         )
         # (connect, read): a read may take as long as a quiet watch, a connect may not.

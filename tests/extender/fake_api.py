@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +19,8 @@ class FakeApi:
     """Objects by resource and name, a log of events, and the HTTP server over them.
 
     Names are unique over all namespaces here. `requests` records (resource, query) of every call in order. Lists
-    begin as the real one writes them; with `is_unlike` they are the same JSON in another order, with spaces.
+    are written and compressed as by the real one; with `is_unlike` they are the same JSON in another order, with
+    spaces, uncompressed.
     """
 
     def __init__(self) -> None:
@@ -150,8 +152,10 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
             body = {"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": page}
             if api.is_unlike:
                 self._answer(200, dict(reversed(body.items())))
-            else:
-                self._answer(200, body, separators=(",", ":"))
+                return
+            data = json.dumps(body, separators=(",", ":")).encode()
+            is_compressed = self.headers["Accept-Encoding"] == "gzip"
+            self._send_whole(200, gzip.compress(data) if is_compressed else data, is_compressed)
 
         def _watch(self, resource: str, version: int) -> None:
             self.send_response(200)
@@ -179,9 +183,13 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
             self.wfile.flush()
 
-        def _answer(self, status: int, body: Json, separators: tuple[str, str] = (", ", ": ")) -> None:
-            data = json.dumps(body, separators=separators).encode()
+        def _answer(self, status: int, body: Json) -> None:
+            self._send_whole(status, json.dumps(body).encode(), is_compressed=False)
+
+        def _send_whole(self, status: int, data: bytes, is_compressed: bool) -> None:
             self.send_response(status)
+            if is_compressed:
+                self.send_header("Content-Encoding", "gzip")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
