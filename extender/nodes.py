@@ -33,8 +33,9 @@ _log: Final = logging.getLogger(__name__)
 
 SYSTEM_CLOCK: Final = Clock(time.time, time.monotonic)
 
-PAGE_SIZE: Final = 1000
-"""Objects a page: 30,000 pods in 30 requests, each a few MB."""
+PAGE_SIZE: Final = 500
+"""Objects a page: 30,000 pods in 60 requests, each a few MB once it is unpacked. Twice as many objects are not
+quicker, and the worker keeps 9 MB more."""
 
 WATCH_SECONDS: Final = 50
 """The server ends a watch after this time and it is resumed at once, so that a connection that died
