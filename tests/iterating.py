@@ -65,6 +65,25 @@ def bound_by_rules() -> World:
     return world
 
 
+def in_company() -> World:
+    """Return four big nodes, each with a pod of a cache and two of a web that must stand beside one, 400m of CPU each.
+
+    A ninth of the web comes wherever it may. All 13 x 400m fit on two small nodes of 3000m.
+    """
+    by_name = {"topologyKey": HOSTNAME, "labelSelector": {"matchLabels": {"app": "cache"}}}
+    beside = {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [by_name]}}}
+    names = ("n1", "n2", "n3", "n4")
+    rolling: dict[str, Any] = {"max_surge": 0, "max_unavailable": 1, "cpu": "400m"}
+    workloads = (
+        Workload(name="cache", replicas=4, on=names, **rolling),
+        Workload(name="web", replicas=9, spec=beside, on=names + names, **rolling),
+    )
+    nodes = tuple(ExistingNode(name, "big") for name in names)
+    world = World(Scenario(catalogue([BIG, SMALL]), nodes, workloads), embedded_extender)
+    world.settle()
+    return world
+
+
 def edges_of(
     world: World,
     report: Callable[[Report], None] = lambda _: None,

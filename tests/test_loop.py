@@ -42,7 +42,7 @@ from simulator.workloads import Workload
 from simulator.world import ExistingNode, Scenario, World
 from simulator.world import catalogue as sold
 from tests.building import capped, catalogue, deployment, inputs, node, offering, pods_of, snapshot
-from tests.iterating import APPLY, BIG, badly_placed, bound_by_rules, edges_of
+from tests.iterating import APPLY, BIG, badly_placed, bound_by_rules, edges_of, in_company
 from tests.simulator.worlds import ZONE
 
 SETTINGS = Settings(
@@ -406,6 +406,22 @@ def test_pods_that_spread_stand_apart_own_a_port_or_stay_with_a_volume_move_as_p
     assert stand == sorted((name, zone) for name in third for zone in "abc")
     volumes = {f"store-{number}": zone for number, zone in enumerate("abc")}
     assert {pod.name: zones[pod.node or ""] for pod in snapshot.pods if pod.name in volumes} == volumes
+
+
+def test_pods_that_must_stand_beside_others_follow_them() -> None:
+    world = in_company()
+    assert iterate(edges_of(world), APPLY) == "carried-out"
+    snapshot = read_snapshot(world.kubernetes, world.cloud, world.clock)
+    assert snapshot.record is not None
+    assert divergence(snapshot.record.plan, snapshot) == {"elsewhere": 0, "pending": 0, "unplanned": 0}
+    # 13 x 400m are two small nodes of 3000m for 2 x 0.1 $/h, and no pod of the web is without its cache.
+    assert snapshot.record.plan.objective.nodes_nanousd_per_hour == 200_000_000
+    stand = {node.name: Counter[str]() for node in snapshot.nodes}
+    for pod in snapshot.pods:
+        stand[pod.node or ""][pod.workload.rpartition("/")[2]] += 1
+    assert sum(counts["web"] for counts in stand.values()) == 9
+    assert all(counts["cache"] for counts in stand.values() if counts["web"])
+    assert world.availability.violations == []
 
 
 def test_two_iterations_of_the_same_second_have_different_names() -> None:

@@ -12,7 +12,7 @@ from planner.kube.objects import ControllerObject, Meta, PodObject, PodSpec
 from planner.kube.volumes import Volumes
 from planner.model.cluster import Node, Pod
 from planner.model.coexistence import interpreted
-from planner.model.companions import joining
+from planner.model.companions import accompanied
 
 _MIRROR = "kubernetes.io/config.mirror"
 
@@ -81,7 +81,7 @@ def with_rules_among(
     nodes: tuple[Node, ...], pods: list[ReadPod], templates: Mapping[str, Mapping[str, str]]
 ) -> list[ReadPod]:
     """Return the pods with what follows from the rules between them."""
-    told = joining(nodes, interpreted(nodes, [found.pod for found in pods], templates))
+    told = accompanied(nodes, interpreted(nodes, [found.pod for found in pods], templates))
     return [ReadPod(pod, found.spec) for found, pod in zip(pods, told, strict=True)]
 
 

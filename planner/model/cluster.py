@@ -65,8 +65,9 @@ class Pod:
     workload of kind Pod. `requests` is what the scheduler counts (init containers, sidecars, overhead), with
     `pods` 1, and its shares of a node. `rules` is what it demands of the pods around it, and `keeps` names the topology
     keys (beyond the host name) of which it must keep its domain so that every such rule goes on to hold
-    (`planner.model.coexistence`). `beside` names the node where a waiting pod joins others that it must stand with
-    (`planner.model.companions`). `wishes` is what it prefers of its node, `company` of the pods around it.
+    (`planner.model.coexistence`). `beside` names the node where a waiting pod joins others that it must stand with, and
+    `party` the pod with which a running one stays or moves (`planner.model.companions`). `wishes` is what it prefers of
+    its node, `company` of the pods around it.
     `unmodelled` names each hard constraint of the pod that the optimizer does not know.
     """
 
@@ -89,6 +90,7 @@ class Pod:
     rules: PodRules = field(default_factory=PodRules)
     keeps: tuple[str, ...] = ()
     beside: str = ""
+    party: str = ""
     wishes: Wishes = ()
     company: Company = field(default_factory=Company)
     unmodelled: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ What is decided over several nodes (a zone, a rack) is kept by keeping each pod 
 of pods by domain then stay what they are, and every rule that holds goes on to hold, whatever else it is about. A pod
 without a node is given a domain first (`planner.model.domains`).
 
-Required affinity by host name is a matter of which waiting pods come together (`planner.model.companions`).
+Required affinity by host name is a matter of which pods move together (`planner.model.companions`).
 
 What none of it covers is named in `Pod.unmodelled`. Source of the rules: kube-scheduler's plugins NodePorts,
 InterPodAffinity and PodTopologySpread.
@@ -55,7 +55,6 @@ def interpreted(
         _add_shares(exclusion, kinds, by_name.keys(), clipped)
     for kind in kinds:
         _keep_domains(kind, kinds)
-        _hold_companions(kind, kinds)
         _hold_where_skewed(kind, kinds, nodes)
         _hold_where_broken(kind, kinds, by_name)
     found: dict[int, Pod] = {}
@@ -266,23 +265,6 @@ def _keep_domains(kind: Kind, kinds: Sequence[Kind]) -> None:
             for other in kinds:
                 if other.counts_for(spread, kind.namespace):
                     other.keeps.add(spread.topology_key)
-
-
-def _hold_companions(kind: Kind, kinds: Sequence[Kind]) -> None:
-    """Hold the running pods that carry an affinity by host name, and those that they need there.
-
-    One by one they would be let in only where the others still are. Those that wait are given a node in company
-    (`planner.model.companions`).
-    """
-    for term in kind.rules.affinity:
-        if term.topology_key != HOSTNAME:
-            continue
-        for node in kind.on:
-            kind.hold(node, f"required podAffinity to {text_of(term.selector)} by host name")
-        for other in kinds:
-            if other is not kind and other.sought_by(kind.rules):
-                for node in kind.on:
-                    other.hold(node, f"required podAffinity of {kind.pods[0].workload}, which needs it on its node")
 
 
 def _hold_where_skewed(kind: Kind, kinds: Sequence[Kind], nodes: Sequence[Node]) -> None:

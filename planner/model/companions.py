@@ -1,17 +1,22 @@
-"""Waiting pods that must come to a node where others are: required pod affinity by host name.
+"""Pods that must stand on a node with others: required pod affinity by host name.
 
-Running pods with such a rule stay where they are, and so does whom they need there (`planner.model.coexistence`): made
-anew one by one, they would only be let in where the others still are. A waiting one joins such pods where they stand
-and its node has room for it now (`joining`). Where it can join none, waiting pods come to one node together, as a
-party (`find_parties`): each leader with as many of those that look for it as there are for each leader, and pods that
-look for their own kind all in one. A party is a choice of the planner, and no bound rests on it.
+Of running pods each stays or moves together with one of those that it looks for, as a party: `accompanied` names the
+pod that leads it. The leader goes first, and the others follow when it has come (`planner.rescheduler.moves`). Those
+that look for their own kind, or for pods that look for others in their turn, stay where they are, and so does whom they
+need there: made anew one by one, they would only be let in where the others still are.
 
-Source of the rule: kube-scheduler's plugin InterPodAffinity, satisfyPodAffinity.
+A waiting pod joins others where they stand and their node has room for it now (`Pod.beside`). Where it can join none,
+waiting pods come to one node as a party (`find_parties`): each leader with as many of those that look for it as there
+are for each leader, and pods that look for their own kind all in one.
+
+Parties are a choice of the planner, and no bound rests on them. Source of the rule: kube-scheduler's plugin
+InterPodAffinity, satisfyPodAffinity.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -38,31 +43,43 @@ def needs_company(rules: PodRules) -> bool:
     return any(term.topology_key == HOSTNAME for term in rules.affinity)
 
 
-def joining(nodes: Sequence[Node], pods: Sequence[Pod]) -> tuple[Pod, ...]:
-    """Return the pods with the node that each waiting one joins (`beside`), and those that it needs there held.
+def accompanied(nodes: Sequence[Node], pods: Sequence[Pod]) -> tuple[Pod, ...]:
+    """Return the pods with the parties of those that run, and the nodes where those that wait join others.
 
-    Of several nodes with room the first by name is taken. Where a rule over domains counts a waiting pod as well, that
-    is named as not modelled.
+    Of several nodes with room a waiting pod takes the first by name, and those that it needs there are held. Where a
+    rule over domains counts it as well, that is named as not modelled.
     """
-    if not _any_asks(pods):
+    rules = {id(pod.rules): pod.rules for pod in pods}
+    if not any(map(needs_company, rules.values())):
         return tuple(pods)
     found = _Meeting(nodes, pods)
-    kinds = [kind for kind in found.kinds if needs_company(kind.rules) and any(map(_asks, kind.pods))]
+    kinds = [kind for kind in found.kinds if needs_company(kind.rules)]
+    for kind in kinds:
+        found.stand(kind)
     # A pod may join one that joins another.
     while sum(found.join(kind) for kind in kinds):
         pass
     return tuple(found.told.get(id(pod), pod) for pod in pods)
 
 
+def sought_by_workload(pods: Sequence[Pod]) -> dict[str, frozenset[str]]:
+    """Return for each workload whose pods must stand on a node with others the workloads of those others."""
+    rules = {id(pod.rules): pod.rules for pod in pods}
+    if not any(map(needs_company, rules.values())):
+        return {}
+    kinds = kinds_of(pods)
+    found: dict[str, frozenset[str]] = {}
+    for kind in kinds:
+        if needs_company(kind.rules):
+            others = frozenset(pod.workload for o in kinds if o.sought_by(kind.rules) for pod in o.pods)
+            for workload in {pod.workload for pod in kind.pods}:
+                found[workload] = found.get(workload, frozenset()) | others - {workload}
+    return found
+
+
 def _asks(pod: Pod) -> bool:
     """Say whether this is a waiting pod for which company is to be found."""
     return pod.node is None and pod.live and not pod.unmodelled and not pod.beside and needs_company(pod.rules)
-
-
-def _any_asks(pods: Sequence[Pod]) -> bool:
-    # Pods of one reading share equal rules, so that few are really looked at.
-    rules = {id(pod.rules): pod.rules for pod in pods}
-    return any(map(needs_company, rules.values())) and any(map(_asks, pods))
 
 
 def _rule(rules: PodRules) -> str:
@@ -76,11 +93,37 @@ class _Meeting:
     def __init__(self, nodes: Sequence[Node], pods: Sequence[Pod]) -> None:
         self.kinds = kinds_of(pods)
         self.told: dict[int, Pod] = {}
+        self._following: Counter[str] = Counter()
         self._nodes = {node.name: node for node in nodes}
         self._room = {node.name: node.allocatable for node in nodes}
         for pod in pods:
             if pod.node in self._room and not pod.finished:
                 self._room[pod.node] = self._room[pod.node] - pod.requests
+
+    def stand(self, kind: Kind) -> None:
+        """Give each running pod of the kind a leader on its node; hold it, and whom it needs, where that cannot be."""
+        sought = [other for other in self.kinds if other.sought_by(kind.rules)]
+        led = not any(needs_company(other.rules) for other in sought)
+        followers, leaders = _by_node([kind]), _by_node(sought)
+        for name in sorted(followers.keys() & self._nodes.keys()):
+            own = [pod for pod in leaders.get(name, ()) if not pod.stays_with_node]
+            if led and own:
+                self._lead(own, followers[name])
+                continue
+            for pod in followers[name]:
+                self._hold([pod], _rule(pod.rules))
+                self._hold([other for other in leaders.get(name, ()) if other is not pod], _needed_by(pod))
+
+    def _lead(self, leaders: Sequence[Pod], followers: Sequence[Pod]) -> None:
+        turns = [(self._following[_name(pod)], number) for number, pod in enumerate(leaders)]
+        heapq.heapify(turns)
+        for pod in followers:
+            size, number = heapq.heappop(turns)
+            leader = leaders[number]
+            for member in (leader, pod):
+                self.told[id(member)] = replace(self.told.get(id(member), member), party=_name(leader))
+            self._following[_name(leader)] += 1
+            heapq.heappush(turns, (size + 1, number))
 
     def join(self, kind: Kind) -> bool:
         """Let the waiting pods of the kind join others; say whether any did."""
@@ -100,7 +143,7 @@ class _Meeting:
             elif (name := self._open(pod, standing)) is not None:
                 self._room[name] = self._room[name] - pod.requests
                 self.told[id(pod)] = replace(pod, beside=name)
-                self._hold(standing[name], pod)
+                self._hold(standing[name], _needed_by(pod))
                 joined = True
         return joined
 
@@ -111,13 +154,24 @@ class _Meeting:
                 return name
         return None
 
-    def _hold(self, companions: Sequence[Pod], pod: Pod) -> None:
-        """Hold those that run on the node that the pod joins."""
-        why = f"required podAffinity of {pod.workload}, which needs it on its node"
-        for companion in companions:
-            known = self.told.get(id(companion), companion)
+    def _hold(self, pods: Sequence[Pod], why: str) -> None:
+        """Hold these pods, as far as they run."""
+        for pod in pods:
+            known = self.told.get(id(pod), pod)
             if known.node is not None and why not in known.unmodelled:
-                self.told[id(companion)] = replace(known, unmodelled=(*known.unmodelled, why))
+                self.told[id(pod)] = replace(known, unmodelled=(*known.unmodelled, why))
+
+
+def _needed_by(pod: Pod) -> str:
+    return f"required podAffinity of {pod.workload}, which needs it on its node"
+
+
+def _by_node(kinds: Sequence[Kind]) -> dict[str, list[Pod]]:
+    """Return the live pods of these kinds by node, in order of their names."""
+    found: dict[str, list[Pod]] = {}
+    for pod in sorted((pod for kind in kinds for pod in kind.pods if pod.live and pod.node), key=_name):
+        found.setdefault(str(pod.node), []).append(pod)
+    return found
 
 
 @dataclass(slots=True)
@@ -231,7 +285,7 @@ def find_parties(
 
     Of those for which a leader's party has no more room each goes to the next one, and is left out at last.
     """
-    if not _any_asks(pods):
+    if not any(map(_asks, pods)):
         return Parties()
     host = _Host(pods, requests, holds)
     host.receive()

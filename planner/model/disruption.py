@@ -137,7 +137,7 @@ def assess(
             if roles.get(pod.node) == "removable":
                 roles[pod.node] = "kept"
                 reasons[pod.node] = f"holds the pinned pod {pod_key(pod)}: {reason}"
-    return _without_partial_rollouts(Assessment(pins, roles, reasons, mobility), snapshot)
+    return _whole(_without_partial_rollouts(Assessment(pins, roles, reasons, mobility), snapshot), snapshot)
 
 
 def mobilities(snapshot: Snapshot, rules: DisruptionRules) -> dict[str, Mobility]:
@@ -163,6 +163,31 @@ def mobilities(snapshot: Snapshot, rules: DisruptionRules) -> dict[str, Mobility
 
 def with_held(assessment: Assessment, snapshot: Snapshot, held: Mapping[str, str]) -> Assessment:
     """Return the assessment with the pods of these workloads pinned too, each for the given reason."""
+    return _whole(_with_pinned(assessment, snapshot, held), snapshot)
+
+
+def _whole(found: Assessment, snapshot: Snapshot) -> Assessment:
+    """Pin the pods of each party of which one is pinned, and so on with the workloads of those."""
+    parties: dict[str, list[Pod]] = {}
+    for pod in planned_pods(snapshot):
+        if pod.party and pod.node in found.roles:
+            parties.setdefault(pod.party, []).append(pod)
+    while parties:
+        pins, roles, reasons = dict(found.pins), dict(found.roles), dict(found.role_reasons)
+        for members in parties.values():
+            first = next((pod_key(pod) for pod in members if pod_key(pod) in found.pins), None)
+            for pod in members if first else ():
+                pins.setdefault(pod_key(pod), f"stands beside {first}, which stays: {found.pins[str(first)]}")
+                if roles[str(pod.node)] == "removable":
+                    roles[str(pod.node)] = "kept"
+                    reasons[str(pod.node)] = f"holds the pinned pod {pod_key(pod)}: {pins[pod_key(pod)]}"
+        if pins.keys() == found.pins.keys():
+            break
+        found = _without_partial_rollouts(replace(found, pins=pins, roles=roles, role_reasons=reasons), snapshot)
+    return found
+
+
+def _with_pinned(assessment: Assessment, snapshot: Snapshot, held: Mapping[str, str]) -> Assessment:
     pins, roles, reasons = dict(assessment.pins), dict(assessment.roles), dict(assessment.role_reasons)
     for pod in planned_pods(snapshot):
         # A pod whose node is gone has to be placed anew, whatever holds the others.
@@ -187,7 +212,7 @@ def _without_partial_rollouts(found: Assessment, snapshot: Snapshot) -> Assessme
     for key in partly:
         mobility[key] = replace(mobility[key], rollout=False, reason=mobility[key].reason or why)
     stuck = {key: why for key in sorted(partly) if not mobility[key].movable}
-    return with_held(replace(found, mobility=mobility), snapshot, stuck)
+    return _with_pinned(replace(found, mobility=mobility), snapshot, stuck)
 
 
 def _overdrawn(snapshot: Snapshot) -> list[str]:

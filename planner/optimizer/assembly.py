@@ -73,7 +73,9 @@ def assemble(
     """
     inputs = census.movement.inputs
     spots = _spots(census, problem, packing)
-    displaced = _keep_in_place(list(spots.values()))
+    displaced: Counter[str] = Counter()
+    for name, count in _keep_in_place(list(spots.values())).items():
+        displaced.update(census.by_workload(name, count))
     homeless: dict[int, Counter[str]] = defaultdict(Counter)
     for spot in spots.values():
         for g, held in spot.present.items():

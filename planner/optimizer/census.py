@@ -34,8 +34,8 @@ class Members:
 class Census:
     """The planned pods by group and workload under the rules of disruption.
 
-    `running` counts by node those that may be moved, `waiting` those that need a place, unmodelled ones left out. Those
-    of a party count there as one, under a name for all parties of such pods; `parties` has the pods of one by workload,
+    `running` counts by node those that may be moved, `waiting` those that need a place, unmodelled ones left out. A
+    party counts there as one, under a name for all parties of such pods; `parties` has the pods of one by workload,
     and `party_groups` the group of each party by the name of the pod that leads it.
     `pinned` counts by node and workload those that stay, `pinned_names` names them. `room` is what each existing node
     that is not frozen has left beside DaemonSets and pinned pods. `members` has the pods of each workload.
@@ -57,8 +57,8 @@ class Census:
 
     def group_of(self, pod: Pod) -> GroupKey:
         """Return the group that the pod is in, be it with its party."""
-        party = self.movement.parties.of.get(pod_key(pod))
-        return self.movement.group(pod) if party is None else self.party_groups[party]
+        party = self.movement.party(pod)
+        return self.party_groups[party] if party else self.movement.group(pod)
 
 
 def census_of(movement: Movement) -> Census:
@@ -66,7 +66,7 @@ def census_of(movement: Movement) -> Census:
     names = frozenset(node.name for node in movement.inputs.snapshot.nodes)
     pins, group = movement.assessment.pins, _Grouping(movement)
     counted: Counter[tuple[str | None, int, str]] = Counter()
-    parties: dict[str, list[tuple[GroupKey, str]]] = defaultdict(list)
+    parties: dict[tuple[str | None, str], list[tuple[GroupKey, str]]] = defaultdict(list)
     pinned: dict[str, Counter[str]] = defaultdict(Counter)
     pinned_names: dict[str, list[str]] = defaultdict(list)
     for pod in movement.inputs.snapshot.planned:
@@ -75,8 +75,8 @@ def census_of(movement: Movement) -> Census:
             if node is not None:
                 pinned[node][pod.workload] += 1
                 pinned_names[node].append(pod_key(pod))
-        elif node is None and (party := movement.parties.of.get(pod_key(pod))) is not None:
-            parties[party].append((group.keys[group.number(pod)], pod.workload))
+        elif party := movement.party(pod) if node is not None or not pod.unmodelled else "":
+            parties[node, party].append((group.keys[group.number(pod)], pod.workload))
         elif node is not None or not pod.unmodelled:
             counted[node, group.number(pod), pod.workload] += 1
     running: dict[str, dict[GroupKey, dict[str, int]]] = {}
@@ -87,12 +87,12 @@ def census_of(movement: Movement) -> Census:
         by_workload[workload] = by_workload.get(workload, 0) + count
     composed: dict[str, dict[str, int]] = {}
     groups: dict[str, GroupKey] = {}
-    for party, members in sorted(parties.items()):
+    for (node, party), members in parties.items():
         key = groups[party] = party_of(Counter(group for group, _ in members))
         own = dict(sorted(Counter(workload for _, workload in members).items()))
         name = " + ".join(f"{count} {workload}" for workload, count in own.items())
         composed[name] = own
-        by_workload = waiting.setdefault(key, {})
+        by_workload = (waiting if node is None else running.setdefault(node, {})).setdefault(key, {})
         by_workload[name] = by_workload.get(name, 0) + 1
     rooms, members_of = _rooms(movement), _members(movement, names)
     return Census(movement, running, waiting, pinned, pinned_names, rooms, members_of, composed, groups)

@@ -71,7 +71,7 @@ def _row_parts(problem: Problem, row_prices: IntArray) -> IntArray:
 def _value(problem: Problem, pod_prices: IntArray, row_prices: IntArray, upper: IntArray) -> int:
     """Return the formula's value in Python's unbounded integers."""
     parts = _row_parts(problem, row_prices)
-    total = problem.constant - problem.move_price * int(problem.pending.sum())
+    total = problem.constant - problem.placement_cost
     total += sum(int(n) * int(p) for n, p in zip(problem.counts, pod_prices, strict=True))
     total += sum(row.rhs * int(p) for row, p in zip(problem.rows, row_prices, strict=True))
     return total - sum(c.limit * max(0, int(upper[k]) + int(parts[k]) - c.cost) for k, c in enumerate(problem.classes))

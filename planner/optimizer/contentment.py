@@ -89,8 +89,8 @@ class _Arrangement:
         problem = self.problem
         if self._may_leave(n, g) <= 0:
             return False
-        leaves = np.where(self.contents > self._present, problem.move_price, 0)
-        comes = np.where(self.contents[n] < self._present[n], 0, problem.move_price)
+        leaves = np.where(self.contents > self._present, problem.move_prices, 0)
+        comes = np.where(self.contents[n] < self._present[n], 0, problem.move_prices[g])
         gain = self._gain(n, g)[:, None] + self._displeasure - self._displeasure[n] + leaves - comes
         possible = (self.contents > 0) & self._admits[n] & self._admits[:, [g]]
         if self.settled:
@@ -122,7 +122,7 @@ class _Arrangement:
 
     def _gain(self, n: int, g: int) -> IntArray:
         """Return what it gains that one pod of the group leaves the node for each other one, (nodes,)."""
-        move = self.problem.move_price
+        move = int(self.problem.move_prices[g])
         saved = move if self.contents[n, g] > self._present[n, g] else 0
         paid = np.where(self.contents[:, g] < self._present[:, g], 0, move)
         gain: IntArray = self._displeasure[n, g] - self._displeasure[:, g] + saved - paid

@@ -1,6 +1,6 @@
 """The relaxation in which pods and nodes may be cut, as one linear program: prices and a plan to begin with.
 
-    min  sum_k cost_k z_k + move_price sum_kg arriving_gk + penalty_g unplaced_g
+    min  sum_k cost_k z_k + sum_kg move_price_g arriving_gk + penalty_g unplaced_g
          + sum_kg displeasure_gk (staying_gk + arriving_gk)
     sum_k (staying_gk + arriving_gk) + unplaced_g >= count_g             every pod has a place
     sum_g requests_gr (staying_gk + arriving_gk) <= room_kr z_k          capacity of the nodes of a kind together
@@ -156,12 +156,16 @@ def fluid(
             )
         )
     unit = max(1.0, float(np.abs(kinds.cost).mean())) / _TYPICAL_COST
-    dearest = float(problem.costs.max(initial=1)) + problem.move_price + float(problem.displeasure.max(initial=0))
+    dearest = (
+        float(problem.costs.max(initial=1))
+        + float(problem.move_prices.max(initial=0))
+        + float(problem.displeasure.max(initial=0))
+    )
     costs = np.concatenate(
         [
             kinds.cost,
             kinds.displeasure[tuple(stays.T)],
-            problem.move_price + kinds.displeasure[tuple(arrives.T)],
+            problem.move_prices[arrives[:, 1]] + kinds.displeasure[tuple(arrives.T)],
             np.full(groups, _UNPLACED * dearest),
             contents.costs,
         ]

@@ -202,12 +202,12 @@ class Master:
         self._unit = (sum(offers) / len(offers) if offers else 1.0) / _TYPICAL_COST
         # A pod may stay without a place only where nothing else is possible: each costs more than any node.
         # Running pods cost another factor, so that pending ones yield first.
-        dearest = max([1, *offers]) + problem.move_price + int(problem.displeasure.max(initial=0))
+        dearest = max([1, *offers]) + int(problem.move_prices.max(initial=0)) + int(problem.displeasure.max(initial=0))
         self._penalty = np.where(problem.pending > 0, 4.0, 40.0) * dearest / self._unit
         self.swaps = exchanges(problem)
         # The smaller pod may have to move where the larger one would have stayed.
         stays: BoolArray = np.any(problem.present > 0, axis=0)
-        moves = np.where(stays[self.swaps[:, 0]], problem.move_price, 0)
+        moves = np.where(stays[self.swaps[:, 0]], problem.move_prices[self.swaps[:, 0]], 0)
         self._swap_costs = (moves + _more_displeased(problem, self.swaps)) / self._unit
         self._limited = np.flatnonzero([c.role != "offering" for c in problem.classes])
         # In an optimal dual no pod is worth more than what it costs to leave it out. Lower prices prove a bound as

@@ -36,6 +36,11 @@ class GroupKey(NamedTuple):
     beside: str = ""
     members: tuple[tuple[GroupKey, int], ...] = ()
 
+    @property
+    def pods(self) -> int:
+        """How many pods one of the group is."""
+        return sum(count for _, count in self.members) or 1
+
     def admits(self, name: str, labels: Mapping[str, str]) -> bool:
         """Say whether a node of this name (new ones have none) and these labels is at home."""
         return self.beside in ("", name) and all(labels.get(key) == domain for key, domain in self.home)
@@ -67,7 +72,7 @@ class Movement:
     `inputs` count the predicted CPU where the objective caps it. `assessment` has every pin of the plan, those of
     `held` included. `rollable` names the workloads that a roll-out
     may replace as a whole; only their requests change. `homes` says which pods keep to which domain, `parties` which
-    waiting ones come to one node together.
+    waiting ones come to one node together. Not `accompanied`, pods go without those that they need on their node.
     """
 
     inputs: PlanningInputs
@@ -82,8 +87,8 @@ class Movement:
     @property
     def chosen(self) -> bool:
         """Whether it rests on choices of the planner, so that a bound of it is none of what is possible."""
-        beside = self.accompanied and any(pod.beside for pod in self.inputs.snapshot.planned)
-        return beside or bool(self.inputs.held or self.inputs.fresh or self.homes.homes or self.parties.of)
+        company = self.accompanied and any(pod.beside or pod.party for pod in self.inputs.snapshot.planned)
+        return company or bool(self.inputs.held or self.inputs.fresh or self.homes.homes or self.parties.of)
 
     def requests(self, pod: Pod) -> Resources:
         """Return what the pod will request under the plan: the forecast's change needs a roll-out."""
@@ -97,6 +102,12 @@ class Movement:
         refused = name in self.homes.refused or name in self.parties.refused
         home = NOWHERE if refused else self.homes.homes.get(name, ())
         return self.alike(pod)._replace(home=home, beside=pod.beside if self.accompanied else "")
+
+    def party(self, pod: Pod) -> str:
+        """Return the party in which the pod stays, moves or comes; "" where it is in none."""
+        if not self.accompanied:
+            return ""
+        return self.parties.of.get(pod_key(pod), "") if not pod.party else pod.party
 
     def alike(self, pod: Pod) -> GroupKey:
         """Return what makes the pod identical to others, wherever they are at home."""

@@ -91,6 +91,7 @@ def neighborhood(problem: Problem, packing: Packing, chosen: BoolArray, leaders:
         present=problem.present[np.ix_(classes, groups)],
         displeasure=problem.displeasure[np.ix_(classes, groups)],
         sides=problem.sides[groups],
+        move_prices=problem.move_prices[groups],
         costs=problem.costs[classes],
         limits=limits[classes],
         rows=tuple(rows),

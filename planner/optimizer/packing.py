@@ -52,8 +52,8 @@ class Packing:
     def displaced_value(self, problem: Problem) -> int:
         """Return the value with each displaced pod as one move: what the real value is at least."""
         costs = int(problem.column_costs(self.classes, self.contents).sum())
-        placed = int((problem.pending - self.unplaced(problem)).sum())
-        return problem.constant + costs - problem.move_price * placed
+        placed = problem.pending - self.unplaced(problem)
+        return problem.constant + costs - int((problem.move_prices * placed).sum())
 
 
 def packing_of(problem: Problem, classes: IntArray, contents: IntArray, amounts: IntArray) -> Packing:

@@ -1,7 +1,7 @@
 """The best content of one node of each class at given prices of pods: a bounded knapsack of several resources.
 
     V_k = max  sum_g profit_kg(x_g)   over integers 0 <= x_g <= cap_kg with sum_g requests_g x_g <= room_k,
-    profit_kg(x) = (price_g - displeasure_kg) x - move_price max(0, x - present_kg).
+    profit_kg(x) = (price_g - displeasure_kg) x - move_price_g max(0, x - present_kg).
 
 All classes are searched at once. Multipliers of the resources (the dual of the fractional knapsack, by an interior
 point method) give every group a reduced profit and every partial content an upper bound; any multipliers >= 0 give a
@@ -66,7 +66,7 @@ class Knapsacks:
     caps: IntArray
     present: IntArray
     displeasure: IntArray
-    move_price: int
+    move_prices: IntArray
     whole: int
 
     @classmethod
@@ -83,7 +83,7 @@ class Knapsacks:
             caps,
             np.minimum(problem.present, caps),
             problem.displeasure,
-            problem.move_price,
+            problem.move_prices,
             problem.whole,
         )
 
@@ -99,9 +99,9 @@ class Knapsacks:
 
     def worth(self, classes: IntArray, contents: IntArray, prices: IntArray) -> IntArray:
         """Return what contents of these classes are worth at prices of pods (groups), (contents,)."""
-        arriving = np.maximum(contents - self.present[classes], 0).sum(axis=1)
+        arriving = np.maximum(contents - self.present[classes], 0)
         displeased = (self.displeasure[classes] * contents).sum(axis=1)
-        worth: IntArray = contents @ prices - displeased - self.move_price * arriving
+        worth: IntArray = contents @ prices - displeased - arriving @ self.move_prices
         return worth
 
     def capped(self, counts: IntArray) -> Knapsacks:
@@ -149,7 +149,7 @@ def outbid(sacks: Knapsacks, prices: IntArray, floor: IntArray, whole: FloatArra
     multipliers[:, : sacks.whole] = whole
     weight = multipliers @ sacks.requests.T
     stay = prices[None, :] - sacks.displeasure - weight
-    arrive = stay - sacks.move_price
+    arrive = stay - sacks.move_prices
     best = np.maximum(stay, 0) * sacks.present + np.maximum(arrive, 0) * (sacks.caps - sacks.present)
     root = (multipliers * sacks.room).sum(axis=1) + best.sum(axis=1)
     upper: IntArray = np.where(root > floor + _MARGIN, np.ceil(root + _MARGIN), floor).astype(np.int64)
@@ -217,9 +217,9 @@ def _multipliers(sacks: Knapsacks, prices: IntArray) -> FloatArray:
     coming = (sacks.caps - sacks.present).astype(np.float64)
     if sacks.present.any():
         a, u = np.concatenate([share, share], axis=1), np.concatenate([sacks.present, coming], axis=1)
-        p = np.concatenate([net, net - sacks.move_price], axis=1).astype(np.float64)
+        p = np.concatenate([net, net - sacks.move_prices], axis=1).astype(np.float64)
     else:
-        a, u, p = share, coming, (net - sacks.move_price).astype(np.float64)
+        a, u, p = share, coming, (net - sacks.move_prices).astype(np.float64)
     scale = max(1.0, float(np.abs(p).max(initial=0.0)))
     p = np.where(u > 0, p / scale, -1.0)
     u = np.where(u > 0, u, 1.0)
@@ -331,7 +331,7 @@ class _Tree:
             parent = np.repeat(np.arange(owner.size), many)
             take = np.arange(parent.size) - np.repeat(np.cumsum(many) - many, many) + first[parent]
             g, owner_next = g[parent], owner[parent]
-            profit = take * self.net[owner_next, g] - sacks.move_price * np.maximum(
+            profit = take * self.net[owner_next, g] - sacks.move_prices[g] * np.maximum(
                 take - sacks.present[owner_next, g], 0
             )
             worth_next = worth[parent] + profit
@@ -411,7 +411,7 @@ class _Surrogate:
             there = np.where(open_, sacks.present[rows, g], 0)
             coming = np.where(open_, sacks.caps[rows, g], 0) - there
             _add_pods(best, there, tree.net[rows, g], size[rows, g])
-            _add_pods(best, coming, tree.net[rows, g] - sacks.move_price, size[rows, g])
+            _add_pods(best, coming, tree.net[rows, g] - sacks.move_prices[g], size[rows, g])
             self._table[:, stage] = best
 
     def most(self, owner: IntArray, left: FloatArray, stage: int) -> FloatArray:

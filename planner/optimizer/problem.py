@@ -70,7 +70,8 @@ class NodeClass:
 @dataclass(frozen=True, slots=True)
 class Problem:
     """What is solved. Arrays: `requests` (groups, resources), `room` (classes, resources), `admissible`, `present` and
-    `displeasure` (classes, groups), `counts`, `pending` and `sides` (groups), `costs` and `limits` (classes).
+    `displeasure` (classes, groups), `counts`, `pending`, `sides` and `move_prices` (groups), `costs` and `limits`
+    (classes).
 
     `sides` are bits, two for each rule by which two sides never share a node: see `constraints.one_side_of_each`.
 
@@ -94,7 +95,7 @@ class Problem:
     limits: IntArray
     rows: tuple[Row, ...]
     dropped: tuple[str, ...]
-    move_price: int
+    move_prices: IntArray
     constant: int
     displeased: int
 
@@ -141,14 +142,20 @@ class Problem:
                 leaders.append(k)
         return best
 
-    def arrivals(self, classes: IntArray, contents: IntArray) -> IntArray:
-        """How many pods of each content are more than its node holds now, (contents,)."""
-        arriving: IntArray = np.maximum(contents - self.present[classes], 0).sum(axis=1, dtype=np.int64)
-        return arriving
+    @property
+    def placement_cost(self) -> int:
+        """What it costs to place every pending pod, which is no move; nanodollars per hour."""
+        return int((self.move_prices * self.pending).sum())
+
+    def moves(self, classes: IntArray, contents: IntArray) -> IntArray:
+        """What it costs that each content has more pods of a group than its node holds now, (contents,)."""
+        arriving = np.maximum(contents - self.present[classes], 0)
+        costs: IntArray = (arriving * self.move_prices).sum(axis=1, dtype=np.int64)
+        return costs
 
     def column_costs(self, classes: IntArray, contents: IntArray) -> IntArray:
-        """What each content adds to the value: node's cost + move price x arriving pods + displeasure, (contents,)."""
-        costs: IntArray = self.costs[classes] + self.move_price * self.arrivals(classes, contents)
+        """What each content adds to the value: node's cost + its moves + displeasure, (contents,)."""
+        costs: IntArray = self.costs[classes] + self.moves(classes, contents)
         return costs + self.displeasures(classes, contents)
 
     def displeasures(self, classes: IntArray, contents: IntArray) -> IntArray:
@@ -365,7 +372,7 @@ def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) 
         limits=np.array([c.limit for c in classes], dtype=np.int64),
         rows=rows,
         dropped=dropped,
-        move_price=inputs.prices.move_nanousd_per_hour,
+        move_prices=inputs.prices.move_nanousd_per_hour * np.array([g.key.pods for g in groups], dtype=np.int64),
         constant=sum(prices) + sum(c.overlap * c.limit for c in classes),
         displeased=0,
     )

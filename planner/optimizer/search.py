@@ -295,7 +295,7 @@ class Search:
             self.columns.add(np.full(contents.shape[0], k, dtype=np.int64), contents)
 
     def _offset(self) -> int:
-        return self.problem.constant - self.problem.move_price * int(self.problem.pending.sum())
+        return self.problem.constant - self.problem.placement_cost
 
     def _floor(self, rows: IntArray, limit_prices: np.typing.NDArray[np.float64]) -> IntArray:
         """Return what a content must be worth to improve: cost - rows + limit price, and a little more."""

@@ -48,7 +48,8 @@ def settle(movement: Movement) -> Settled:
             return Settled(census, problem, unplaceable, left_out)
         if apart := {key: places for key, places in lacking.items() if key.members}:
             for key, (places, why) in apart.items():
-                parties = [party for party, group in sorted(census.party_groups.items()) if group == key]
+                waiting = set(movement.parties.of.values())
+                parties = [party for party in sorted(waiting) if census.party_groups[party] == key]
                 reason = f"required podAffinity by host name, and {why} beside such a pod"
                 movement = movement.thinned(parties[places:], reason)
             continue

@@ -52,7 +52,7 @@ def _unplaceable(census: Census, problem: Problem) -> tuple[dict[str, Unplaced],
         elif key in hopeless:
             reasons[pod.workload].append(_reason(movement, pod, key))
             # A party counts as one.
-            left_out[key] += movement.parties.of.get(pod_key(pod), pod_key(pod)) == pod_key(pod)
+            left_out[key] += movement.party(pod) in ("", pod_key(pod))
     named = {w: Unplaced(len(r), "; ".join(sorted(set(r)))) for w, r in sorted(reasons.items())}
     return named, dict(left_out)
 

@@ -33,8 +33,8 @@ def diversions(stuck: Iterable[Mover], room: Room, admits: Admits) -> dict[str, 
     """
     found = {}
     for mover in stuck:
-        if mover.coming:
-            # Where its pods without a node are expected was decided before.
+        if mover.coming or mover.follows:
+            # Where its pods without a node are expected was decided before, and so was beside whom others stand.
             continue
         find = _for_rollout if mover.planned.strategy == "rollout" else _for_evictions
         wanted = find(mover, room, admits)

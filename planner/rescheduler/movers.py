@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from planner.model.cluster import Pod, Snapshot, Workload
+from planner.model.companions import sought_by_workload
 from planner.model.disruption import planned_pods, pod_key
 from planner.model.plan import PlannedWorkload, PlanRecord
 
@@ -16,6 +17,8 @@ from planner.model.plan import PlannedWorkload, PlanRecord
 class Mover:
     """A workload that the plan moves, or of which pods wait for a node: its live pods, those to evict where it does not
     roll, and what the plan wants of it on each node that stays.
+
+    Pods of the workloads that it `follows` must stand on a node before its own are let in there.
     """
 
     key: str
@@ -24,6 +27,12 @@ class Mover:
     pods: tuple[Pod, ...]
     misplaced: tuple[Pod, ...]
     wanted: Mapping[str, int]
+    follows: frozenset[str] = frozenset()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether any of its pods have yet to move or to come."""
+        return bool(self.planned.strategy == "rollout" or self.misplaced or self.coming)
 
     def as_planned(self, planned: PlannedWorkload) -> Mover:
         """Return the mover under this plan, with the shares of a node that its pods take and no plan's format has."""
@@ -34,6 +43,11 @@ class Mover:
     def here(self) -> Mapping[str, int]:
         """Its pods by node, those that are on none left out."""
         return Counter(pod.node for pod in self.pods if pod.node is not None)
+
+    @property
+    def standing(self) -> Mapping[str, int]:
+        """Its pods by node that stay there: none of a roll-out's."""
+        return self.here if self.planned.strategy != "rollout" else {}
 
     @property
     def unavailable(self) -> int:
@@ -68,6 +82,7 @@ def movers_of(record: PlanRecord, snapshot: Snapshot) -> list[Mover]:
         else _gone_ahead(plan.workloads[key], own, wanted[key], find_misplaced)
         for key, own in pods.items()
     }
+    sought = sought_by_workload(snapshot.pods)
     movers = [
         Mover(
             key=w.key,
@@ -76,6 +91,7 @@ def movers_of(record: PlanRecord, snapshot: Snapshot) -> list[Mover]:
             pods=tuple(pods[w.key]),
             misplaced=misplaced[w.key],
             wanted=wanted[w.key],
+            follows=sought.get(w.key, frozenset()),
         ).as_planned(plan.workloads[w.key])
         for w in snapshot.workloads
         if w.key in pods and w.replicas > 0 and w.uid == plan.workloads[w.key].uid

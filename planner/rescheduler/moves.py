@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from planner.model.cluster import Pod, Snapshot
@@ -61,13 +61,17 @@ def find_moves(record: PlanRecord, snapshot: Snapshot, allowed: Mapping[str, Mob
             under_way.append(reason)
         promise_what_comes(record, mover, room)
     waiting = [mover for mover in movers if not rolls(record, mover)]
-    rolling = {mover.key for mover in movers if rolls(record, mover) and awaited(record, mover)}
-    disrupted = disrupted_by_budget(snapshot, allowed, rolling)
-    return replace(choose_moves(waiting, room, allowed, disrupted), under_way=tuple(under_way))
+    busy = {mover.key for mover in movers if awaited(record, mover)}
+    disrupted = disrupted_by_budget(snapshot, allowed, {m.key for m in movers if rolls(record, m)} & busy)
+    return replace(choose_moves(waiting, room, allowed, disrupted, busy), under_way=tuple(under_way))
 
 
 def choose_moves(
-    movers: Iterable[Mover], room: Room, allowed: Mapping[str, Mobility], disrupted: Mapping[str, int] | None = None
+    movers: Sequence[Mover],
+    room: Room,
+    allowed: Mapping[str, Mobility],
+    disrupted: Mapping[str, int] | None = None,
+    busy: Collection[str] = (),
 ) -> Moves:
     """Choose the moves that start now, and set their room aside.
 
@@ -76,12 +80,21 @@ def choose_moves(
 
     The workloads come in the order of their stages. One that still waits keeps its room claimed against those behind
     it, so that a slow pod here or a fast one there cannot lead into a state that the rehearsal never saw
-    (docs/designs/stages.md).
+    (docs/designs/stages.md). What must find pods of others on its new nodes waits until those have moved, `busy` ones
+    included.
     """
     found = _Found(SharedBudgets(Counter(disrupted or {})))
+    unfinished = {mover.key for mover in movers if mover.unfinished}.union(busy)
+    seen: set[str] = set()
     for mover in movers:
         mobility = allowed.get(mover.key, _IMMOBILE)
-        if mover.planned.strategy == "rollout":
+        seen.add(mover.key)
+        if first := sorted(mover.follows & unfinished):
+            # No room is kept from those that must come first.
+            for node, count in mover.wanted.items() if seen.union(busy).issuperset(first) else ():
+                room.claim(node, mover.planned.requests * max(0, count - mover.standing.get(node, 0)))
+            found.behind.append((mover.key, f"it must stand beside {', '.join(first)}, which goes first"))
+        elif mover.planned.strategy == "rollout":
             _choose_rollout(mover, mobility, room, found)
         else:
             _choose_evictions(mover, mobility, room, found)

@@ -92,7 +92,7 @@ class Rehearsal:
         movers = [mover for mover in movers if mover.key not in left_out]
         disrupted = _disrupted_for_good(plan, self.allowed)
         while True:
-            moves = choose_moves(movers, room, self.allowed, disrupted)
+            moves = choose_moves(movers, room, self.allowed, disrupted, left_out)
             if not moves.rollouts and not moves.evictions:
                 return Ending(left_out | dict(moves.stuck or moves.behind), tuple(movers), room)
             movers = _after(moves, movers, room)

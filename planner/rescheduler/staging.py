@@ -49,7 +49,8 @@ def staged(
         if pod.node is not None and pod.workload in here:
             here[pod.workload][pod.node] += 1
     turns = {key: _turn(plan, key, here[key]) for key in plan.workloads}
-    order = sorted(plan.workloads, key=lambda key: (turns[key], -plan.workloads[key].moves, key))
+    following = {mover.key for mover in rehearsal.movers if mover.follows}
+    order = sorted(plan.workloads, key=lambda key: (key in following, turns[key], -plan.workloads[key].moves, key))
     tries: Counter[str] = Counter()
     best, least, vain = (plan, dict[str, str]()), -1, 0
     for _ in range(max(1, min(MOST_ORDERS, MOST_MOVES // max(1, plan.moves)))):

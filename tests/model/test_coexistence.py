@@ -109,14 +109,6 @@ class TestShares:
         (found,) = told(*app("web", spread("other", 1, HOSTNAME), {"a1": 1})).values()
         assert found.unmodelled == ("a topology spread whose selector does not match the pod itself",)
 
-    def test_an_affinity_by_host_name_holds_both_sides_where_they_are(self) -> None:
-        found = told(*app("web", near("db", HOSTNAME), {"a1": 1}), *app("db", on={"a1": 1, "b1": 1}))
-        assert found["web-0"].unmodelled == ("required podAffinity to app In (db) by host name",)
-        assert found["db-0"].unmodelled == (
-            "required podAffinity of default/Deployment/web, which needs it on its node",
-        )
-        assert found["db-1"].unmodelled == ()
-
     def test_a_pod_whose_labels_are_not_its_templates_stays_where_a_rule_asks_for_them(self) -> None:
         labels = {"app": "db", "role": "primary", "note": "old"}
         db = app("db", on={"a1": 1, "b1": 1})

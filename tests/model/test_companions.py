@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from planner.model.cluster import HOSTNAME, ZONE, Pod
 from planner.model.coexistence import interpreted
-from planner.model.companions import Parties, find_parties, joining
+from planner.model.companions import Parties, accompanied, find_parties
 from planner.model.resources import Resources
 from planner.model.scheduling import (
     LabelSelector,
@@ -22,7 +22,7 @@ from planner.model.scheduling import (
     Taint,
     Toleration,
 )
-from tests.building import deployment, node, pods_of
+from tests.building import catalogue, daemonset, daemonset_pod, deployment, inputs, node, pods_of, snapshot
 
 NODES = [node("n1"), node("n2"), node("n3")]
 
@@ -42,7 +42,7 @@ def app(
 
 
 def told(*pods: Pod) -> dict[str, Pod]:
-    return {p.name: p for p in joining(NODES, interpreted(NODES, pods))}
+    return {p.name: p for p in accompanied(NODES, interpreted(NODES, pods))}
 
 
 def parties(*pods: Pod, cpu_millicores: int = 4000) -> Parties:
@@ -52,6 +52,42 @@ def parties(*pods: Pod, cpu_millicores: int = 4000) -> Parties:
         lambda pod: pod.requests,
         lambda requests, _: requests.cpu_millicores <= cpu_millicores,
     )
+
+
+class TestRunningPods:
+    def test_each_follows_one_that_it_looks_for_on_its_node(self) -> None:
+        # n1 has two leaders and three followers: 2 and 1. On n2 nobody follows.
+        found = told(*app("db", on={"n1": 2, "n2": 1}, cpu=500), *app("web", beside("db"), {"n1": 3}, cpu=500))
+        assert [found[f"web-{i}"].party for i in range(3)] == ["default/db-0", "default/db-1", "default/db-0"]
+        assert [found[f"db-{i}"].party for i in range(3)] == ["default/db-0", "default/db-1", ""]
+        assert not any(pod.unmodelled for pod in found.values())
+
+    def test_those_that_look_for_their_own_kind_stay(self) -> None:
+        found = told(*app("pack", beside("pack"), {"n1": 2}))
+        own = "required podAffinity to app In (pack) by host name"
+        needed = "required podAffinity of default/Deployment/pack, which needs it on its node"
+        assert [set(found[f"pack-{i}"].unmodelled) for i in range(2)] == [{own, needed}, {own, needed}]
+
+    def test_those_that_look_for_others_that_look_for_others_stay_and_hold_them(self) -> None:
+        found = told(
+            *app("a", beside("b"), {"n1": 1}), *app("b", beside("c"), {"n1": 1}), *app("c", on={"n1": 1, "n2": 1})
+        )
+        assert [bool(found[name].unmodelled) for name in ("a-0", "b-0", "c-0", "c-1")] == [True, True, False, False]
+        # b may move with c, but a, which stays, needs it.
+        assert found["b-0"].party == "default/c-0"
+
+    def test_one_that_looks_for_a_daemonset_stays(self) -> None:
+        agent = daemonset_pod(daemonset("agent"), "n1", labels={"app": "agent"})
+        found = told(agent, *app("web", beside("agent"), {"n1": 1}))
+        assert found["web-0"].unmodelled == ("required podAffinity to app In (agent) by host name",)
+
+    def test_the_party_of_a_pod_that_stays_stays(self) -> None:
+        # The last pod of lone may not be unavailable; web shares its party, and with it the second pod of web stays.
+        lone, web = deployment("lone", 1, max_unavailable=1), deployment("web", 4, max_unavailable=1)
+        pods = [*pods_of(lone, {"n1": 1}), *pods_of(web, {"n1": 1, "n2": 3}, rules=beside("lone"))]
+        cluster = snapshot(NODES, [lone, web], accompanied(NODES, interpreted(NODES, pods)))
+        pins = inputs(cluster, catalogue()).assessment.pins
+        assert pins["default/web-0"].startswith("stands beside default/lone-0, which stays: ")
 
 
 class TestJoining:

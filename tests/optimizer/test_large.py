@@ -97,7 +97,7 @@ def test_pods_of_the_cut_plan_are_dealt_to_nodes_that_stay_with_what_they_hold()
     assert dealt.faults(problem) == []
     assert sorted(dealt.contents.sum(axis=1).tolist()) == [3, 4]
     # Three of the seven pods stay on "e", and one on the other node.
-    assert problem.arrivals(dealt.classes, dealt.contents).sum() == 3
+    assert problem.moves(dealt.classes, dealt.contents).sum() == 3 * problem.move_prices[0]
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -31,15 +31,15 @@ def some_knapsacks(seed: int) -> tuple[Knapsacks, IntArray]:
         caps=caps,
         present=np.minimum(caps, chance.integers(0, 3, (3, groups))),
         displeasure=disliked,
-        move_price=int(chance.integers(0, 3000)),
+        move_prices=int(chance.integers(0, 3000)) * (1 + np.arange(groups) % 2),
         whole=2 if seed % 3 == 0 else 3,
     )
     return sacks, cpu * chance.integers(5, 15, groups) + memory * chance.integers(1, 4, groups)
 
 
 def worth(sacks: Knapsacks, prices: IntArray, k: int, content: IntArray) -> int:
-    arriving = np.maximum(content - sacks.present[k], 0).sum()
-    return int(content @ (prices - sacks.displeasure[k])) - sacks.move_price * int(arriving)
+    arriving = np.maximum(content - sacks.present[k], 0)
+    return int(content @ (prices - sacks.displeasure[k]) - arriving @ sacks.move_prices)
 
 
 def best(sacks: Knapsacks, prices: IntArray, k: int) -> int:
@@ -94,7 +94,7 @@ def test_a_search_whose_time_runs_out_goes_on_with_a_few_contents_only() -> None
     caps = np.full((1, 25), 7)
     sacks = Knapsacks(
         requests=np.array(sizes), sides=np.zeros(25, dtype=np.int64), room=np.array([[2973, 2931]]), caps=caps,
-        present=caps * 0, displeasure=caps * 0, move_price=0, whole=2,
+        present=caps * 0, displeasure=caps * 0, move_prices=caps[0] * 0, whole=2,
     )  # fmt: skip
     floor = np.zeros(1, dtype=np.int64)
     exact = price_contents(sacks, prices, floor, Depth(100_000, 500))
