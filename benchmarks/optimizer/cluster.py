@@ -70,7 +70,7 @@ _DAEMONS = (
 )
 
 _KINDS = (
-    *("plain",) * 36,
+    *("plain",) * 34,
     *("zone",) * 8,
     *("machine",) * 6,
     *("batch",) * 10,
@@ -81,10 +81,13 @@ _KINDS = (
     *("zone-spread",) * 10,
     *("node-spread",) * 8,
     *("near",) * 2,
+    *("beside",) * 2,
 )
-"""A hundred workloads by their constraint. Kept apart: hostname anti-affinity; near: in the zone of another's pods."""
+"""A hundred workloads by their constraint. Kept apart: hostname anti-affinity; near: in the zone of another's pods, and
+beside: on a node with one."""
 
-_FEW = ("apart", "port", "node-spread", "near")
+_LEADER = "plain-0"
+_FEW = ("apart", "port", "node-spread", "near", "beside")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +184,9 @@ def crowded(nodes: int, pods: int, workloads: int, seed: int) -> Cluster:
     filling = _Filling(facts, chance)
     placed: list[Placed] = []
     # Whatever has few places goes first, as after years of running; near goes after what it is near to.
-    for app in sorted(apps, key=lambda app: (app.kind == "near", app.kind not in _FEW, app.kind == "plain")):
+    for app in sorted(
+        apps, key=lambda app: (app.kind in ("near", "beside"), app.kind not in _FEW, app.kind == "plain")
+    ):
         placed += filling.place(app)
     pinned = {chance.randrange(len(placed)) for _ in range(pods // 3000)}
     placed = [replace(pod, pinned=index in pinned) for index, pod in enumerate(placed)]
@@ -266,8 +271,9 @@ def _fields(kind: str, name: str, index: int, chance: random.Random) -> Object:
             key, skew = (ZONE, 1) if kind == "zone-spread" else (HOSTNAME, 1 + index % 2)
             spread = {"maxSkew": skew, "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule", **own}
             return {"topologySpreadConstraints": [spread]}
-        case "near":
-            friend = {"labelSelector": {"matchLabels": {"app": "plain-0"}}, "topologyKey": ZONE}
+        case "near" | "beside":
+            key = ZONE if kind == "near" else HOSTNAME
+            friend = {"labelSelector": {"matchLabels": {"app": _LEADER}}, "topologyKey": key}
             return {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [friend]}}}
     return {}
 
@@ -278,6 +284,7 @@ class _Filling:
     def __init__(self, nodes: tuple[NodeFacts, ...], chance: random.Random) -> None:
         self._nodes = nodes
         self._chance = chance
+        self._leaders: set[str] = set()
         self._free: dict[str, list[int]] = {}
         self._wanted: dict[str, list[int]] = {}
         for facts in nodes:
@@ -296,7 +303,7 @@ class _Filling:
         """Place every pod of the workload; one for which no node has room stays pending."""
         allowed: dict[str, list[NodeFacts]] = defaultdict(list)
         for facts in self._nodes:
-            if _admits(facts, app):
+            if _admits(facts, app) and (app.kind != "beside" or facts.name in self._leaders):
                 allowed[facts.zone].append(facts)
         everywhere = [facts for found in allowed.values() for facts in found]
         skews = [spread["maxSkew"] for spread in app.owner.spec.get("topologySpreadConstraints", ())]
@@ -307,6 +314,8 @@ class _Filling:
             found = self._find(app, allowed[zone] if zone else everywhere, own, most)
             if found is not None:
                 own[found] += 1
+                if app.owner.name == _LEADER:
+                    self._leaders.add(found)
                 room = self._free[found]
                 for index, amount in enumerate((app.cpu_millicores, app.memory_bytes, 1)):
                     room[index] -= amount

@@ -121,9 +121,11 @@ def test_every_kind_of_constraint_is_there_and_holds() -> None:
         if app.kind == "near":
             friends = {nodes[name].zone for name in pods["app/Deployment/plain-0"]}
             assert {nodes[name].zone for name in seen_on} <= friends
+        if app.kind == "beside":
+            assert set(seen_on) <= set(pods["app/Deployment/plain-0"])
     assert seen == {
         *("plain", "zone", "machine", "batch", "ssd", "tolerant"),
-        *("apart", "port", "zone-spread", "node-spread", "near"),
+        *("apart", "port", "zone-spread", "node-spread", "near", "beside"),
     }
 
 
