@@ -70,7 +70,7 @@ _DAEMONS = (
 )
 
 _KINDS = (
-    *("plain",) * 34,
+    *("plain",) * 36,
     *("zone",) * 8,
     *("machine",) * 6,
     *("batch",) * 10,
@@ -81,10 +81,9 @@ _KINDS = (
     *("zone-spread",) * 10,
     *("node-spread",) * 8,
     *("near",) * 2,
-    *("beside",) * 2,
 )
-"""A hundred workloads by their constraint. Kept apart: hostname anti-affinity; near: in the zone of another's pods, and
-beside: on a node with one."""
+"""A hundred workloads by their constraint. Kept apart: hostname anti-affinity; near: in the zone of another's pods.
+Of those that are near every other one is beside: on a node with one of those pods."""
 
 _LEADER = "plain-0"
 _FEW = ("apart", "port", "node-spread", "near", "beside")
@@ -224,6 +223,8 @@ def _apps(workloads: int, pods: int, nodes: tuple[NodeFacts, ...], chance: rando
     memory = _MEMORY_SHARE * sum(n.amounts[1] for n in nodes)
     memory /= sum(s * w * ratio for s, (w, ratio) in zip(sizes, wishes, strict=True))
     found: list[App] = []
+    near = [index for index, kind in enumerate(kinds) if kind == "near"]
+    kinds = ["beside" if index in near[1::2] else kind for index, kind in enumerate(kinds)]
     for index, (kind, size, (weight, ratio)) in enumerate(zip(kinds, sizes, wishes, strict=True)):
         # In steps, as people write them, so that some workloads have the same size.
         millicores = min(2000, max(10, 10 * round(cpu * weight / 10)))
