@@ -33,6 +33,9 @@ FIRST_SHARE = 0.6
 LATER_SHARE = 0.35
 """Share of the time that is left for each solve after the first."""
 
+SOON_SHARE = 0.3
+"""Where the first solve took less of the limit, one follows in which pods that wait may need the room of others."""
+
 REHEARSAL_SHARE = 0.1
 """Share of the time limit that each search for an order of stages gets in any case: all else is worth less."""
 
@@ -214,9 +217,13 @@ def _staged_plan(inputs: PlanningInputs, settings: Settings, watch: Watch, child
         return lambda: then - now()
 
     moving = any(pod.node is not None for pod in planned_pods(inputs.snapshot))
-    examined, overdue = Examination(inputs), 0
+    waiting = any(pod.node is None for pod in planned_pods(inputs.snapshot))
+    examined, overdue = Examination(replace(inputs, seated=moving and waiting)), 0
     first = plan = solved(examined, limit * (FIRST_SHARE if moving else 1.0), child)
     fallback: list[Plan] = []
+    if examined.inputs.seated and (plan.unplaced or end - now() > (1.0 - SOON_SHARE) * limit):
+        # Who waits may have to wait for others to make room.
+        fallback += _unseated(plan, Examination(inputs), solved, left_until(end))
     for attempt in range(MOST_REHEARSALS):
         left = left_until(max(end, now() + REHEARSAL_SHARE * limit))
         plan, stuck, problems = _in_stages(_with_bound_of(plan, first), examined, left)
@@ -249,6 +256,24 @@ def _staged_plan(inputs: PlanningInputs, settings: Settings, watch: Watch, child
     if fallback:
         return min(fallback, key=_merit)
     raise WrongPlan(f"no plan could be carried out in stages: {', '.join(sorted(examined.inputs.held))}")
+
+
+def _unseated(
+    plan: Plan,
+    examined: Examination,
+    solved: Callable[[Examination, float], Plan],
+    left: Callable[[], float],
+) -> Iterator[Plan]:
+    """Yield a better plan in which pods that wait come to the room of others, if there is one and it has an order."""
+    try:
+        trial = solved(examined, left() * LATER_SHARE)
+    except SolverError as error:
+        _log.debug("no plan in which pods wait for others: %s", error)
+        return
+    if _merit(trial) < _merit(plan):
+        found, stuck, problems = _in_stages(_with_bound_of(trial, plan), examined, left)
+        if not stuck and not problems:
+            yield found
 
 
 def _merit(plan: Plan) -> tuple[int, int, int]:

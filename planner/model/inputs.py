@@ -57,10 +57,11 @@ class PlanningInputs:
 
     `held` names workloads whose running pods stay where they are beyond what the rules pin, each with a reason
     (no order of stages could move them). `fresh` names workloads that may stand on new nodes only: their roll-out
-    found no room beside its old pods. Both are the planner's own choice and no part of the problem, so a plan that was
-    made with either is proven by the bound without them. `start` is an earlier plan to go on from; it changes how soon
-    a plan is found and which of several, and nothing about what is right. `cap` is the active objective's; without one
-    the objective is cost alone.
+    found no room beside its old pods. With `seated` pods that wait may come only where they have room before others
+    move. All three are the planner's own choice and no part of the problem, so a plan that was made with any of them is
+    proven by the bound without them. `start` is an earlier plan to go on from; it changes how soon a plan is found and
+    which of several, and nothing about what is right. `cap` is the active objective's; without one the objective is
+    cost alone.
     """
 
     snapshot: Snapshot
@@ -72,6 +73,7 @@ class PlanningInputs:
     preferences: PreferencePrices = field(default_factory=PreferencePrices)
     held: Mapping[str, str] = field(default_factory=dict)
     fresh: frozenset[str] = frozenset()
+    seated: bool = False
     start: Plan | None = None
     cap: CpuCap | None = None
 

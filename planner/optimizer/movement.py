@@ -72,7 +72,8 @@ class Movement:
     `inputs` count the predicted CPU where the objective caps it. `assessment` has every pin of the plan, those of
     `held` included. `rollable` names the workloads that a roll-out
     may replace as a whole; only their requests change. `homes` says which pods keep to which domain, `parties` which
-    waiting ones come to one node together. Not `accompanied`, pods go without those that they need on their node.
+    waiting ones come to one node together. Not `accompanied`, pods go without those that they need on their node. The
+    waiting ones that are `unseated` come to new nodes only.
     """
 
     inputs: PlanningInputs
@@ -83,12 +84,14 @@ class Movement:
     preferences: Preferences
     parties: Parties = field(default_factory=Parties)
     accompanied: bool = True
+    unseated: frozenset[str] = frozenset()
 
     @property
     def chosen(self) -> bool:
         """Whether it rests on choices of the planner, so that a bound of it is none of what is possible."""
         company = self.accompanied and any(pod.beside or pod.party for pod in self.inputs.snapshot.planned)
-        return company or bool(self.inputs.held or self.inputs.fresh or self.homes.homes or self.parties.of)
+        own = self.inputs.held or self.inputs.fresh or self.homes.homes or self.parties.of or self.unseated
+        return company or bool(own)
 
     def requests(self, pod: Pod) -> Resources:
         """Return what the pod will request under the plan: the forecast's change needs a roll-out."""
@@ -112,7 +115,7 @@ class Movement:
     def alike(self, pod: Pod) -> GroupKey:
         """Return what makes the pod identical to others, wherever they are at home."""
         barred = self.inputs.catalogue.spot.bars(pod)
-        fresh = pod.workload in self.inputs.fresh
+        fresh = pod.workload in self.inputs.fresh or pod_key(pod) in self.unseated
         return GroupKey(self.requests(pod), pod.constraints, (), fresh, barred, self.preferences.wishes(pod))
 
     def crowded(self, most: Mapping[GroupKey, tuple[int, str]]) -> Movement:
@@ -128,7 +131,7 @@ class Movement:
 
     def anywhere(self) -> Movement:
         """Return the same without homes and parties: what a lower bound is about, since others might do as well."""
-        return replace(self, homes=Homes(), parties=Parties(), accompanied=False)
+        return replace(self, homes=Homes(), parties=Parties(), accompanied=False, unseated=frozenset())
 
     def thinned(self, parties: Collection[str], why: str) -> Movement:
         """Return the same with half of those that follow in these parties; the last to join are left out.

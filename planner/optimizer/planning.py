@@ -31,6 +31,7 @@ from planner.optimizer.pooling import given_out, pooled
 from planner.optimizer.problem import Problem, build_problem
 from planner.optimizer.relief import above_cap, with_allowances, with_predicted_cpu
 from planner.optimizer.search import Search
+from planner.optimizer.seats import seated
 from planner.optimizer.settling import Settled, settle
 
 # Of the time, at most this share goes to the bound before the plan gets the rest; less where rounding decides.
@@ -93,7 +94,7 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
 
 def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Watch) -> Plan:
     start = watch.now()
-    settled = settle(movement_of(inputs))
+    settled = settle(seated(movement_of(inputs)) if inputs.seated else movement_of(inputs))
     movement, problem = settled.census.movement, settled.problem
     race = _Race(settled, effort, watch, start)
     known = [heuristics.fill(problem, heuristics.present_state(problem), fit) for fit in _FITS]
@@ -196,7 +197,7 @@ def _whole(solver: Solver, inputs: PlanningInputs, settled: Settled, race: _Race
     if race.narrow or race.leaves_more_out():
         changes = {key: wanted for key, wanted in inputs.forecast.requests.items() if key not in inputs.held}
         forecast = replace(inputs.forecast, requests=changes)
-        open_ = replace(inputs, held={}, fresh=frozenset(), forecast=forecast, cap=cap)
+        open_ = replace(inputs, held={}, fresh=frozenset(), seated=False, forecast=forecast, cap=cap)
         whole = (movement if open_ == inputs else movement_of(open_)).anywhere()
         missing = Counter[GroupKey]()
         for key, count in race.left_out(settled.left_out).items():

@@ -55,13 +55,24 @@ def _on_their_way(record: PlanRecord, mover: Mover, room: Room) -> dict[str, int
 def evicted_and_open(mover: Mover, room: Room) -> dict[str, int]:
     """Return the targets of evicted pods that are not there yet, and those that are open for pods to be evicted.
 
-    Where no placement is published nothing is open, and evicted pods are taken to fill the plan's nodes in order.
+    Where no placement is published nothing is open, and pods that come are taken to fill the plan's nodes in order,
+    those first that have room for them now.
     """
     if not any(node in room.opened for node in mover.wanted):
-        return _shared_out(mover.coming, mover.wanted, mover.here)
+        return _filling(mover, room)
     asked = {node: min(count, room.opened.get(node, {}).get(mover.key, 0)) for node, count in mover.wanted.items()}
     # No more than will ever come: without an exact steering a pod may have taken another node's room.
     return _shared_out(mover.coming + len(mover.misplaced), asked, mover.here)
+
+
+def _filling(mover: Mover, room: Room) -> dict[str, int]:
+    here, requests = Counter(mover.here), mover.planned.requests
+    fitting = {
+        node: here[node] + room.many(node, requests, min(mover.coming, count - here[node]))
+        for node, count in (mover.wanted.items() if mover.coming else ())
+    }
+    shares = Counter(_shared_out(mover.coming, fitting, here))
+    return dict(shares + Counter(_shared_out(mover.coming - shares.total(), mover.wanted, here + shares)))
 
 
 def _shared_out(pods: int, wanted: Mapping[str, int], here: Mapping[str, int]) -> dict[str, int]:

@@ -234,12 +234,14 @@ def _open_for_coming(mover: Mover, closed: Counter[str], here: Counter[str], roo
 def _targets_of_coming(mover: Mover, here: Mapping[str, int], taken: Mapping[str, int], room: Room) -> Counter[str]:
     """Return where the pods belong that are on no node yet: what those that still stand leave over says it alone.
 
-    `taken` are the open targets, which go before the closed ones; `here` counts them as if their pods had come.
+    `taken` are the open targets, which go before the closed ones, and of those the ones go first that have room now;
+    `here` counts them as if their pods had come.
     """
     if not mover.coming:
         return Counter()
     left = [node for node, count in taken.items() for _ in range(count)]
-    left += [node for node, count in mover.wanted.items() for _ in range(count - here.get(node, 0))]
+    closed = [node for node, count in mover.wanted.items() for _ in range(count - here.get(node, 0))]
+    left += sorted(closed, key=lambda node: not room.would_hold(node, mover.planned.requests))
     for pod in reversed(mover.misplaced):
         last = next((i for i in reversed(range(len(left))) if room.suits(pod, left[i])), None)
         if last is not None:

@@ -65,6 +65,10 @@ class Room:
         """Say whether the node had room if nobody before had claimed any."""
         return node in self.free and requests.fits_in(self.free[node])
 
+    def many(self, node: str, requests: Resources, most: int) -> int:
+        """Return for how many pods of these requests, at most so many, the node had room if nobody had claimed any."""
+        return next((n for n in range(most) if not self.would_hold(node, requests * (n + 1))), max(0, most))
+
     def promise(self, node: str, requests: Resources) -> None:
         if node in self.free:
             self.free[node] = self.free[node] - requests

@@ -1,0 +1,87 @@
+"""Pods that wait and have no room on any node now: new nodes for them, so that nobody has to leave first.
+
+kube-scheduler binds a waiting pod to whatever node has room first. What makes room for one by moving others has it
+taken by another, so that no order of stages may rely on it (`planner.rescheduler.rehearsal`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from planner.model.cluster import Pod
+from planner.model.disruption import foreign_taints, pod_key
+from planner.model.domains import Home
+from planner.model.resources import Resources
+from planner.optimizer.census import missing_daemons
+from planner.optimizer.movement import Movement
+from planner.optimizer.problem import BoolArray, IntArray
+
+
+def seated(movement: Movement) -> Movement:
+    """Return the same with only new nodes for each waiting pod that finds no room as the nodes are now.
+
+    The largest come first, each to the fullest node that holds it. Parties, and pods that join others, are left out.
+    """
+    hall = _Hall(movement)
+    waiting = sorted(_waiting(movement), key=lambda p: (-p.requests.cpu_millicores, -p.requests.memory_bytes, p.name))
+    return replace(movement, unseated=frozenset(pod_key(pod) for pod in waiting if not hall.seats(pod)))
+
+
+def _waiting(movement: Movement) -> Iterator[Pod]:
+    names = {node.name for node in movement.inputs.snapshot.nodes}
+    for pod in movement.inputs.snapshot.planned:
+        free = not (pod.unmodelled or pod.beside or movement.party(pod))
+        if pod.node not in names and free and pod_key(pod) not in movement.homes.refused:
+            yield pod
+
+
+class _Hall:
+    """The nodes that may receive pods, and what room is left on each."""
+
+    def __init__(self, movement: Movement) -> None:
+        inputs, roles = movement.inputs, movement.assessment.roles
+        pods_on = inputs.snapshot.pods_on()
+        self._movement = movement
+        self._nodes = sorted((n for n in inputs.snapshot.nodes if roles[n.name] != "frozen"), key=lambda n: n.name)
+        self._rooms: list[Resources] = []
+        for node in self._nodes:
+            taken = sum((pod.requests for pod in pods_on[node.name]), Resources())
+            self._rooms.append(node.allocatable - taken - missing_daemons(inputs, node, pods_on[node.name]))
+        self._left: IntArray = np.array([_amounts(room) for room in self._rooms], dtype=np.int64).reshape(-1, 3)
+        self._open: dict[tuple[object, ...], BoolArray] = {}
+        self._vain: set[tuple[object, ...]] = set()
+
+    def seats(self, pod: Pod) -> bool:
+        """Take the pod's room on the fullest node that holds it now, and say whether there is one."""
+        home = self._movement.homes.homes.get(pod_key(pod), ())
+        where = (pod.constraints, home, self._movement.inputs.catalogue.spot.bars(pod))
+        if (pod.requests, where) in self._vain:
+            return False
+        if where not in self._open:
+            self._open[where] = self._admitting(pod, home, barred=where[2])
+        holding = np.flatnonzero((self._left >= _amounts(pod.requests)).all(axis=1) & self._open[where])
+        for index in holding[np.argsort(self._left[holding, 0], kind="stable")].tolist():
+            if pod.requests.fits_in(self._rooms[index]):
+                self._rooms[index] = self._rooms[index] - pod.requests
+                self._left[index] = _amounts(self._rooms[index])
+                return True
+        self._vain.add((pod.requests, where))
+        return False
+
+    def _admitting(self, pod: Pod, home: Home, *, barred: bool) -> BoolArray:
+        return np.array(
+            [
+                not (barred and node.capacity_type == "spot")
+                and all(node.labels.get(key) == domain for key, domain in home)
+                and pod.constraints.admit(node.labels, node.name, foreign_taints(node))
+                for node in self._nodes
+            ],
+            dtype=np.bool_,
+        )
+
+
+def _amounts(room: Resources) -> tuple[int, int, int]:
+    return room.cpu_millicores, room.memory_bytes, room.pods

@@ -1,0 +1,83 @@
+"""Pods that wait, with room now or without, each case small enough to count by hand; m4 has 4 CPU and costs 0.2 $/h."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from planner.model.cluster import ZONE, Node, Pod, Workload
+from planner.model.inputs import PlanningInputs
+from planner.model.scheduling import NodeConstraints
+from planner.optimizer.movement import movement_of
+from planner.optimizer.seats import seated
+from planner.planning import make_plan
+from planner.settings import Settings
+from tests.building import catalogue, deployment, inputs, node, offering, pods_of, snapshot
+from tests.optimizer.plans import planned
+
+
+def given(nodes: list[Node], *apps: tuple[Workload, list[Pod]]) -> PlanningInputs:
+    pods = [pod for _, own in apps for pod in own]
+    return inputs(snapshot(nodes, [workload for workload, _ in apps], pods), catalogue(offering("m4")))
+
+
+def app(
+    name: str, cpu: int, on: dict[str, int] | None = None, pending: int = 0, zone: str = ""
+) -> tuple[Workload, list[Pod]]:
+    count = sum((on or {}).values()) + pending
+    selected = NodeConstraints(((ZONE, zone),)) if zone else NodeConstraints()
+    workload = deployment(name, count, cpu=cpu, max_surge=1, max_unavailable=int(count > 1), constraints=selected)
+    return workload, pods_of(workload, on, pending)
+
+
+def fragmented() -> PlanningInputs:
+    """Return two nodes with 2 of 4 CPU free each, and a pod of 3 CPU that waits."""
+    return given([node("n1"), node("n2")], app("web", 1000, {"n1": 2, "n2": 2}), app("big", 3000, pending=1))
+
+
+class TestWhoHasNoRoom:
+    def test_the_largest_pods_take_the_room_first(self) -> None:
+        # 2 + 2 CPU are free: one pod of 2 CPU on each node, and none of 1 CPU is left a place.
+        cluster = given(
+            [node("n1"), node("n2")],
+            app("web", 1000, {"n1": 2, "n2": 2}),
+            app("small", 1000, pending=1),
+            app("large", 2000, pending=2),
+        )
+        assert seated(movement_of(cluster)).unseated == {"default/small-0"}
+
+    def test_the_fullest_node_that_holds_a_pod_is_filled(self) -> None:
+        # n1 has 1 CPU free, n2 has 3: the pod of 1 CPU leaves n2 to the one of 3.
+        cluster = given(
+            [node("n1"), node("n2")],
+            app("web", 1000, {"n1": 3, "n2": 1}),
+            app("small", 1000, pending=1),
+            app("large", 3000, pending=1),
+        )
+        assert seated(movement_of(cluster)).unseated == frozenset()
+
+    def test_a_node_that_the_pod_does_not_admit_is_no_room(self) -> None:
+        cluster = given([node("n1", zone="a")], app("web", 1000, {"n1": 1}), app("late", 1000, pending=1, zone="b"))
+        assert seated(movement_of(cluster)).unseated == {"default/late-0"}
+
+
+def test_a_pod_without_room_gets_a_new_node_though_others_could_make_room() -> None:
+    # As a problem: move two pods from n1 to n2, and big comes to n1: 2 x 0.2 $/h. Nobody moves: 3 x 0.2 $/h.
+    plan = planned(fragmented())
+    assert plan.objective.nodes_nanousd_per_hour == 400_000_000
+    patient = planned(replace(fragmented(), seated=True))
+    (new,) = [n for n in patient.nodes if n.state == "boot"]
+    assert dict(new.pods)["default/Deployment/big"] == 1
+    # The bound is about both.
+    assert patient.objective.lower_bound_nanousd_per_hour <= plan.objective.value_nanousd_per_hour
+
+
+def test_pods_that_wait_hold_up_no_plan_whose_moves_would_make_room_for_them() -> None:
+    # Two pods of 2 CPU wait; n1 to n4 have 1 CPU free each, and n5, n6 hold one pod of 1 CPU each. To empty n6 costs a
+    # move, and a new node holds both that wait.
+    nodes = [node(f"n{i}") for i in range(1, 7)]
+    web = app("web", 1000, {"n1": 3, "n2": 3, "n3": 3, "n4": 3, "n5": 1, "n6": 1})
+    plan = make_plan(given(nodes, web, app("late", 3500, pending=2)), Settings(), lambda report: None)
+    assert plan.unplaced == {}
+    assert not any(w.reason.startswith("no order of stages") for w in plan.workloads.values())
+    # 14 CPU of web and 2 x 3.5 CPU on m4: six nodes hold 12 + 2 and 7, as few as 21 CPU need.
+    assert plan.objective.nodes_nanousd_per_hour == 6 * 200_000_000
