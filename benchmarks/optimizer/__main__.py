@@ -44,7 +44,7 @@ def main() -> int:
     asked.output.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     with nullcontext(asked.keep) if asked.keep else tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), Limits(asked.time_limit, asked.verify_limit, asked.naive_limit))
+        bench = Bench(Path(folder), _limits(asked))
         for instance in chosen:
             rows.append(bench.run(instance))
             sys.stderr.write(f"{progress(rows[-1])}\n")
@@ -54,6 +54,10 @@ def main() -> int:
     if asked.plot:
         asked.plot.write_text(growth_plot([asdict(row) for row in rows]), encoding="utf-8")
     return 0
+
+
+def _limits(asked: argparse.Namespace) -> Limits:
+    return Limits(asked.time_limit, asked.verify_limit, asked.naive_limit, asked.karpenter_limit)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,6 +74,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--verify-limit", type=float, default=60.0, metavar="SECONDS", help="of kinema verify (60)")
     parser.add_argument("--naive-limit", type=float, default=60.0, metavar="SECONDS", help="of the naive MIP (60)")
+    parser.add_argument(
+        "--karpenter-limit",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="of Karpenter's scheduler, and again of all narrower NodePools together (300)",
+    )
     parser.add_argument("--output", type=Path, default=_OUTPUT, metavar="DIR", help="for table.md and results.json")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep dumps, plans and messages here")
     parser.add_argument("--plot", type=Path, metavar="SVG", help="draw how the time grows with the pods")

@@ -14,6 +14,10 @@ from benchmarks.optimizer.machines import Machine, table
 from benchmarks.optimizer.shapes import Shape, all_different, find_trace, of_shapes, read_trace
 
 CHANGED_SHARE = 0.05
+KARPENTER = "karpenter"
+"""The group of the instances that Karpenter is asked as well: those that it answers within some minutes."""
+
+_KARPENTER_PODS = 10_000
 GROWTH = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 _SHAPES_SEED, _E2_SEED, _DIFFERENT_SEED, _CLUSTER_SEED, _CHANGES_SEED = 4, 1, 3, 1, 2
 
@@ -85,7 +89,7 @@ def _goals(trace: str | None) -> Iterator[Instance]:
     yield Instance(
         "shapes-5000-e2",
         "5,000 pods of 30 shapes, e2",
-        ("goals",),
+        ("goals", KARPENTER),
         _e2_shapes(5_000, 30),
         Goals(0.002, 10),
     )
@@ -93,7 +97,7 @@ def _goals(trace: str | None) -> Iterator[Instance]:
     yield Instance(
         "different-300",
         "300 pods, all of different size",
-        ("goals",),
+        ("goals", KARPENTER),
         lambda _: Problem(table(), all_different(300, _DIFFERENT_SEED)),
         Goals(0.02, 60),
     )
@@ -121,7 +125,7 @@ def _clusters(group: str, size: tuple[int, int, int], goals: Goals | None) -> It
     says = f"{nodes:,} nodes, {pods:,} pods, {workloads} workloads"
     changed = f"{says}: the plan carried out, then 5 % of the pods changed"
     quicker = replace(goals, moved_share=0.1, part_of_before=1 / 3) if goals else None
-    yield Instance(name, says, (group,), first, goals)
+    yield Instance(name, says, (group, KARPENTER) if group == "goals" else (group,), first, goals)
     yield Instance(f"{name}-start", f"{changed}; --start", (group,), again, quicker, after=name, start=True)
     yield Instance(f"{name}-cold", f"{changed}; no --start", (group,), again, after=name)
 
@@ -145,7 +149,7 @@ def _e2_shapes(pods: int, shapes: int) -> Callable[[Before | None], Problem]:
 
 def _growth() -> Iterator[Instance]:
     for pods in GROWTH:
-        yield _shapes_instance(pods, None, ("growth",))
+        yield _shapes_instance(pods, None, ("growth", KARPENTER) if pods <= _KARPENTER_PODS else ("growth",))
 
 
 def _short() -> Iterator[Instance]:
@@ -175,7 +179,7 @@ def _trace_instance(trace: str | None, pods: int, families: tuple[str, ...], goa
 
     name = "-".join((f"trace-{pods}", *families))
     says = f"trace, first {pods:,} pods, {' and '.join(families) or 'all families'}"
-    return Instance(name, says, ("goals" if goals else "further",), make, goals, naive=pods <= 100)
+    return Instance(name, says, ("goals" if goals else "further", KARPENTER), make, goals, naive=pods <= 100)
 
 
 def _shapes_instance(pods: int, goals: Goals | None, groups: tuple[str, ...]) -> Instance:

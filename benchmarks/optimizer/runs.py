@@ -16,7 +16,9 @@ from benchmarks.optimizer import gauge
 from benchmarks.optimizer.baselines import baselines, faults
 from benchmarks.optimizer.changes import arrived
 from benchmarks.optimizer.dumps import write_dump
-from benchmarks.optimizer.instances import Before, Goals, Instance, Problem
+from benchmarks.optimizer.instances import KARPENTER, Before, Goals, Instance, Problem
+from benchmarks.optimizer.karpenter.program import NoKarpenter, ask, best_narrowed
+from benchmarks.optimizer.karpenter.request import request_of
 from benchmarks.optimizer.machines import machines_csv
 from benchmarks.optimizer.shapes import NoTrace
 
@@ -35,6 +37,7 @@ class Limits:
     plan: float | str | None = None
     verify_seconds: float = 60.0
     naive_seconds: float = 60.0
+    karpenter_seconds: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +70,17 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """A baseline's cost in USD per hour, by which share it is above the plan's, and how it came about."""
+    """A baseline's cost in USD per hour, by which share it is above the plan's, how it came about, and pods left out.
+
+    Without a cost `how` says why.
+    """
 
     name: str
     cost: float | None
     above_plan: float | None
     seconds: float
     how: str
+    unplaced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +142,8 @@ class Bench:
             seconds = self.limits.verify_seconds
             checked = files.measure("verify", (str(files.plan),), seconds, ("--time-limit", f"{seconds:g}"))
             row = replace(row, verify=checked, verdict=_verdict(checked))
-        row = replace(row, rivals=(*_rivals(problem, figures), *self._naive(instance, problem, figures)))
+        given = instance, problem, figures
+        row = replace(row, rivals=(*_rivals(problem, figures), *self._karpenter(*given), *self._naive(*given)))
         row = replace(row, goals=judged(instance.goals, planned, figures, first))
         self._done[instance.name] = (Before(problem, files.plan), row)
         return row
@@ -152,6 +160,31 @@ class Bench:
         if instance.start and before:
             options += ["--start", str(before.plan)]
         return files.measure("plan", (), float(limit or _DEFAULT_LIMIT_SECONDS), (*options, "--output", "json"))
+
+    def _karpenter(self, instance: Instance, problem: Problem, figures: Figures | None) -> tuple[Rival, ...]:
+        """Return Karpenter with everything that is sold, and on empty clusters with its best narrower NodePool."""
+        if KARPENTER not in instance.groups:
+            return ()
+        asked, seconds = request_of(problem), self.limits.karpenter_seconds
+        try:
+            found = ask(asked, seconds, CORES)
+            if not found.ended:
+                how = f"{found.never_tried:,} of {len(asked.pods):,} pods were not reached within {seconds:g} s"
+                return (Rival("karpenter", None, None, found.seconds, how),)
+            how = "everything that is sold" if problem.cluster is None else "from nothing, what is not managed stays"
+            price, unplaced = found.price_nanousd_per_hour, len(found.unplaced)
+            rival = replace(_rival("karpenter", price, figures, found.seconds, how), unplaced=unplaced)
+            if problem.cluster is not None:
+                return (rival,)
+            best = best_narrowed(asked, seconds, CORES)
+        except NoKarpenter as error:
+            return (Rival("karpenter", None, None, 0.0, str(error)),)
+        if best is None:
+            return rival, Rival(
+                "karpenter-best", None, None, seconds, f"no NodePool for every pod within {seconds:g} s"
+            )
+        name, found = best
+        return rival, _rival("karpenter-best", found.price_nanousd_per_hour, figures, found.seconds, name)
 
     def _naive(self, instance: Instance, problem: Problem, figures: Figures | None) -> tuple[Rival, ...]:
         if not instance.naive:

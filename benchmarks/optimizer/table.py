@@ -20,13 +20,26 @@ _COLUMNS = (
     "FFD",
     "BFD",
     "one type",
+    "Karpenter",
+    "its best pool",
     "naive MIP",
 )
 
 LEGEND = """\
 $/h: the plan's nodes. gap: (value - proven bound) / value. s and MiB: the whole `kinema plan`, wall time and peak
 resident memory with its child. moved: running pods that change their node. FFD, BFD, one type, naive MIP: how much
-dearer they are than the plan; they know no constraints, so not for clusters. What was not run or failed is below."""
+dearer they are than the plan; they know no constraints, so not for clusters. Karpenter: how much dearer the nodes are
+that its scheduler opens for all pods, and with the best narrower NodePool; only in the group karpenter. What was not
+run or failed is below."""
+
+_RIVALS = {
+    "FFD": "ffd",
+    "BFD": "bfd",
+    "one type": "single",
+    "Karpenter": "karpenter",
+    "its best pool": "karpenter-best",
+    "naive MIP": "naive",
+}
 
 _UNITS = {
     "gap": ("gap", 100.0, " %"),
@@ -49,10 +62,22 @@ def table(rows: Sequence[Row]) -> str:
         if row.verify and row.verdict not in ("", "right")
     ]
     notes += [
+        f"{row.instance}: {rival.name}: {rival.how}"
+        for row in rows
+        for rival in row.rivals
+        if rival.name.startswith("karpenter") and rival.cost is None
+    ]
+    notes += [
+        f"{row.instance}: {rival.name} leaves {rival.unplaced} pods without a place"
+        for row in rows
+        for rival in row.rivals
+        if rival.unplaced
+    ]
+    notes += [
         f"{row.instance}: {rival.name} is cheaper than the plan: {rival.cost:.6f} $/h against {row.figures.cost:.6f}"
         for row in rows
         for rival in row.rivals
-        if row.figures and rival.cost is not None and rival.cost < row.figures.cost - 1e-9
+        if row.figures and rival.cost is not None and rival.cost < row.figures.cost - 1e-9 and not rival.unplaced
     ]
     return "\n".join([*lines, "", LEGEND, *([""] if notes else []), *notes]) + "\n"
 
@@ -86,13 +111,22 @@ def _cell(row: Row, column: str) -> str:
             return "optimal" if figures.status == "optimal" else f"{figures.relative_gap:.3%}"
         case "moved" if figures and figures.present_cost:
             return f"{figures.moved_share:.1%}"
-    name = {"FFD": "ffd", "BFD": "bfd", "one type": "single", "naive MIP": "naive"}.get(column)
+    name = _RIVALS.get(column)
     if name is None or (rival := rivals.get(name)) is None:
         return "-"
     if rival.cost is None:
-        return f"none in {rival.seconds:.0f} s" if name == "naive" else "none"
+        return {"naive": f"none in {rival.seconds:.0f} s", "karpenter": "no answer"}.get(name, "none")
     above = f"{rival.above_plan:+.1%}" if rival.above_plan is not None else f"{_dollars(rival.cost)} $/h"
-    return f"{above} ({rival.how}, {rival.seconds:.0f} s)" if name == "naive" else above
+    if rival.unplaced:
+        return f"{above} ({rival.unplaced} unplaced)"
+    match name:
+        case "naive":
+            return f"{above} ({rival.how}, {rival.seconds:.0f} s)"
+        case "karpenter":
+            return f"{above} ({rival.seconds:.1f} s)"
+        case "karpenter-best":
+            return f"{above} ({rival.how})"
+    return above
 
 
 def _dollars(cost: float) -> str:

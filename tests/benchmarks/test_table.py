@@ -63,7 +63,7 @@ def test_table_says_what_was_not_run_and_why() -> None:
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[2:8] == ["20.00", "10.00", "1.000%", "12.0", "512", "20.0%"]
     assert cells[10] == "+10.0%"
-    assert cells[13] == "none in 60 s"
+    assert cells[15] == "none in 60 s"
     assert "gap ≤ 2 % not run" in text
     assert "b: kinema plan has no --start" in text
 
