@@ -16,6 +16,7 @@ from planner.optimizer.problem import Problem
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 Fit = Literal["first", "best"]
+Largest = Literal["most", "all"]
 # How many of the emptiest nodes are tried for removal; each trial looks at all the others.
 _TRIED = 100
 # So many offerings are tried as the one that is opened for everything.
@@ -66,19 +67,23 @@ def topped_up(problem: Problem) -> list[Packing]:
     return [cheapen(problem, packing) for packing in found[:_MOST_CHEAPENED]]
 
 
-def fill(problem: Problem, start: Packing, fit: Fit, opening: int | None = None) -> Packing:
+def fill(
+    problem: Problem, start: Packing, fit: Fit, opening: int | None = None, largest_by: Largest = "most"
+) -> Packing:
     """Place what has no place yet, the largest pods first, into open nodes and then into fresh ones.
 
-    "first" takes the open nodes in order, "best" those with the least room left first. The next node is of the class
-    (an existing node that is not open yet, or an offering) that holds the rest of the group for the least money, or of
-    the class `opening` where that can hold any.
+    Pods are large by the share that they take of a typical node: "most" of any resource, or "all" together. "first"
+    takes the open nodes in order, "best" those with the least room left first. The next node is of the class (an
+    existing node that is not open yet, or an offering) that holds the rest of the group for the least money, or of the
+    class `opening` where that can hold any.
     Pool limits hold; what they leave no room for stays without a place.
     """
     classes, contents = start.classes.copy(), start.contents.copy()
     left = start.unplaced(problem)
     rem = problem.room[classes] - contents @ problem.requests
     typical = _typical_room(problem)
-    size = (problem.requests[:, : problem.whole] / typical).max(axis=1, initial=0.0)
+    shares = problem.requests[:, : problem.whole] / typical
+    size = shares.max(axis=1, initial=0.0) if largest_by == "most" else shares.sum(axis=1)
     caps = problem.caps
     for g in np.argsort(-size, kind="stable"):
         if not left[g]:

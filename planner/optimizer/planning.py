@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
@@ -47,13 +48,15 @@ _WORTH_A_DIVE = 0.05
 # After so many dives the known contents are picked from for the first time, where they are few.
 _EARLY_DIVES = 1
 _FITS: tuple[heuristics.Fit, ...] = ("first", "best")
+_ORDERS: tuple[heuristics.Largest, ...] = ("all", "most")
 # Whole pods fill no node to the last byte: so much of the room the relaxation is let fill before its pods are dealt. Of
 # the time, at most this share is spent on it.
 _FILLED = (0.98, 0.97, 0.99, 1.0, 0.95)
 _DEALING_SHARE = 0.3
 _LEAST_SECONDS = 1.0
-# Of the time, at most this share is spent on best fit with each offering as the one that is opened.
-_OPENINGS_SHARE = 0.15
+# This share of the time, and so many seconds in any case, go to best fit with each offering as the one that is opened:
+# the first plan is no better than first fit.
+_OPENINGS_SHARE, _OPENINGS_SECONDS = 0.05, 0.2
 # More existing nodes than this are pooled, since each is a knapsack of its own in every round.
 _MOST_SINGLE = 60
 # What is left of the time for the proof of the whole problem, where the plan is made for a part of what is possible.
@@ -119,13 +122,13 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
     race.bound(search.proof)
     dealt = _dealt(problem, solver, race)
     known += dealt
+    if inputs.start is None:
+        known += _opened(problem, race, max(_OPENINGS_SECONDS, _OPENINGS_SHARE * effort.time_limit_seconds), watch.now)
     for packing in _known_plans(problem, topped_up=inputs.start is None) if race.left() > 0 or not dealt else ():
         known.append(packing)
         race.enter(packing)
         if race.left() <= 0 or race.won():
             break
-    if inputs.start is None:
-        known += _opened(problem, race)
     for packing in known:
         search.start_from(Packing(became[packing.classes], packing.contents))
     prepared = watch.now() - start
@@ -249,13 +252,14 @@ def _dealt(problem: Problem, solver: Solver, race: _Race) -> list[Packing]:
     return found
 
 
-def _opened(problem: Problem, race: _Race) -> list[Packing]:
-    """Enter and return best fit with each good offering as the one that is opened."""
+def _opened(problem: Problem, race: _Race, seconds: float, now: Callable[[], float]) -> list[Packing]:
+    """Enter and return best fit with each good offering as the one that is opened, as many as these seconds allow."""
     found: list[Packing] = []
-    for opening in heuristics.openings(problem).tolist():
-        if race.left(_OPENINGS_SHARE) <= 0:
+    end = now() + seconds
+    for opening, largest_by in product(heuristics.openings(problem).tolist(), _ORDERS):
+        if now() >= end or race.hurried():
             break
-        packed = heuristics.fill(problem, heuristics.empty_cluster(problem), "best", opening)
+        packed = heuristics.fill(problem, heuristics.empty_cluster(problem), "best", opening, largest_by)
         found.append(heuristics.with_cheapest_offerings(problem, packed))
         race.enter(found[-1])
     return found

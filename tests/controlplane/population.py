@@ -127,7 +127,9 @@ def _is_counted(kind: str, body: Json, owned: Counter[str], ready: Counter[str],
     status, spec, uid = body.get("status", {}), body["spec"], body["metadata"]["uid"]
     if kind == "jobs":
         done = any(c["type"] == "Complete" and c["status"] == "True" for c in status.get("conditions", ()))
-        return done or owned[uid] == spec["parallelism"]
+        # The last pods of a Job are fewer than may run at once.
+        left = spec.get("completions", spec["parallelism"]) - status.get("succeeded", 0)
+        return done or owned[uid] == min(spec["parallelism"], left)
     if status.get("observedGeneration", 0) < body["metadata"].get("generation", 1):
         return False
     if kind == "daemonsets":
