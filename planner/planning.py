@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 MOST_REHEARSALS = 8
 """How often a plan is made with new nodes for what was stuck, or with it held; at last with everything held."""
 
-FIRST_SHARE = 0.6
+FIRST_SHARE = 0.7
 """Share of the time limit for the first solve, where pods run that would have to move."""
 
 LATER_SHARE = 0.35
@@ -57,9 +57,6 @@ UNLIMITED_SHARE = 0.5
 
 MOST_PRICES, MOST_CEILINGS = 3, 3
 """How many prices of a move, and ceilings on the nodes that change, are tried until as many pods move as may."""
-
-LATE_GAP = 0.01
-"""What it may cost, as a share of the value, to leave what is stuck where it is once the time is over."""
 
 MOST_RETREATS = 3
 """How often more of a plan is left where it is, before it is made again."""
@@ -218,8 +215,11 @@ def _staged_plan(inputs: PlanningInputs, settings: Settings, watch: Watch, child
 
     moving = any(pod.node is not None for pod in planned_pods(inputs.snapshot))
     waiting = any(pod.node is None for pod in planned_pods(inputs.snapshot))
+    began = now()
     examined, overdue = Examination(replace(inputs, seated=moving and waiting)), 0
     first = plan = solved(examined, limit * (FIRST_SHARE if moving else 1.0), child)
+    # What comes before the search takes as long in every solve, and its proof half of that again.
+    shortest = min(now() - began, 1.5 * first.timings_seconds.get("prepare", 0.0))
     fallback: list[Plan] = []
     if examined.inputs.seated and (plan.unplaced or end - now() > (1.0 - SOON_SHARE) * limit):
         # Who waits may have to wait for others to make room.
@@ -231,12 +231,16 @@ def _staged_plan(inputs: PlanningInputs, settings: Settings, watch: Watch, child
             raise WrongPlan(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
         if not stuck:
             return min([plan, *fallback], key=_merit)
-        over = watch.hurried() or now() >= end
-        if (retreat := _with_stuck_left(plan, stuck, examined, left)) is not None:
+        over = watch.hurried() or now() + shortest >= end
+        still = dict.fromkeys((k for k, w in plan.workloads.items() if w.moves), "others stood in its way") | stuck
+        retreat = _with_stuck_left(plan, stuck, examined, left)
+        if retreat is None and over:
+            retreat = _with_stuck_left(plan, still, examined, left)
+        if retreat is not None:
             fallback.append(retreat)
-            accepted = max(LATE_GAP, settings.optimizer.target_gap) if over else settings.optimizer.target_gap
-            if _worth(retreat) <= _worth(plan) * (1.0 + accepted):
-                return min(fallback, key=_merit)
+        good = retreat is not None and _worth(retreat) <= _worth(plan) * (1.0 + settings.optimizer.target_gap)
+        if good or (over and fallback):
+            return min(fallback, key=_merit)
         trials: list[tuple[Plan, Examination]] = []
         overdue += over
         if attempt < MOST_REHEARSALS - 2 and overdue <= MOST_OVERDUE:
@@ -248,9 +252,7 @@ def _staged_plan(inputs: PlanningInputs, settings: Settings, watch: Watch, child
                     # New nodes for what was stuck may not be had, or cost more than standing still.
                     _log.debug("no plan without %s: %s", ", ".join(sorted(stuck)), error)
         if not trials:
-            still = (key for key, workload in plan.workloads.items() if workload.moves)
-            held = dict.fromkeys(still, "others stood in its way") | stuck
-            narrower = Examination(_holding(examined.inputs, held))
+            narrower = Examination(_holding(examined.inputs, still))
             trials.append((solved(narrower, end - now()), narrower))
         plan, examined = min(trials, key=lambda trial: _merit(trial[0]))
     if fallback:
