@@ -17,7 +17,7 @@ from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan
 from planner.model.resources import Resources
 from planner.model.utilization import excess_millicores
-from planner.rescheduler import left_standing, staged
+from planner.rescheduler import left_standing, staged, with_spare_nodes
 from planner.settings import Settings
 from planner.solving import Child, solve
 from planner.verifier import Examination
@@ -233,13 +233,15 @@ def _staged_plan(inputs: PlanningInputs, settings: Settings, watch: Watch, child
             return min([plan, *fallback], key=_merit)
         over = watch.hurried() or now() + shortest >= end
         still = dict.fromkeys((k for k, w in plan.workloads.items() if w.moves), "others stood in its way") | stuck
-        retreat = _with_stuck_left(plan, stuck, examined, left)
-        if retreat is None and over:
-            retreat = _with_stuck_left(plan, still, examined, left)
-        if retreat is not None:
-            fallback.append(retreat)
-        good = retreat is not None and _worth(retreat) <= _worth(plan) * (1.0 + settings.optimizer.target_gap)
-        if good or (over and fallback):
+        found = [_with_spares(plan, stuck, examined, left)]
+        if not (over and found[0]):
+            found.append(_with_stuck_left(plan, stuck, examined, left))
+        if over and not any(found):
+            found.append(_with_stuck_left(plan, still, examined, left))
+        retreats = [retreat for retreat in found if retreat is not None]
+        fallback += retreats
+        accepted = _worth(plan) * (1.0 + settings.optimizer.target_gap)
+        if (over and fallback) or any(_worth(retreat) <= accepted for retreat in retreats):
             return min(fallback, key=_merit)
         trials: list[tuple[Plan, Examination]] = []
         overdue += over
@@ -311,6 +313,17 @@ def _with_stuck_left(
         if not stuck:
             return plan
     return None
+
+
+def _with_spares(plan: Plan, stuck: Mapping[str, str], examined: Examination, left: Callable[[], float]) -> Plan | None:
+    """Return the plan with new nodes for what is stuck, checked and with its stages; None where that is no plan."""
+    spacious = with_spare_nodes(plan, stuck, examined.inputs)
+    if spacious is None:
+        return None
+    found, still_stuck, problems = _in_stages(spacious, examined, left, checked=False)
+    if problems:
+        _log.debug("a plan with new nodes for %s is wrong: %s", ", ".join(sorted(stuck)), problems[0])
+    return None if still_stuck or problems else found
 
 
 def _in_stages(

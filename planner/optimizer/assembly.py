@@ -11,14 +11,13 @@ import numpy as np
 from planner.model.cap import CpuCap, objective_name
 from planner.model.cluster import HOSTNAME, Node
 from planner.model.machines import Offering
+from planner.model.naming import node_name
 from planner.model.plan import Certificate, Objective, Plan, PlannedNode, PlannedWorkload, Strategy, Unplaced
 from planner.optimizer.census import Census
 from planner.optimizer.company import Place, seated
 from planner.optimizer.movement import Movement
 from planner.optimizer.packing import Packing
 from planner.optimizer.problem import Problem
-
-_NAME_LIMIT = 63
 
 
 @dataclass(slots=True)
@@ -168,7 +167,7 @@ def _spots(census: Census, problem: Problem, packing: Packing) -> dict[str, _Spo
             continue
         name = ""
         while not name or name in spots:
-            name, index = _node_name(c.pool, iteration, index), index + 1
+            name, index = node_name(c.pool, iteration, index), index + 1
         spots[name] = _Spot(None, c.offering, wanted, row=n)
     in_plan = {name for k, c in enumerate(problem.classes) for name in c.nodes[: taken[k]]}
     for name, spot in spots.items():
@@ -178,16 +177,6 @@ def _spots(census: Census, problem: Problem, packing: Packing) -> dict[str, _Spo
     for name, held in census.running.items():
         spots[name].present = {groups[key]: dict(by_workload) for key, by_workload in held.items()}
     return spots
-
-
-def _node_name(pool: str, iteration: str, index: int) -> str:
-    """Return a DNS-1123 label of at most 63 characters: as much of the pool as fits, the iteration, the index."""
-    tail = f"-{_label(iteration)}-{index}"
-    return _label(pool[:40])[: _NAME_LIMIT - len(tail)].strip("-") + tail
-
-
-def _label(text: str) -> str:
-    return "".join(ch if ch.isascii() and ch.isalnum() else "-" for ch in text.lower()).strip("-") or "node"
 
 
 def _keep_in_place(spots: Sequence[_Spot]) -> Counter[str]:

@@ -1,0 +1,123 @@
+"""New nodes for pods that no order of stages can bring to where the plan wants them, without another solve.
+
+That costs a few nodes, where leaving whole workloads as they are (`planner.rescheduler.standing`) keeps every node that
+holds one of their pods. Whether what comes of it is right is for the check to say.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+
+from planner.model.cluster import Node, Pod
+from planner.model.companions import needs_company
+from planner.model.inputs import PlanningInputs
+from planner.model.machines import Offering
+from planner.model.naming import node_name
+from planner.model.plan import Plan, PlannedNode
+from planner.model.resources import Resources
+from planner.rescheduler.rehearsal import with_booted
+
+_Domains = tuple[tuple[str, str | None], ...]
+
+
+def with_spare_nodes(plan: Plan, stuck: Collection[str], inputs: PlanningInputs) -> Plan | None:
+    """Return the plan in which the pods of these workloads that move come to new nodes of their own.
+
+    None where that cannot be said so simply: one of them is rolled out, waits for a node or needs others beside it, the
+    objective caps what nodes use, or nothing is on offer that holds its pods.
+    """
+    if inputs.cap is not None or any(plan.workloads[key].strategy != "evict" for key in stuck):
+        return None
+    pods: dict[str, list[Pod]] = {key: [] for key in stuck}
+    for pod in inputs.snapshot.planned:
+        if pod.workload in pods:
+            pods[pod.workload].append(pod)
+    if any(pod.node is None or needs_company(pod.rules) for own in pods.values() for pod in own):
+        return None
+    yard = _Yard(plan, inputs)
+    for key, own in sorted(pods.items()):
+        for homeless, count in yard.take_back(key, own).items():
+            if not yard.seat(key, own[0], homeless, count):
+                return None
+    return yard.plan()
+
+
+class _Yard:
+    """A plan whose contents are being changed, with the new nodes so far."""
+
+    def __init__(self, plan: Plan, inputs: PlanningInputs) -> None:
+        self._plan, self._inputs = plan, inputs
+        self._nodes: dict[str, Node] = {n.name: n for n in with_booted(plan, inputs.snapshot, inputs.catalogue).nodes}
+        self._contents = {node.name: dict(node.pods) for node in plan.nodes}
+        self._sizes = Counter((node.pool, node.zone) for node in plan.nodes if node.state != "remove")
+        self._spares: list[PlannedNode] = []
+
+    def take_back(self, key: str, pods: list[Pod]) -> dict[_Domains, int]:
+        """Take the workload's arriving pods from where they were to go; count them by the domains that they keep."""
+        here = Counter(pod.node for pod in pods)
+        found: Counter[_Domains] = Counter()
+        for name, content in self._contents.items():
+            if (more := content.get(key, 0) - here[name]) > 0:
+                content[key] -= more
+                labels = self._nodes[name].labels
+                found[tuple((domain, labels.get(domain)) for domain in pods[0].keeps)] += more
+        return dict(found)
+
+    def seat(self, key: str, sample: Pod, domains: _Domains, count: int) -> bool:
+        """Boot the cheapest nodes of one kind that hold so many of these pods; say whether there are any."""
+        requests = self._plan.workloads[key].requests.with_shares(sample.requests.shares)
+        ways: list[tuple[int, str, str, int, Offering]] = []
+        for offering in self._admitting(sample, domains):
+            room, each = self._room(offering), 0
+            while each < count and (requests * (each + 1)).fits_in(room):
+                each += 1
+            need = -(-count // each) if each else 0
+            allowed = offering.maximum is None or self._sizes[offering.pool, offering.zone] + need <= offering.maximum
+            if each and allowed:
+                price = need * offering.price_nanousd_per_hour
+                ways.append((price, offering.machine_type, offering.zone, each, offering))
+        if not ways:
+            return False
+        *_, each, offering = min(ways, key=lambda way: way[:4])
+        for start in range(0, count, each):
+            self._boot(offering, {key: min(each, count - start)})
+        return True
+
+    def _admitting(self, sample: Pod, domains: _Domains) -> Iterator[Offering]:
+        for offering in self._inputs.catalogue.offerings:
+            barred = offering.capacity_type == "spot" and self._inputs.catalogue.spot.bars(sample)
+            at_home = all(offering.labels.get(key) == domain for key, domain in domains)
+            if at_home and not barred and sample.constraints.admit(offering.labels, "", offering.taints):
+                yield offering
+
+    def _room(self, offering: Offering) -> Resources:
+        room = offering.allocatable
+        for daemonset in self._inputs.snapshot.daemonsets:
+            if daemonset.constraints.admit(offering.labels, "", offering.taints):
+                room = room - daemonset.requests
+        return room
+
+    def _boot(self, offering: Offering, pods: Mapping[str, int]) -> None:
+        index = len(self._plan.nodes) + len(self._spares)
+        name = node_name(offering.pool, self._plan.iteration, index)
+        self._sizes[offering.pool, offering.zone] += 1
+        self._spares.append(
+            PlannedNode(
+                name, "boot", offering.pool, offering.machine_type, offering.zone, offering.capacity_type,
+                offering.price_nanousd_per_hour, offering.allocatable.plain, pods,
+            )
+        )  # fmt: skip
+
+    def plan(self) -> Plan:
+        """Return the plan that this is; a node to boot of which nothing is left is not booted."""
+        nodes = list(self._spares)
+        for node in self._plan.nodes:
+            pods = {key: count for key, count in self._contents[node.name].items() if count}
+            if node.state != "boot" or pods or not node.pods:
+                nodes.append(replace(node, pods=pods))
+        nodes.sort(key=lambda node: node.name)
+        cost = sum(node.price_nanousd_per_hour or 0 for node in nodes if node.state != "remove")
+        objective = replace(self._plan.objective, nodes_nanousd_per_hour=cost, status="feasible")
+        return replace(self._plan, nodes=tuple(nodes), objective=objective, cost_nanousd_per_hour=cost)

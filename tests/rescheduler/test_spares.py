@@ -1,0 +1,90 @@
+"""What no order of stages can bring to its planned nodes comes to new ones; m4 has 4 CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from planner.model.cluster import HOSTNAME, ZONE, Workload
+from planner.model.inputs import PlanningInputs
+from planner.model.machines import Offering
+from planner.model.plan import Plan
+from planner.model.resources import Resources
+from planner.model.scheduling import LabelSelector, NodeConstraints, PodRules, PodTerm, Requirement
+from planner.rescheduler import staged, with_spare_nodes
+from tests.building import catalogue, deployment, inputs, offering, pods_of, snapshot
+from tests.rescheduler.test_steps import IT, moved, planned_node, pool_node, record_of
+
+LEFT, RIGHT = (deployment(name, 2, cpu=2000, kind="StatefulSet", max_unavailable=1) for name in ("left", "right"))
+
+
+def swapped(*offers: Offering, **fields: Any) -> tuple[Plan, PlanningInputs]:
+    """Return a plan in which the two pods of left and right swap two full nodes, with room for nobody on the way."""
+    plan = record_of(
+        [planned_node("a", "keep", {RIGHT.key: 2}), planned_node("b", "keep", {LEFT.key: 2})],
+        {LEFT.key: moved(LEFT, 2, "evict"), RIGHT.key: moved(RIGHT, 2, "evict")},
+    ).plan
+    plan = replace(plan, objective=replace(plan.objective, nodes_nanousd_per_hour=2 * 10**8))
+    pods = pods_of(LEFT, {"a": 2}, **fields) + pods_of(RIGHT, {"b": 2})
+    cluster = snapshot([pool_node("a"), pool_node("b")], [LEFT, RIGHT], pods)
+    return plan, inputs(cluster, catalogue(*(offers or (offering(price_usd=0.1, pool="pool-a"),))))
+
+
+def booted(plan: Plan | None) -> dict[str, tuple[str, dict[str, int]]]:
+    assert plan is not None
+    return {n.name: (n.machine_type, dict(n.pods)) for n in plan.nodes if n.state == "boot"}
+
+
+def test_one_of_two_that_would_have_to_swap_gets_a_new_node_and_then_both_can_move() -> None:
+    plan, given = swapped()
+    assert staged(plan, given, lambda: 60.0, diverting=False)[1].keys() == {LEFT.key, RIGHT.key}
+    found = with_spare_nodes(plan, [LEFT.key], given)
+    assert booted(found) == {f"pool-a-{IT}-2": ("m4", {LEFT.key: 2})}
+    assert found is not None
+    assert found.cost_nanousd_per_hour == found.objective.nodes_nanousd_per_hour == 3 * 10**8
+    assert {n.name: dict(n.pods) for n in found.nodes if n.state == "keep"} == {"a": {RIGHT.key: 2}, "b": {}}
+    assert staged(found, given, lambda: 60.0)[1] == {}
+
+
+def test_the_nodes_that_cost_least_together_are_booted() -> None:
+    # Two of 2 CPU for 0.03 $/h each are cheaper than one of 4 CPU for 0.1 $/h.
+    plan, given = swapped(offering("m4", 0.1, pool="pool-a"), offering("m2", 0.03, 2000, pool="pool-b"))
+    found = with_spare_nodes(plan, [LEFT.key], given)
+    assert [content for _, content in booted(found).values()] == [{LEFT.key: 1}, {LEFT.key: 1}]
+    assert found is not None
+    assert found.cost_nanousd_per_hour == 2 * 10**8 + 2 * 30_000_000
+
+
+def test_a_pool_that_may_not_grow_boots_none() -> None:
+    plan, given = swapped(offering("m4", 0.1, pool="pool-a", zone="zone-a", maximum=2))
+    assert with_spare_nodes(plan, [LEFT.key], given) is None
+
+
+def test_pods_that_keep_their_zone_get_a_node_there() -> None:
+    offers = [offering("m4", cost, pool=zone, zone=zone) for zone, cost in (("zone-a", 0.1), ("zone-b", 0.05))]
+    plan, given = swapped(*offers, keeps=(ZONE,))
+    found = with_spare_nodes(plan, [LEFT.key], given)
+    assert found is not None
+    assert [n.zone for n in found.nodes if n.state == "boot"] == ["zone-a"]
+
+
+@pytest.mark.parametrize("why", ["roll-out", "company", "constraints", "too-large"])
+def test_nothing_is_booted_for_what_that_would_not_help(why: str) -> None:
+    own = LabelSelector((Requirement("app", "In", ("left",)),))
+    fields: dict[str, dict[str, Any]] = {
+        "company": {"rules": PodRules(affinity=(PodTerm(HOSTNAME, None, own),))},
+        "constraints": {"constraints": NodeConstraints((("disk", "ssd"),))},
+    }
+    plan, given = swapped(**fields.get(why, {}))
+    if why == "roll-out":
+        plan = with_workload(plan, LEFT, strategy="rollout")
+    if why == "too-large":
+        plan = with_workload(plan, LEFT, requests=Resources(5000, 0, 1))
+    assert with_spare_nodes(plan, [LEFT.key], given) is None
+
+
+def with_workload(plan: Plan, workload: Workload, **fields: Any) -> Plan:
+    changed = {**plan.workloads, workload.key: replace(plan.workloads[workload.key], **fields)}
+    return replace(plan, workloads=changed)
