@@ -18,7 +18,7 @@ from planner.model.disruption import (
     with_held,
 )
 from planner.model.forecast import Forecast
-from planner.model.machines import Catalogue
+from planner.model.machines import Catalogue, Offering
 from planner.model.plan import Plan
 from planner.model.preferences import PreferencePrices
 from planner.model.resources import Resources
@@ -114,3 +114,12 @@ class PlanningInputs:
                 total = total + Resources(new.cpu_millicores, new.memory_bytes)
                 total = total - Resources(old.cpu_millicores, old.memory_bytes)
         return total
+
+
+def offering_room(inputs: PlanningInputs, offering: Offering) -> Resources:
+    """Return what a fresh node of the offering has left beside its DaemonSets."""
+    room = offering.allocatable
+    for daemon in inputs.snapshot.daemonsets:
+        if daemon.constraints.admit(offering.labels, "", offering.taints):
+            room = room - daemon.requests
+    return room

@@ -13,7 +13,7 @@ from planner.model.companions import Parties, find_parties
 from planner.model.displeasure import Preferences
 from planner.model.disruption import Assessment, foreign_taints, planned_pods, pod_key
 from planner.model.domains import Crowding, Home, Homes, find_homes
-from planner.model.inputs import PlanningInputs
+from planner.model.inputs import PlanningInputs, offering_room
 from planner.model.machines import Offering
 from planner.model.preferences import Wishes
 from planner.model.resources import Resources
@@ -173,15 +173,6 @@ def movement_of(inputs: PlanningInputs) -> Movement:
         preferences=Preferences.of(inputs),
     )
     return replace(movement, parties=find_parties(movement.inputs.snapshot.pods, movement.requests, _holding(movement)))
-
-
-def offering_room(inputs: PlanningInputs, offering: Offering) -> Resources:
-    """Return what a fresh node of the offering has left beside its DaemonSets."""
-    room = offering.allocatable
-    for daemon in inputs.snapshot.daemonsets:
-        if daemon.constraints.admit(offering.labels, "", offering.taints):
-            room = room - daemon.requests
-    return room
 
 
 def _holding(movement: Movement) -> Callable[[Resources, NodeConstraints], bool]:

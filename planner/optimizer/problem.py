@@ -17,14 +17,14 @@ import numpy.typing as npt
 from planner.model.cluster import CapacityType, Node
 from planner.model.displeasure import Preferences, surroundings
 from planner.model.disruption import foreign_taints, pod_key
-from planner.model.inputs import PlanningInputs
+from planner.model.inputs import PlanningInputs, offering_room
 from planner.model.machines import Catalogue, Offering
 from planner.model.preferences import Surroundings
 from planner.model.resources import BEARER, Resources, is_share, other_side
 from planner.optimizer import constraints
 from planner.optimizer.census import Census
 from planner.optimizer.constraints import ClassRole, Place, Row
-from planner.optimizer.movement import GroupKey, Movement, offering_room
+from planner.optimizer.movement import GroupKey, Movement
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]

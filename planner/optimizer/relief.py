@@ -12,13 +12,13 @@ from dataclasses import replace
 import numpy as np
 
 from planner.model.cap import CpuCap
-from planner.model.inputs import PlanningInputs
+from planner.model.inputs import PlanningInputs, offering_room
 from planner.model.machines import Offering
 from planner.model.plan import PlannedNode
 from planner.model.resources import PREDICTED_CPU
 from planner.optimizer import heuristics
 from planner.optimizer.census import census_of, missing_daemons
-from planner.optimizer.movement import Movement, movement_of, offering_room
+from planner.optimizer.movement import Movement, movement_of
 from planner.optimizer.problem import BoolArray, Problem
 from planner.optimizer.unplaceable import laid_out
 

@@ -9,9 +9,10 @@ import numpy as np
 from planner.model import resources
 from planner.model.cluster import Pod
 from planner.model.disruption import pod_key
+from planner.model.inputs import offering_room
 from planner.model.plan import Unplaced
 from planner.optimizer.census import Census
-from planner.optimizer.movement import GroupKey, Movement, offering_room
+from planner.optimizer.movement import GroupKey, Movement
 from planner.optimizer.problem import Problem, build_problem
 from planner.optimizer.refusals import labels_asked, not_admitted
 

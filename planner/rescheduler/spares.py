@@ -12,11 +12,10 @@ from dataclasses import replace
 
 from planner.model.cluster import Node, Pod
 from planner.model.companions import needs_company
-from planner.model.inputs import PlanningInputs
+from planner.model.inputs import PlanningInputs, offering_room
 from planner.model.machines import Offering
 from planner.model.naming import node_name
 from planner.model.plan import Plan, PlannedNode
-from planner.model.resources import Resources
 from planner.rescheduler.rehearsal import with_booted
 
 _Domains = tuple[tuple[str, str | None], ...]
@@ -70,7 +69,7 @@ class _Yard:
         requests = self._plan.workloads[key].requests.with_shares(sample.requests.shares)
         ways: list[tuple[int, str, str, int, Offering]] = []
         for offering in self._admitting(sample, domains):
-            room, each = self._room(offering), 0
+            room, each = offering_room(self._inputs, offering), 0
             while each < count and (requests * (each + 1)).fits_in(room):
                 each += 1
             need = -(-count // each) if each else 0
@@ -91,13 +90,6 @@ class _Yard:
             at_home = all(offering.labels.get(key) == domain for key, domain in domains)
             if at_home and not barred and sample.constraints.admit(offering.labels, "", offering.taints):
                 yield offering
-
-    def _room(self, offering: Offering) -> Resources:
-        room = offering.allocatable
-        for daemonset in self._inputs.snapshot.daemonsets:
-            if daemonset.constraints.admit(offering.labels, "", offering.taints):
-                room = room - daemonset.requests
-        return room
 
     def _boot(self, offering: Offering, pods: Mapping[str, int]) -> None:
         index = len(self._plan.nodes) + len(self._spares)
