@@ -126,7 +126,7 @@ class _Grouping:
         movement, name = self._movement, pod_key(pod)
         barred = movement.inputs.catalogue.spot.bars(pod)
         refused = name in movement.homes.refused or name in movement.parties.refused
-        where = (movement.homes.homes.get(name), refused, pod.beside, name in movement.unseated)
+        where = (movement.homes.homes.get(name), refused, pod.beside, movement.seats.get(name))
         like = (pod.workload, id(pod.requests), id(pod.constraints), id(pod.wishes), barred, where)
         found = self._known.get(like)
         if found is None:

@@ -76,7 +76,8 @@ def fill(
     takes the open nodes in order, "best" those with the least room left first. The next node is of the class (an
     existing node that is not open yet, or an offering) that holds the rest of the group for the least money, or of the
     class `opening` where that can hold any.
-    Pool limits hold; what they leave no room for stays without a place.
+    Pods that join others on a node come before all. Pool limits hold; what they leave no room for stays without a
+    place.
     """
     classes, contents = start.classes.copy(), start.contents.copy()
     left = start.unplaced(problem)
@@ -84,6 +85,8 @@ def fill(
     typical = _typical_room(problem)
     shares = problem.requests[:, : problem.whole] / typical
     size = shares.max(axis=1, initial=0.0) if largest_by == "most" else shares.sum(axis=1)
+    # Who joins others can be nowhere else.
+    size[[bool(group.key.beside) for group in problem.groups]] = np.inf
     caps = problem.caps
     for g in np.argsort(-size, kind="stable"):
         if not left[g]:

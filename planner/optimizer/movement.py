@@ -24,7 +24,8 @@ class GroupKey(NamedTuple):
     """What makes pods identical: planned requests, constraints, home, and whether only new nodes may hold them.
 
     A pod that is `barred` may come to no spot node. `wishes` are those that tell nodes apart. `beside` names the node
-    where the pod joins others. What comes to one node as a party counts as one pod, with its `members` by group.
+    where the pod joins others. What comes to one node as a party counts as one pod, with its `members` by group. A pod
+    that comes `at_once` waits for nobody to make room.
     """
 
     requests: Resources
@@ -35,6 +36,7 @@ class GroupKey(NamedTuple):
     wishes: Wishes = ()
     beside: str = ""
     members: tuple[tuple[GroupKey, int], ...] = ()
+    at_once: bool = False
 
     @property
     def pods(self) -> int:
@@ -47,7 +49,7 @@ class GroupKey(NamedTuple):
 
     def anywhere(self) -> GroupKey:
         """Return the same without what the planner chose for it: home, node, new nodes only."""
-        return self._replace(home=(), fresh=False, beside="")
+        return self._replace(home=(), fresh=False, beside="", at_once=False)
 
 
 def party_of(members: Counter[GroupKey]) -> GroupKey:
@@ -72,8 +74,8 @@ class Movement:
     `inputs` count the predicted CPU where the objective caps it. `assessment` has every pin of the plan, those of
     `held` included. `rollable` names the workloads that a roll-out
     may replace as a whole; only their requests change. `homes` says which pods keep to which domain, `parties` which
-    waiting ones come to one node together. Not `accompanied`, pods go without those that they need on their node. The
-    waiting ones that are `unseated` come to new nodes only.
+    waiting ones come to one node together. Not `accompanied`, pods go without those that they need on their node. Of
+    waiting pods that come `at_once` the `seats` say whether some node has room for them now.
     """
 
     inputs: PlanningInputs
@@ -84,13 +86,13 @@ class Movement:
     preferences: Preferences
     parties: Parties = field(default_factory=Parties)
     accompanied: bool = True
-    unseated: frozenset[str] = frozenset()
+    seats: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def chosen(self) -> bool:
         """Whether it rests on choices of the planner, so that a bound of it is none of what is possible."""
         company = self.accompanied and any(pod.beside or pod.party for pod in self.inputs.snapshot.planned)
-        own = self.inputs.held or self.inputs.fresh or self.homes.homes or self.parties.of or self.unseated
+        own = self.inputs.held or self.inputs.fresh or self.homes.homes or self.parties.of or self.seats
         return company or bool(own)
 
     def requests(self, pod: Pod) -> Resources:
@@ -115,8 +117,9 @@ class Movement:
     def alike(self, pod: Pod) -> GroupKey:
         """Return what makes the pod identical to others, wherever they are at home."""
         barred = self.inputs.catalogue.spot.bars(pod)
-        fresh = pod.workload in self.inputs.fresh or pod_key(pod) in self.unseated
-        return GroupKey(self.requests(pod), pod.constraints, (), fresh, barred, self.preferences.wishes(pod))
+        fresh = pod.workload in self.inputs.fresh or not self.seats.get(pod_key(pod), True)
+        wishes, at_once = self.preferences.wishes(pod), pod_key(pod) in self.seats
+        return GroupKey(self.requests(pod), pod.constraints, (), fresh, barred, wishes, at_once=at_once)
 
     def crowded(self, most: Mapping[GroupKey, tuple[int, str]]) -> Movement:
         """Return the same with homes for at most so many pending pods of each group, and why not for more."""
@@ -131,7 +134,7 @@ class Movement:
 
     def anywhere(self) -> Movement:
         """Return the same without homes and parties: what a lower bound is about, since others might do as well."""
-        return replace(self, homes=Homes(), parties=Parties(), accompanied=False, unseated=frozenset())
+        return replace(self, homes=Homes(), parties=Parties(), accompanied=False, seats={})
 
     def thinned(self, parties: Collection[str], why: str) -> Movement:
         """Return the same with half of those that follow in these parties; the last to join are left out.

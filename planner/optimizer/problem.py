@@ -221,6 +221,7 @@ def _group_order(key: GroupKey) -> tuple[object, ...]:
         repr(key.wishes),
         key.beside,
         repr(key.members),
+        key.at_once,
     )
 
 
@@ -265,12 +266,17 @@ def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) 
     kinds = [(group.key.requests, group.key.constraints) for group in groups]
     barred = np.array([group.key.barred for group in groups], dtype=np.bool_)
     fresh = np.array([group.key.fresh for group in groups], dtype=np.bool_)
+    at_once = [g for g, group in enumerate(groups) if group.key.at_once]
     for site in _sites(inputs, census):
         admitted = constraints.admission(kinds, site.room, site.node.labels, site.node.name, foreign_taints(site.node))
         admitted &= _at_home(groups, site.node.name, site.node.labels) & ~fresh
         held = np.zeros(len(groups), dtype=np.int64)
         for key, by_workload in census.running.get(site.node.name, {}).items():
             held[index[key]] = sum(by_workload.values())
+        if at_once:
+            taken = (key.requests * sum(n.values()) for key, n in census.running.get(site.node.name, {}).items())
+            now = site.room - sum(taken, Resources())
+            admitted[at_once] &= [groups[g].requests.fits_in(now) for g in at_once]
         if site.node.capacity_type == "spot":
             admitted &= constraints.spot_nodes(barred, held)
         displeased = _displeasures(preferences, groups, surroundings(site.node))

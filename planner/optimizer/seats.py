@@ -21,13 +21,14 @@ from planner.optimizer.problem import BoolArray, IntArray
 
 
 def seated(movement: Movement) -> Movement:
-    """Return the same with only new nodes for each waiting pod that finds no room as the nodes are now.
+    """Return the same in which each waiting pod comes to new nodes or to those with room for it now.
 
-    The largest come first, each to the fullest node that holds it. Parties, and pods that join others, are left out.
+    Those for which nothing is left come to new nodes only: the largest take room first, each on the fullest node that
+    holds it. Parties, and pods that join others, are left out.
     """
     hall = _Hall(movement)
     waiting = sorted(_waiting(movement), key=lambda p: (-p.requests.cpu_millicores, -p.requests.memory_bytes, p.name))
-    return replace(movement, unseated=frozenset(pod_key(pod) for pod in waiting if not hall.seats(pod)))
+    return replace(movement, seats={pod_key(pod): hall.seats(pod) for pod in waiting})
 
 
 def _waiting(movement: Movement) -> Iterator[Pod]:
@@ -44,6 +45,9 @@ class _Hall:
     def __init__(self, movement: Movement) -> None:
         inputs, roles = movement.inputs, movement.assessment.roles
         pods_on = inputs.snapshot.pods_on()
+        for pod in inputs.snapshot.planned:
+            if pod.beside:
+                pods_on[pod.beside].append(pod)
         self._movement = movement
         self._nodes = sorted((n for n in inputs.snapshot.nodes if roles[n.name] != "frozen"), key=lambda n: n.name)
         self._rooms: list[Resources] = []

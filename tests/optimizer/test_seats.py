@@ -34,6 +34,10 @@ def fragmented() -> PlanningInputs:
     return given([node("n1"), node("n2")], app("web", 1000, {"n1": 2, "n2": 2}), app("big", 3000, pending=1))
 
 
+def without_a_seat(cluster: PlanningInputs) -> set[str]:
+    return {name for name, seat in seated(movement_of(cluster)).seats.items() if not seat}
+
+
 class TestWhoHasNoRoom:
     def test_the_largest_pods_take_the_room_first(self) -> None:
         # 2 + 2 CPU are free: one pod of 2 CPU on each node, and none of 1 CPU is left a place.
@@ -43,7 +47,7 @@ class TestWhoHasNoRoom:
             app("small", 1000, pending=1),
             app("large", 2000, pending=2),
         )
-        assert seated(movement_of(cluster)).unseated == {"default/small-0"}
+        assert without_a_seat(cluster) == {"default/small-0"}
 
     def test_the_fullest_node_that_holds_a_pod_is_filled(self) -> None:
         # n1 has 1 CPU free, n2 has 3: the pod of 1 CPU leaves n2 to the one of 3.
@@ -53,11 +57,11 @@ class TestWhoHasNoRoom:
             app("small", 1000, pending=1),
             app("large", 3000, pending=1),
         )
-        assert seated(movement_of(cluster)).unseated == frozenset()
+        assert without_a_seat(cluster) == set()
 
     def test_a_node_that_the_pod_does_not_admit_is_no_room(self) -> None:
         cluster = given([node("n1", zone="a")], app("web", 1000, {"n1": 1}), app("late", 1000, pending=1, zone="b"))
-        assert seated(movement_of(cluster)).unseated == {"default/late-0"}
+        assert without_a_seat(cluster) == {"default/late-0"}
 
 
 def test_a_pod_without_room_gets_a_new_node_though_others_could_make_room() -> None:
@@ -69,6 +73,13 @@ def test_a_pod_without_room_gets_a_new_node_though_others_could_make_room() -> N
     assert dict(new.pods)["default/Deployment/big"] == 1
     # The bound is about both.
     assert patient.objective.lower_bound_nanousd_per_hour <= plan.objective.value_nanousd_per_hour
+
+
+def test_a_pod_with_room_on_one_node_does_not_come_to_another_that_has_none_now() -> None:
+    # big has room on n2 now. As a problem it might come to n1 as well, once web has left for n2.
+    cluster = given([node("n1"), node("n2")], app("web", 1000, {"n1": 2}), app("big", 3000, pending=1))
+    plan = planned(replace(cluster, seated=True))
+    assert {n.name: n.pods.get("default/Deployment/big", 0) for n in plan.nodes} == {"n1": 0, "n2": 1}
 
 
 def test_pods_that_wait_hold_up_no_plan_whose_moves_would_make_room_for_them() -> None:
