@@ -200,7 +200,7 @@ def _whole(solver: Solver, inputs: PlanningInputs, settled: Settled, race: _Race
     if race.narrow or race.leaves_more_out():
         changes = {key: wanted for key, wanted in inputs.forecast.requests.items() if key not in inputs.held}
         forecast = replace(inputs.forecast, requests=changes)
-        open_ = replace(inputs, held={}, fresh=frozenset(), seated=False, forecast=forecast, cap=cap)
+        open_ = replace(inputs, held={}, fresh=frozenset(), forecast=forecast, cap=cap)
         whole = (movement if open_ == inputs else movement_of(open_)).anywhere()
         missing = Counter[GroupKey]()
         for key, count in race.left_out(settled.left_out).items():
