@@ -221,7 +221,7 @@ def _staged_plan(inputs: PlanningInputs, settings: Settings, watch: Watch, child
     # What comes before the search takes as long in every solve, and its proof half of that again.
     shortest = min(now() - began, 1.5 * first.timings_seconds.get("prepare", 0.0))
     fallback: list[Plan] = []
-    if examined.inputs.seated and (plan.unplaced or end - now() > (1.0 - SOON_SHARE) * limit):
+    if examined.inputs.seated and end - now() > (1.0 - SOON_SHARE) * limit:
         # Who waits may have to wait for others to make room.
         fallback += _unseated(plan, Examination(inputs), solved, left_until(end))
     for attempt in range(MOST_REHEARSALS):

@@ -97,7 +97,7 @@ def plan_with(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wat
 
 def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Watch) -> Plan:
     start = watch.now()
-    settled = settle(seated(movement_of(inputs)) if inputs.seated else movement_of(inputs))
+    settled = _settled(inputs)
     movement, problem = settled.census.movement, settled.problem
     race = _Race(settled, effort, watch, start)
     known = [heuristics.fill(problem, heuristics.present_state(problem), fit) for fit in _FITS]
@@ -184,6 +184,22 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
             )
     plan = finish(movement, best, search.proof.value, certificate(search.problem, search.proof), cap)
     return replace(plan, timings_seconds=_timings(prepared, proven, watch.now() - start))
+
+
+def _settled(inputs: PlanningInputs) -> Settled:
+    """Return the problem: where all have a place that can have one, that in which pods that wait need nobody's room."""
+    movement = movement_of(inputs)
+    if not inputs.seated:
+        return settle(movement)
+    at_once = settle(seated(movement))
+    filled = heuristics.fill(at_once.problem, heuristics.present_state(at_once.problem), "best")
+    if filled.unplaced(at_once.problem).any():
+        return settle(movement)
+    if not at_once.unplaceable:
+        return at_once
+    patient = settle(movement)
+    many = {key: found.count for key, found in patient.unplaceable.items()}
+    return at_once if {key: found.count for key, found in at_once.unplaceable.items()} == many else patient
 
 
 def _timings(prepared: float, proven: float, ended: float) -> dict[str, float]:

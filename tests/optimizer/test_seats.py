@@ -82,6 +82,26 @@ def test_a_pod_with_room_on_one_node_does_not_come_to_another_that_has_none_now(
     assert {n.name: n.pods.get("default/Deployment/big", 0) for n in plan.nodes} == {"n1": 0, "n2": 1}
 
 
+def test_where_no_new_node_may_be_had_a_pod_waits_for_the_room_of_others() -> None:
+    cluster = fragmented()
+    nothing_to_buy = replace(cluster, catalogue=replace(cluster.catalogue, offerings=()), seated=True)
+    plan = planned(nothing_to_buy)
+    assert plan.unplaced == {}
+    assert sorted(sum(n.pods.values()) for n in plan.nodes) == [2, 3]
+
+
+def test_a_pod_that_fits_nowhere_is_no_reason_to_let_others_wait() -> None:
+    cluster = given(
+        [node("n1"), node("n2")],
+        app("web", 1000, {"n1": 2, "n2": 2}),
+        app("big", 3000, pending=1),
+        app("huge", 9000, pending=1),
+    )
+    plan = planned(replace(cluster, seated=True))
+    assert list(plan.unplaced) == ["default/Deployment/huge"]
+    assert [n.state for n in plan.nodes if n.pods.get("default/Deployment/big")] == ["boot"]
+
+
 def test_pods_that_wait_hold_up_no_plan_whose_moves_would_make_room_for_them() -> None:
     # Two pods of 2 CPU wait; n1 to n4 have 1 CPU free each, and n5, n6 hold one pod of 1 CPU each. To empty n6 costs a
     # move, and a new node holds both that wait.
