@@ -34,7 +34,8 @@ LATER_SHARE = 0.35
 """Share of the time that is left for each solve after the first."""
 
 SOON_SHARE = 0.3
-"""Where the first solve took less of the limit, one follows in which pods that wait may need the room of others."""
+"""Where the first solve took less of the limit and goes on from no other plan, one follows in which pods that wait may
+need the room of others."""
 
 REHEARSAL_SHARE = 0.1
 """Share of the time limit that each search for an order of stages gets in any case: all else is worth less."""
@@ -221,7 +222,7 @@ def _staged_plan(inputs: PlanningInputs, settings: Settings, watch: Watch, child
     # What comes before the search takes as long in every solve, and its proof half of that again.
     shortest = min(now() - began, 1.5 * first.timings_seconds.get("prepare", 0.0))
     fallback: list[Plan] = []
-    if examined.inputs.seated and end - now() > (1.0 - SOON_SHARE) * limit:
+    if examined.inputs.seated and inputs.start is None and end - now() > (1.0 - SOON_SHARE) * limit:
         # Who waits may have to wait for others to make room.
         fallback += _unseated(plan, Examination(inputs), solved, left_until(end))
     for attempt in range(MOST_REHEARSALS):

@@ -54,9 +54,9 @@ _ORDERS: tuple[heuristics.Largest, ...] = ("all", "most")
 _FILLED = (0.98, 0.97, 0.99, 1.0, 0.95)
 _DEALING_SHARE = 0.3
 _LEAST_SECONDS = 1.0
-# This share of the time, and so many seconds in any case, go to best fit with each offering as the one that is opened:
-# the first plan is no better than first fit.
-_OPENINGS_SHARE, _OPENINGS_SECONDS = 0.05, 0.2
+# This share of the time goes to best fit with each offering as the one that is opened, and so many seconds where no time
+# is left: the first plan is no better than first fit.
+_OPENINGS_SHARE, _OPENINGS_SECONDS = 0.05, 0.05
 # More existing nodes than this are pooled, since each is a knapsack of its own in every round.
 _MOST_SINGLE = 60
 # What is left of the time for the proof of the whole problem, where the plan is made for a part of what is possible.
@@ -123,7 +123,8 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
     dealt = _dealt(problem, solver, race)
     known += dealt
     if inputs.start is None:
-        known += _opened(problem, race, max(_OPENINGS_SECONDS, _OPENINGS_SHARE * effort.time_limit_seconds), watch.now)
+        seconds = _OPENINGS_SHARE * effort.time_limit_seconds if race.left() > 0 else _OPENINGS_SECONDS
+        known += _opened(problem, race, seconds, watch.now)
     for packing in _known_plans(problem, topped_up=inputs.start is None) if race.left() > 0 or not dealt else ():
         known.append(packing)
         race.enter(packing)

@@ -315,11 +315,14 @@ def test_a_budget_lets_as_many_pods_go_as_it_may_and_refuses_the_next(cluster: C
     apply(cluster, web)
     cluster.eventually(lambda: find(cluster, BUDGETS, "web")["status"]["disruptionsAllowed"] == 1, "the budget")
     first, second, _ = pods(cluster, web)
+    # A successor that is Ready at once would give the budget its room back.
+    cluster.kubernetes.patch(NODES, "", "n1", {"spec": {"unschedulable": True}})
 
     evict(cluster, first)
     with pytest.raises(TooManyRequests):
         evict(cluster, second)
 
+    cluster.kubernetes.patch(NODES, "", "n1", {"spec": {"unschedulable": False}})
     cluster.eventually(lambda: len(ready_pods(cluster, web)) == 3, "the evicted pod's successor")
     assert first["metadata"]["uid"] not in {p["metadata"]["uid"] for p in ready_pods(cluster, web)}
 
