@@ -54,7 +54,7 @@ _ORDERS: tuple[heuristics.Largest, ...] = ("all", "most")
 _FILLED = (0.98, 0.97, 0.99, 1.0, 0.95)
 _DEALING_SHARE = 0.3
 _LEAST_SECONDS = 1.0
-# This share of the time goes to best fit with each offering as the one that is opened, and so many seconds where no time
+# This share of the time goes to best fit with each offering as the one that is opened, and so many seconds where none
 # is left: the first plan is no better than first fit.
 _OPENINGS_SHARE, _OPENINGS_SECONDS = 0.05, 0.05
 # More existing nodes than this are pooled, since each is a knapsack of its own in every round.
