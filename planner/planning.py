@@ -33,10 +33,6 @@ FIRST_SHARE = 0.7
 LATER_SHARE = 0.35
 """Share of the time that is left for each solve after the first."""
 
-SOON_SHARE = 0.3
-"""Where the first solve took less of the limit and goes on from no other plan, one follows in which pods that wait may
-need the room of others."""
-
 REHEARSAL_SHARE = 0.1
 """Share of the time limit that each search for an order of stages gets in any case: all else is worth less."""
 
@@ -215,16 +211,14 @@ def _staged_plan(inputs: PlanningInputs, settings: Settings, watch: Watch, child
         return lambda: then - now()
 
     moving = any(pod.node is not None for pod in planned_pods(inputs.snapshot))
-    waiting = any(pod.node is None for pod in planned_pods(inputs.snapshot))
+    if moving and any(pod.node is None for pod in planned_pods(inputs.snapshot)):
+        inputs = replace(inputs, seated=True)
     began = now()
-    examined, overdue = Examination(replace(inputs, seated=moving and waiting)), 0
+    examined, overdue = Examination(inputs), 0
     first = plan = solved(examined, limit * (FIRST_SHARE if moving else 1.0), child)
     # What comes before the search takes as long in every solve, and its proof half of that again.
     shortest = min(now() - began, 1.5 * first.timings_seconds.get("prepare", 0.0))
     fallback: list[Plan] = []
-    if examined.inputs.seated and inputs.start is None and end - now() > (1.0 - SOON_SHARE) * limit:
-        # Who waits may have to wait for others to make room.
-        fallback += _unseated(plan, Examination(inputs), solved, left_until(end))
     for attempt in range(MOST_REHEARSALS):
         left = left_until(max(end, now() + REHEARSAL_SHARE * limit))
         plan, stuck, problems = _in_stages(_with_bound_of(plan, first), examined, left)
@@ -234,16 +228,14 @@ def _staged_plan(inputs: PlanningInputs, settings: Settings, watch: Watch, child
             return min([plan, *fallback], key=_merit)
         over = watch.hurried() or now() + shortest >= end
         still = dict.fromkeys((k for k, w in plan.workloads.items() if w.moves), "others stood in its way") | stuck
-        found = [_with_spares(plan, stuck, examined, left)]
-        if not (over and found[0]):
-            found.append(_with_stuck_left(plan, stuck, examined, left))
-        if over and not any(found):
-            found.append(_with_stuck_left(plan, still, examined, left))
-        retreats = [retreat for retreat in found if retreat is not None]
-        fallback += retreats
         accepted = _worth(plan) * (1.0 + settings.optimizer.target_gap)
-        if (over and fallback) or any(_worth(retreat) <= accepted for retreat in retreats):
-            return min(fallback, key=_merit)
+        for remedy, what in ((_with_spares, stuck), (_with_stuck_left, stuck), (_with_stuck_left, still)):
+            if what is still and not over:
+                break
+            if (retreat := remedy(plan, what, examined, left)) is not None:
+                fallback.append(retreat)
+            if fallback and (over or _worth(fallback[-1]) <= accepted):
+                return min(fallback, key=_merit)
         trials: list[tuple[Plan, Examination]] = []
         overdue += over
         if attempt < MOST_REHEARSALS - 2 and overdue <= MOST_OVERDUE:
@@ -261,24 +253,6 @@ def _staged_plan(inputs: PlanningInputs, settings: Settings, watch: Watch, child
     if fallback:
         return min(fallback, key=_merit)
     raise WrongPlan(f"no plan could be carried out in stages: {', '.join(sorted(examined.inputs.held))}")
-
-
-def _unseated(
-    plan: Plan,
-    examined: Examination,
-    solved: Callable[[Examination, float], Plan],
-    left: Callable[[], float],
-) -> Iterator[Plan]:
-    """Yield a better plan in which pods that wait come to the room of others, if there is one and it has an order."""
-    try:
-        trial = solved(examined, left() * LATER_SHARE)
-    except SolverError as error:
-        _log.debug("no plan in which pods wait for others: %s", error)
-        return
-    if _merit(trial) < _merit(plan):
-        found, stuck, problems = _in_stages(_with_bound_of(trial, plan), examined, left)
-        if not stuck and not problems:
-            yield found
 
 
 def _merit(plan: Plan) -> tuple[int, int, int]:

@@ -56,7 +56,8 @@ def solve_naive(shapes: Sequence[Shape], machines: Sequence[Machine], limit_seco
     except cvxpy.error.SolverError:
         return NaiveAnswer("no answer", None, time.perf_counter() - began)
     price = None
-    if y.value is not None:
+    # Ended early, a solver may show an incumbent that places nobody.
+    if x.value is not None and y.value is not None and ((x.value > 0.5).sum(axis=1) == 1).all():
         kinds = (y.value > 0.5).sum(axis=0)
         price = sum(int(n) * m.price_nanousd_per_hour for n, m in zip(kinds, useful, strict=True))
     return NaiveAnswer(str(problem.status), price, time.perf_counter() - began)

@@ -124,6 +124,11 @@ class Pod:
         return self.mirror or self.kind == "DaemonSet"
 
 
+def pod_key(pod: Pod) -> str:
+    """Return "namespace/name", which names a pod within one snapshot."""
+    return f"{pod.namespace}/{pod.name}"
+
+
 @dataclass(frozen=True, slots=True)
 class Container:
     """A container of a pod template with the CPU and memory that it requests."""
@@ -288,3 +293,12 @@ class Snapshot:
             if pod.node is not None and not pod.finished:
                 found.setdefault(pod.node, []).append(pod)
         return found
+
+
+def free_room(nodes: Iterable[Node], pods: Iterable[Pod]) -> dict[str, Resources]:
+    """Return what each node has left now beside all of these pods on it, those that are being deleted included."""
+    found = {node.name: node.allocatable for node in nodes}
+    for pod in pods:
+        if pod.node in found and not pod.finished:
+            found[pod.node] = found[pod.node] - pod.requests
+    return found

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from planner.model.cluster import HOSTNAME, Node, Pod
+from planner.model.cluster import HOSTNAME, Node, Pod, free_room, pod_key
 from planner.model.coexistence import Kind, kinds_of, text_of
 from planner.model.resources import Resources
 from planner.model.scheduling import NodeConstraints, PodRules
@@ -95,10 +95,7 @@ class _Meeting:
         self.told: dict[int, Pod] = {}
         self._following: Counter[str] = Counter()
         self._nodes = {node.name: node for node in nodes}
-        self._room = {node.name: node.allocatable for node in nodes}
-        for pod in pods:
-            if pod.node in self._room and not pod.finished:
-                self._room[pod.node] = self._room[pod.node] - pod.requests
+        self._room = free_room(nodes, pods)
 
     def stand(self, kind: Kind) -> None:
         """Give each running pod of the kind a leader on its node; hold it, and whom it needs, where that cannot be."""
@@ -115,14 +112,14 @@ class _Meeting:
                 self._hold([other for other in leaders.get(name, ()) if other is not pod], _needed_by(pod))
 
     def _lead(self, leaders: Sequence[Pod], followers: Sequence[Pod]) -> None:
-        turns = [(self._following[_name(pod)], number) for number, pod in enumerate(leaders)]
+        turns = [(self._following[pod_key(pod)], number) for number, pod in enumerate(leaders)]
         heapq.heapify(turns)
         for pod in followers:
             size, number = heapq.heappop(turns)
             leader = leaders[number]
             for member in (leader, pod):
-                self.told[id(member)] = replace(self.told.get(id(member), member), party=_name(leader))
-            self._following[_name(leader)] += 1
+                self.told[id(member)] = replace(self.told.get(id(member), member), party=pod_key(leader))
+            self._following[pod_key(leader)] += 1
             heapq.heappush(turns, (size + 1, number))
 
     def join(self, kind: Kind) -> bool:
@@ -169,7 +166,7 @@ def _needed_by(pod: Pod) -> str:
 def _by_node(kinds: Sequence[Kind]) -> dict[str, list[Pod]]:
     """Return the live pods of these kinds by node, in order of their names."""
     found: dict[str, list[Pod]] = {}
-    for pod in sorted((pod for kind in kinds for pod in kind.pods if pod.live and pod.node), key=_name):
+    for pod in sorted((pod for kind in kinds for pod in kind.pods if pod.live and pod.node), key=pod_key):
         found.setdefault(str(pod.node), []).append(pod)
     return found
 
@@ -212,14 +209,16 @@ class _Host:
             kind = next(free, None) or next((k for k in todo if k in sought[id(k)]), None)
             if kind is None:
                 for pod in (pod for other in todo for pod in other.pods if _asks(pod)):
-                    self.refused[_name(pod)] = f"{_rule(pod.rules)}, and those look for others that wait in their turn"
+                    self.refused[pod_key(pod)] = (
+                        f"{_rule(pod.rules)}, and those look for others that wait in their turn"
+                    )
                 return
             todo.remove(kind)
             self._seat(kind, sought[id(kind)])
 
     def _seat(self, kind: Kind, sought: Sequence[Kind]) -> None:
         alike: dict[tuple[Resources, NodeConstraints], list[Pod]] = {}
-        for pod in sorted(filter(_asks, kind.pods), key=_name):
+        for pod in sorted(filter(_asks, kind.pods), key=pod_key):
             alike.setdefault((self._requests(pod), pod.constraints), []).append(pod)
         # While there is no such pod anywhere, one that is such a pod itself may come first.
         first = kind in sought and not any(pod.node for other in sought for pod in other.pods)
@@ -243,26 +242,26 @@ class _Host:
                     open_.append((1, next(turns), party))
                 else:
                     why = "no node holds it beside such a pod" if sought else "there is no such pod"
-                    self.refused[_name(pod)] = f"{_rule(pod.rules)}, and {why}"
+                    self.refused[pod_key(pod)] = f"{_rule(pod.rules)}, and {why}"
                     continue
                 self._parties[party.name] = party
-                self.of[_name(pod)] = party.name
+                self.of[pod_key(pod)] = party.name
 
     def _leading(self, kind: Kind, sought: Sequence[Kind]) -> Iterator[_Party]:
         """Yield the parties that pods of this kind may join, be it that one waiting pod alone would lead."""
         seen: set[str] = set()
         for other in sought:
-            for pod in sorted(other.pods, key=_name):
-                party = self.of.get(_name(pod))
-                if party is None and (other is kind or not _leads(pod) or _name(pod) in self.refused):
+            for pod in sorted(other.pods, key=pod_key):
+                party = self.of.get(pod_key(pod))
+                if party is None and (other is kind or not _leads(pod) or pod_key(pod) in self.refused):
                     continue
-                name = party or _name(pod)
+                name = party or pod_key(pod)
                 if name not in seen:
                     seen.add(name)
                     yield self._parties.get(name) or self._begin(pod)
 
     def _begin(self, pod: Pod) -> _Party:
-        return _Party(_name(pod), self._requests(pod), pod.constraints)
+        return _Party(pod_key(pod), self._requests(pod), pod.constraints)
 
     def _admits(self, party: _Party, requests: Resources, constraints: NodeConstraints) -> bool:
         both = (party.requests + requests, party.constraints & constraints)
@@ -293,7 +292,3 @@ def find_parties(
     # A pod whom nobody joins comes as it likes.
     guests = {name: party for name, party in host.of.items() if party in followed}
     return Parties(guests | {party: party for party in followed}, host.refused)
-
-
-def _name(pod: Pod) -> str:
-    return f"{pod.namespace}/{pod.name}"

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from planner.model.cluster import Node, Pod
-from planner.model.disruption import foreign_taints, planned_pods, pod_key
+from planner.model.cluster import Node, Pod, pod_key
+from planner.model.disruption import foreign_taints, planned_pods
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Offering
 from planner.model.plan import Plan

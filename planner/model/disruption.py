@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from planner import labels as keys
-from planner.model.cluster import DisruptionBudget, LabelTally, Node, Pod, Snapshot, Workload
+from planner.model.cluster import DisruptionBudget, LabelTally, Node, Pod, Snapshot, Workload, pod_key
 from planner.model.coexistence import surge_hindrances
 from planner.model.machines import Catalogue
 from planner.model.resources import Resources
@@ -79,11 +79,6 @@ class Assessment:
     roles: Mapping[str, NodeRole] = field(default_factory=dict)
     role_reasons: Mapping[str, str] = field(default_factory=dict)
     mobility: Mapping[str, Mobility] = field(default_factory=dict)
-
-
-def pod_key(pod: Pod) -> str:
-    """Return "namespace/name", which names a pod within one snapshot."""
-    return f"{pod.namespace}/{pod.name}"
 
 
 def planned_pods(snapshot: Snapshot) -> tuple[Pod, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from planner.model.cluster import HOSTNAME, Node, Pod
+from planner.model.cluster import HOSTNAME, Node, Pod, pod_key
 from planner.model.coexistence import Kind, counted_on, excess, kinds_of, text_of
 from planner.model.machines import Offering
 from planner.model.scheduling import NodeConstraints, PodTerm, Spread, Taint
@@ -132,7 +132,7 @@ def _homes_at(
                 continue
             if pod.node in labels:
                 here = labels[pod.node]
-                homes[_name(pod)] = tuple((key, here[key]) for key in pod.keeps if key in here)
+                homes[pod_key(pod)] = tuple((key, here[key]) for key in pod.keeps if key in here)
             elif not pod.unmodelled:
                 waiting.append((kind, pod))
     options: dict[tuple[int, object], list[Home]] = {}
@@ -150,9 +150,9 @@ def _homes_at(
                 crowded[home] = why
         chosen, why = board.choose(kind, pod, options[like], crowded)
         if chosen is None:
-            refused[_name(pod)] = why
+            refused[pod_key(pod)] = why
             continue
-        homes[_name(pod)] = chosen
+        homes[pod_key(pod)] = chosen
         settled[alike, chosen] += 1
         taken.update(chosen)
         board.add(kind, chosen)
@@ -162,10 +162,6 @@ def _homes_at(
 def _turn(waiting: tuple[Kind, Pod]) -> tuple[bool, bool, str, str]:
     kind, pod = waiting
     return bool(kind.rules.affinity), bool(kind.rules.spreads), pod.workload, pod.name
-
-
-def _name(pod: Pod) -> str:
-    return f"{pod.namespace}/{pod.name}"
 
 
 def _home_at(place: _Place, pod: Pod) -> Home | None:

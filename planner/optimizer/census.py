@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from planner.model.cluster import Node, Pod
-from planner.model.disruption import foreign_taints, pod_key
+from planner.model.cluster import Node, Pod, pod_key
+from planner.model.disruption import foreign_taints
 from planner.model.inputs import PlanningInputs
 from planner.model.resources import Resources
 from planner.optimizer.movement import GroupKey, Movement, party_of

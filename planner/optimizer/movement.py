@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import NamedTuple
 
-from planner.model.cluster import Pod, Workload
+from planner.model.cluster import Pod, Workload, free_room, pod_key
 from planner.model.companions import Parties, find_parties
 from planner.model.displeasure import Preferences
-from planner.model.disruption import Assessment, foreign_taints, planned_pods, pod_key
+from planner.model.disruption import Assessment, foreign_taints, planned_pods
 from planner.model.domains import Crowding, Home, Homes, find_homes
 from planner.model.inputs import PlanningInputs, offering_room
 from planner.model.machines import Offering
@@ -184,12 +184,11 @@ def _holding(movement: Movement) -> Callable[[Resources, NodeConstraints], bool]
 
     @cache
     def places() -> list[tuple[Resources, Mapping[str, str], str, tuple[Taint, ...]]]:
-        pods_on = inputs.snapshot.pods_on()
+        free = free_room(inputs.snapshot.nodes, inputs.snapshot.pods)
         found = [(offering_room(inputs, o), o.labels, "", o.taints) for o in inputs.catalogue.offerings]
         for node in inputs.snapshot.nodes:
             if movement.assessment.roles[node.name] != "frozen":
-                room = node.allocatable - sum((pod.requests for pod in pods_on[node.name]), Resources())
-                found.append((room, node.labels, node.name, foreign_taints(node)))
+                found.append((free[node.name], node.labels, node.name, foreign_taints(node)))
         return found
 
     return lambda requests, constraints: any(

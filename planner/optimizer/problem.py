@@ -14,9 +14,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from planner.model.cluster import CapacityType, Node
+from planner.model.cluster import CapacityType, Node, pod_key
 from planner.model.displeasure import Preferences, surroundings
-from planner.model.disruption import foreign_taints, pod_key
+from planner.model.disruption import foreign_taints
 from planner.model.inputs import PlanningInputs, offering_room
 from planner.model.machines import Catalogue, Offering
 from planner.model.preferences import Surroundings

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from planner.model.cluster import Pod
-from planner.model.disruption import foreign_taints, pod_key
+from planner.model.cluster import Pod, free_room, pod_key
+from planner.model.disruption import foreign_taints
 from planner.model.domains import Home
 from planner.model.resources import Resources
 from planner.optimizer.census import missing_daemons
@@ -44,16 +44,15 @@ class _Hall:
 
     def __init__(self, movement: Movement) -> None:
         inputs, roles = movement.inputs, movement.assessment.roles
-        pods_on = inputs.snapshot.pods_on()
+        pods_on, free = inputs.snapshot.pods_on(), free_room(inputs.snapshot.nodes, inputs.snapshot.pods)
         for pod in inputs.snapshot.planned:
             if pod.beside:
-                pods_on[pod.beside].append(pod)
+                free[pod.beside] = free[pod.beside] - pod.requests
         self._movement = movement
         self._nodes = sorted((n for n in inputs.snapshot.nodes if roles[n.name] != "frozen"), key=lambda n: n.name)
-        self._rooms: list[Resources] = []
-        for node in self._nodes:
-            taken = sum((pod.requests for pod in pods_on[node.name]), Resources())
-            self._rooms.append(node.allocatable - taken - missing_daemons(inputs, node, pods_on[node.name]))
+        self._rooms: list[Resources] = [
+            free[node.name] - missing_daemons(inputs, node, pods_on[node.name]) for node in self._nodes
+        ]
         self._left: IntArray = np.array([_amounts(room) for room in self._rooms], dtype=np.int64).reshape(-1, 3)
         self._open: dict[tuple[object, ...], BoolArray] = {}
         self._vain: set[tuple[object, ...]] = set()

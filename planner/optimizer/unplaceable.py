@@ -7,8 +7,7 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from planner.model import resources
-from planner.model.cluster import Pod
-from planner.model.disruption import pod_key
+from planner.model.cluster import Pod, pod_key
 from planner.model.inputs import offering_room
 from planner.model.plan import Unplaced
 from planner.optimizer.census import Census

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from planner.model.cluster import Pod, Snapshot, Workload
+from planner.model.cluster import Pod, Snapshot, Workload, pod_key
 from planner.model.companions import sought_by_workload
-from planner.model.disruption import planned_pods, pod_key
+from planner.model.disruption import planned_pods
 from planner.model.plan import PlannedWorkload, PlanRecord
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from itertools import count
 
 from planner.model.cluster import Node, Pod
 from planner.model.companions import needs_company
@@ -37,8 +38,8 @@ def with_spare_nodes(plan: Plan, stuck: Collection[str], inputs: PlanningInputs)
         return None
     yard = _Yard(plan, inputs)
     for key, own in sorted(pods.items()):
-        for homeless, count in yard.take_back(key, own).items():
-            if not yard.seat(key, own[0], homeless, count):
+        for homeless, many in yard.take_back(key, own).items():
+            if not yard.seat(key, own[0], homeless, many):
                 return None
     return yard.plan()
 
@@ -64,15 +65,15 @@ class _Yard:
                 found[tuple((domain, labels.get(domain)) for domain in pods[0].keeps)] += more
         return dict(found)
 
-    def seat(self, key: str, sample: Pod, domains: _Domains, count: int) -> bool:
+    def seat(self, key: str, sample: Pod, domains: _Domains, many: int) -> bool:
         """Boot the cheapest nodes of one kind that hold so many of these pods; say whether there are any."""
         requests = self._plan.workloads[key].requests.with_shares(sample.requests.shares)
         ways: list[tuple[int, str, str, int, Offering]] = []
         for offering in self._admitting(sample, domains):
             room, each = offering_room(self._inputs, offering), 0
-            while each < count and (requests * (each + 1)).fits_in(room):
+            while each < many and (requests * (each + 1)).fits_in(room):
                 each += 1
-            need = -(-count // each) if each else 0
+            need = -(-many // each) if each else 0
             allowed = offering.maximum is None or self._sizes[offering.pool, offering.zone] + need <= offering.maximum
             if each and allowed:
                 price = need * offering.price_nanousd_per_hour
@@ -80,8 +81,8 @@ class _Yard:
         if not ways:
             return False
         *_, each, offering = min(ways, key=lambda way: way[:4])
-        for start in range(0, count, each):
-            self._boot(offering, {key: min(each, count - start)})
+        for start in range(0, many, each):
+            self._boot(offering, {key: min(each, many - start)})
         return True
 
     def _admitting(self, sample: Pod, domains: _Domains) -> Iterator[Offering]:
@@ -92,8 +93,9 @@ class _Yard:
                 yield offering
 
     def _boot(self, offering: Offering, pods: Mapping[str, int]) -> None:
-        index = len(self._plan.nodes) + len(self._spares)
-        name = node_name(offering.pool, self._plan.iteration, index)
+        taken = {node.name for node in (*self._plan.nodes, *self._spares)}
+        names = (node_name(offering.pool, self._plan.iteration, index) for index in count(len(taken)))
+        name = next(name for name in names if name not in taken)
         self._sizes[offering.pool, offering.zone] += 1
         self._spares.append(
             PlannedNode(

@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from planner.model.cluster import HOSTNAME, Pod
+from planner.model.cluster import HOSTNAME, Pod, pod_key
 from planner.model.coexistence import asked_keys
-from planner.model.disruption import pod_key
 from planner.model.machines import Offering
 from planner.model.plan import Plan
 from planner.model.scheduling import PodRules, PodTerm, Spread, Taint

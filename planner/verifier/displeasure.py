@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from planner.model.cluster import Pod
-from planner.model.disruption import pod_key
+from planner.model.cluster import Pod, pod_key
 from planner.model.plan import Plan
 from planner.model.preferences import Surroundings
 from planner.verifier.facts import Facts, Spot, offering_key

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from planner.model.cluster import Node, Pod, Snapshot, Workload
-from planner.model.disruption import Assessment, foreign_taints, planned_pods, pod_key
+from planner.model.cluster import Node, Pod, Snapshot, Workload, pod_key
+from planner.model.disruption import Assessment, foreign_taints, planned_pods
 from planner.model.forecast import Forecast
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Offering, SpotRule

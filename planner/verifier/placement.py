@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from planner.model.cap import objective_name
-from planner.model.cluster import Workload
+from planner.model.cluster import Workload, pod_key
 from planner.model.companions import needs_company
-from planner.model.disruption import pod_key
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Offering
 from planner.model.plan import Plan, PlannedNode, PlannedWorkload

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from planner.model.cluster import HOSTNAME, ZONE, Pod
 from planner.model.coexistence import interpreted
 from planner.model.companions import Parties, accompanied, find_parties
-from planner.model.resources import Resources
 from planner.model.scheduling import (
     LabelSelector,
     NodeConstraints,
@@ -191,8 +190,3 @@ def test_joint_constraints_admit_where_both_do(
 ) -> None:
     apart = one.admit(labels, "n", taints) and other.admit(labels, "n", taints)
     assert (one & other).admit(labels, "n", taints) == apart
-
-
-def test_requests_of_a_party_add_up_with_their_shares_of_a_node() -> None:
-    one = Resources(1000, 0, 1, shares=(("host port 80/TCP", 5),))
-    assert (one + one).shares == (("host port 80/TCP", 10),)

@@ -103,8 +103,8 @@ def test_a_pod_that_fits_nowhere_is_no_reason_to_let_others_wait() -> None:
 
 
 def test_pods_that_wait_hold_up_no_plan_whose_moves_would_make_room_for_them() -> None:
-    # Two pods of 2 CPU wait; n1 to n4 have 1 CPU free each, and n5, n6 hold one pod of 1 CPU each. To empty n6 costs a
-    # move, and a new node holds both that wait.
+    # n1 to n4 have 1 CPU free each, n5 and n6 have 3. For the two pods of 3.5 CPU that wait nobody has room: web would
+    # have to leave n5 and n6 first, and whoever waits would come between.
     nodes = [node(f"n{i}") for i in range(1, 7)]
     web = app("web", 1000, {"n1": 3, "n2": 3, "n3": 3, "n4": 3, "n5": 1, "n6": 1})
     plan = make_plan(given(nodes, web, app("late", 3500, pending=2)), Settings(), lambda report: None)

@@ -169,12 +169,12 @@ def _spec(theme: str, machines: tuple[MachineType, ...], chance: random.Random) 
         "memory": lambda: (chance.randrange(50, 1001, 50), chance.randrange(8, 64) * 1024),
         "tiny": lambda: (chance.randrange(5, 31, 5), chance.randrange(8, 65, 8)),
         "different": lambda: (chance.randrange(50, 4001), chance.randrange(64, 16_385)),
+        "plain": lambda: (
+            chance.choice((50, 100, 250, 500, 1000, 2000)) + 10 * chance.randrange(5),
+            chance.choice((128, 256, 512, 1024, 2048, 4096, 8192)) + 16 * chance.randrange(5),
+        ),
     }
-    plain: Callable[[], tuple[int, int]] = lambda: (  # noqa: E731
-        chance.choice((50, 100, 250, 500, 1000, 2000)) + 10 * chance.randrange(5),
-        chance.choice((128, 256, 512, 1024, 2048, 4096, 8192)) + 16 * chance.randrange(5),
-    )
-    cpu, mebibytes = draw.get(theme, plain)()
+    cpu, mebibytes = draw.get(theme, draw["plain"])()
     spec = pod_spec(cpu, mebibytes * MIB)
     most = max((count for machine in machines for _, count in machine.allocatable.extended), default=0)
     if theme == "gpu" and most and chance.random() < 0.5:
