@@ -47,7 +47,7 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
         if self.alive and self._leaves_at is not None:
             left = self._leaves_at - time.monotonic()
             if left <= 0:
-                self.alive = False
+                self._stop_listening()
                 return
             timeout = min(timeout, left)
         super().wait_for_and_dispatch_events(timeout)
@@ -70,13 +70,17 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
             answer = super().handle(conn)
         return answer
 
-    def set_accept_enabled(self, enabled: bool) -> None:
-        """Stop listening when it leaves; connections are kept until then, so few new ones come at this moment."""
-        super().set_accept_enabled(enabled)
-        if not self.alive:
-            for listener in self.sockets:
-                self._take_all(listener)
-                listener.close()
+    def _stop_listening(self) -> None:
+        """Take whoever came so far and refuse others, while every answer still keeps its connection.
+
+        The first answer that closes its connection makes a caller connect anew, in the very moment between the last
+        look into the queue and the end of the listener, at which the kernel resets whoever is in it.
+        """
+        self.set_accept_enabled(False)
+        for listener in self.sockets:
+            self._take_all(listener)
+            listener.close()
+        self.alive = False
 
     def _take_all(self, listener: Any) -> None:
         while select.select([listener], [], [], 0)[0]:

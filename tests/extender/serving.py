@@ -61,10 +61,10 @@ def eventually(check: Callable[[], bool], what: str) -> None:
         pause.wait(0.005)
 
 
-def launch(environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start gunicorn with these variables and no others."""
+def launch(environment: dict[str, str], *options: str) -> subprocess.Popen[bytes]:
+    """Start gunicorn with these variables and no others, and with further options of its command line."""
     return subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "-c", "python:extender.gunicorn_conf"],
+        [sys.executable, "-m", "gunicorn", "-c", "python:extender.gunicorn_conf", *options],
         cwd=ROOT,
         env={"PATH": os.environ["PATH"], "EXTENDER_BIND": "127.0.0.1:0", **environment},
         stderr=subprocess.PIPE,
