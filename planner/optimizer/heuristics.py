@@ -17,8 +17,9 @@ from planner.optimizer.problem import Problem
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 Fit = Literal["first", "best"]
 Largest = Literal["most", "all"]
-# How many of the emptiest nodes are tried for removal; each trial looks at all the others.
-_TRIED = 100
+# So many nodes are looked at by all trials to remove one of the emptiest, each of which looks at all the others; and so
+# many trials are made in any case.
+_LOOKED_AT, _TRIED = 500_000, 100
 # So many offerings are tried as the one that is opened for everything.
 _MOST_OPENINGS = 30
 # The shares of the removable nodes that are tried as those that stay, and how many of these plans are cheapened.
@@ -205,19 +206,18 @@ def cheapen(problem: Problem, packing: Packing) -> Packing:
     rem = problem.room[classes] - contents @ problem.requests
     typical = _typical_room(problem)
     met: IntArray = np.array([int(row.coefficients[classes].sum()) for row in problem.rows], dtype=np.int64)
-    for n in np.lexsort((np.arange(classes.size), -problem.costs[classes], contents.sum(axis=1)))[:_TRIED]:
+    tried = max(_TRIED, _LOOKED_AT // max(1, classes.size))
+    for n in np.lexsort((np.arange(classes.size), -problem.costs[classes], contents.sum(axis=1)))[:tried]:
         k = int(classes[n])
         after: IntArray = met - np.array([int(row.coefficients[k]) for row in problem.rows], dtype=np.int64)
         if problem.classes[k].role == "kept" or any(m < row.rhs for m, row in zip(after, problem.rows, strict=True)):
             continue
         others = np.flatnonzero(alive & (np.arange(classes.size) != n))
         others = others[np.argsort((rem[others, : problem.whole] / typical).sum(axis=1), kind="stable")]
-        taken = _absorbed(problem, Packing(classes[others], contents[others]), rem[others], contents[n])
+        taken = _absorbed(problem, Packing(classes, contents), rem, others, contents[n])
         if taken is None:
             continue
-        takes = np.flatnonzero(taken.any(axis=1))
-        where: IntArray = others[takes]
-        content = contents[where] + taken[takes]
+        where, content = taken
         before = problem.column_costs(classes[where], contents[where]).sum()
         before += problem.column_costs(classes[[n]], contents[[n]]).sum()
         if problem.column_costs(classes[where], content).sum() < before:
@@ -228,25 +228,31 @@ def cheapen(problem: Problem, packing: Packing) -> Packing:
     return with_cheapest_offerings(problem, Packing(classes[alive], contents[alive]))
 
 
-def _absorbed(problem: Problem, packing: Packing, rem: IntArray, pods: IntArray) -> IntArray | None:
-    """Put the pods into what the nodes have left, the first nodes first; None where they do not fit.
+def _absorbed(
+    problem: Problem, packing: Packing, rem: IntArray, others: IntArray, pods: IntArray
+) -> tuple[IntArray, IntArray] | None:
+    """Put the pods into what the `others` of the nodes have left, the first first; None where they do not fit.
 
-    `rem` (nodes, resources) is that room; returns which pods each node takes, (nodes, groups).
+    `rem` (nodes, resources) is that room. Returns the nodes that take any, and their contents then.
     """
     asked = np.flatnonzero(pods)
     size = (problem.requests[asked, : problem.whole] / _typical_room(problem)).max(axis=1, initial=0.0)
-    taken, rem = np.zeros_like(packing.contents), rem.copy()
+    rem, contents = rem[others], dict[int, IntArray]()
     for g in asked[np.argsort(-size, kind="stable")]:
-        able = np.flatnonzero(problem.admissible[packing.classes, g])
+        able = np.flatnonzero(problem.admissible[packing.classes[others], g])
         if problem.sides[g]:
-            able = able[~_repelled(problem, packing.contents[able] + taken[able], g)]
+            able = able[~_repelled(problem, packing.contents[others[able]], g)]
+            beside = [i in contents and bool(_repelled(problem, contents[i][None, :], g)[0]) for i in able.tolist()]
+            able = able[~np.array(beside, dtype=np.bool_)]
         holds = _fitting(rem[able], problem.requests[g])
         gets = np.clip(int(pods[g]) - (np.cumsum(holds) - holds), 0, holds)
         if gets.sum() < pods[g]:
             return None
-        taken[able, g] = gets
         rem[able] -= gets[:, None] * problem.requests[g]
-    return taken
+        for i, some in zip(able[gets > 0].tolist(), gets[gets > 0].tolist(), strict=True):
+            contents.setdefault(i, packing.contents[others[i]].copy())[g] += some
+    takes = sorted(contents)
+    return others[takes], np.array([contents[i] for i in takes], dtype=np.int64).reshape(len(takes), pods.size)
 
 
 def repaired(problem: Problem, packing: Packing) -> Packing:

@@ -42,10 +42,10 @@ _WORTH_A_DIVE = 0.05
 _EARLY_DIVES = 1
 _FITS: tuple[heuristics.Fit, ...] = ("first", "best")
 _ORDERS: tuple[heuristics.Largest, ...] = ("all", "most")
-# Whole pods fill no node to the last byte: so much of the room the relaxation is let fill before its pods are dealt. Of
-# the time, at most this share is spent on it.
-_FILLED = (0.98, 0.97, 0.99, 1.0, 0.95)
-_DEALING_SHARE = 0.3
+# Whole pods fill no node to the last byte: so much of the room the relaxation is let fill before its pods are dealt, of
+# nodes that run and where all are new. Of the time, at most this share is spent on it.
+_FILLED, _FILLED_NEW = (0.97, 0.98, 0.96, 0.99, 0.95), (0.98,)
+_DEALING_SHARE = 0.6
 _LEAST_SECONDS = 1.0
 # This share of the time goes to best fit with each offering as the one that is opened, and so many seconds where none
 # is left: the first plan is no better than first fit.
@@ -247,7 +247,7 @@ def _dealt(problem: Problem, solver: Solver, race: Race) -> list[Packing]:
     leaders = np.unique(problem.dominators())
     # Where every node is new, dives lead to better plans than more of these.
     running = any(c.role != "offering" for c in problem.classes)
-    for filled in _FILLED if running else _FILLED[:1]:
+    for filled in _FILLED if running else _FILLED_NEW:
         # Of a running cluster the first is made whatever the time: all that is known so far may be its present state.
         over = race.hurried() or ((found or not running) and race.left(_DEALING_SHARE if found else 1.0) <= 0)
         if race.won() or over:

@@ -14,7 +14,7 @@ from planner.optimizer.constraints import IntArray
 from planner.optimizer.fluid import Fluid
 from planner.optimizer.master import Columns, Master, Relaxed, Remainder, Solver
 from planner.optimizer.packing import Packing, packing_of
-from planner.optimizer.pricing import Depth, FloatArray, Knapsacks, Priced, price_contents
+from planner.optimizer.pricing import Depth, FloatArray, Knapsacks, Priced, outbid, price_contents
 from planner.optimizer.problem import BoolArray, Problem
 
 # How hard the knapsacks are searched: in a hurry while the bound is far from the relaxed optimum, then with sharp
@@ -121,15 +121,14 @@ class Search:
             if whole.classes.size == 0:
                 self._nodes = float(found.nodes.sum())
             pods, rows = np.floor(found.pods).astype(np.int64), np.floor(found.rows).astype(np.int64)
-            floor = self._floor(rows, found.limits)
-            priced = self._price(pods, floor, depths, enough=len(depths))
+            priced = self._price(pods, rows, found.limits, depths, enough=len(depths))
             proof = bound(self.problem, pods, rows, priced.upper)
             vain += 1
             if proof.value > self._reached:
                 self._center, self._reached = _Prices(found.pods, found.rows, found.limits), proof.value
                 vain = 0
             self._learn(proof)
-            best = floor.copy()
+            best = self._floor(rows, found.limits)
             worth = self._sacks.worth(np.searchsorted(self.asked, priced.classes), priced.contents, pods)
             np.maximum.at(best, priced.classes, worth)
             unsure |= priced.upper > best
@@ -177,7 +176,7 @@ class Search:
                 depths = _THOROUGH if pull == 0.0 else _THOROUGH[:1]
                 # While the bound is far from the relaxed optimum any content that improves is welcome.
                 far = value - self.proof.value > self._far * abs(value)
-                priced = self._price(pods, self._floor(rows, prices.limits), depths, enough=0 if far else 1)
+                priced = self._price(pods, rows, prices.limits, depths, enough=0 if far else 1)
                 proof = bound(self.problem, pods, rows, priced.upper)
                 if pull == 0.0:
                     damped = center is not None and proof.value <= reached
@@ -222,7 +221,8 @@ class Search:
     def propose(self, pods: IntArray) -> None:
         """Prove what these prices of pods prove, beside the row prices so far, and add the best contents at them."""
         rows, limits = self.proof.row_prices, np.zeros(len(self.problem.classes))
-        priced = self._price(pods, self._floor(rows, limits), _THOROUGH[:1], enough=1 if self._thorough else 0)
+        depths = _THOROUGH[:1] if self._small else ()
+        priced = self._price(pods, rows, limits, depths, enough=1 if self._thorough else 0)
         self._learn(bound(self.problem, pods, rows, priced.upper))
         self.columns.add(priced.classes, priced.contents)
 
@@ -314,11 +314,15 @@ class Search:
             reduced = reduced - row.coefficients[priced.classes] * price
         return bool((reduced < -_TOLERANCE * problem.costs[priced.classes]).any())
 
-    def _price(self, pods: IntArray, floor: IntArray, depths: Sequence[Depth], enough: int) -> Priced:
+    def _price(
+        self, pods: IntArray, rows: IntArray, limits: FloatArray, depths: Sequence[Depth], enough: int
+    ) -> Priced:
         """Price every class in a hurry, then those that are not exact yet with more and more effort.
 
-        The first `enough` depths are gone through in any case, further ones only while nothing is found.
+        The first `enough` depths are gone through in any case, further ones only while nothing is found. The prices of
+        the `limits` say what a content must be worth to improve; what the best one is worth at most may be less.
         """
+        floor = self._floor(rows, limits)
         upper = floor[self.asked]
         open_ = np.arange(self.asked.size)
         found, contents = [np.zeros(0, dtype=np.int64)], [np.zeros((0, pods.size), dtype=np.int64)]
@@ -337,6 +341,9 @@ class Search:
             best = floor[self.asked[open_]]
             np.maximum.at(best, priced.classes, sacks.worth(priced.classes, priced.contents, pods))
             open_ = open_[priced.upper > best]
+        if limits.any():
+            least = self._floor(rows, np.zeros(limits.size))[self.asked]
+            upper = np.minimum(upper, outbid(self._sacks, pods, least, self._guess)[0])
         upper = upper[self._position]
         return Priced(upper, np.concatenate(found), np.vstack(contents), self._guess)
 

@@ -79,6 +79,22 @@ def test_nodes_that_no_whole_pods_fill_are_not_cut_in_the_bound() -> None:
     assert search.proof.value == pytest.approx(1_520_000_000, rel=1e-3)
 
 
+def test_the_bound_gives_nodes_with_less_room_no_more_than_their_own_worth() -> None:
+    # Both nodes have to stay, 0.2 $/h each; "a" has room for one pod of 1 CPU, "b" for four. The relaxation sees the
+    # mean of 2.5 CPU and prices both alike, 0.125 $/h beside the 0.05 $/h that a CPU costs on a new node. Ten pods
+    # wait: five go to new nodes, 5 x 0.05 $/h. To count "a" at the mean would lose 0.125 - 0.05 = 0.075 $/h.
+    web, big, small = (
+        deployment("web", 10, cpu=1000, memory_gib=0),
+        deployment("big", 1, cpu=3000, memory_gib=0, kind="Pod"),
+        deployment("small", 1, cpu=0, memory_gib=0, kind="Pod"),
+    )
+    pods = [*pods_of(web, pending=10), *pods_of(big, {"a": 1}), *pods_of(small, {"b": 1})]
+    problem = problem_of(inputs(snapshot([node("a"), node("b")], [web, big, small], pods), catalogue(offering())))
+    search = Search(problem, SOLVER, lambda: 10.0)
+    search.start_at(relaxation(problem))
+    assert search.proof.value == pytest.approx(2 * 200_000_000 + 5 * 50_000_000, rel=1e-5)
+
+
 def test_pods_that_nothing_admits_are_cut_to_nothing() -> None:
     web = deployment("web", 2, cpu=9000)
     given = inputs(snapshot([], [web], pods_of(web, pending=2)), catalogue(offering()))
