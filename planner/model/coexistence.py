@@ -234,13 +234,16 @@ def _add_shares(
     left = {node: WHOLE_NODE for node in nodes if load[node] > WHOLE_NODE}
     if not left:
         return
-    for kind, weight in rule.weights:
+    for kind, _ in rule.weights:
         for node in left.keys() & kind.on.keys():
             kind.hold(node, f"{rule.name}, which does not hold on its node")
-        for pod in kind.pods:
-            if pod.node in left:
-                clipped[id(pod)][rule.name] = min(weight, left[pod.node])
-                left[pod.node] -= min(weight, left[pod.node])
+    # What is being deleted leaves its share to those that stay.
+    for deleting in (False, True):
+        for kind, weight in rule.weights:
+            for pod in kind.pods:
+                if pod.node in left and pod.deleting == deleting:
+                    clipped[id(pod)][rule.name] = min(weight, left[pod.node])
+                    left[pod.node] -= min(weight, left[pod.node])
 
 
 def _hold_beside(rule: _Exclusion, others: Sequence[Kind]) -> None:

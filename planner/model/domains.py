@@ -214,15 +214,19 @@ class _Board:
         rules: list[str] = []
         spreads = [s for s in kind.rules.spreads if s.topology_key != HOSTNAME]
         counts = [self._spread_counts(s, kind, pod) for s in spreads]
+        asides = [self._standing_aside(s, kind, pod) for s in spreads]
         for home in options:
             if home in crowded:
                 continue
             at = dict(home)
             why = self._refusal(kind, at)
-            for spread, count in zip(spreads, counts, strict=True):
-                fewest = min(count.values()) if len(count) >= spread.min_domains else 0
-                if count[at[spread.topology_key]] + 1 - fewest > spread.max_skew:
-                    why = why or f"its spread over {spread.topology_key} with maxSkew {spread.max_skew}"
+            for spread, count, aside in zip(spreads, counts, asides, strict=True):
+                here = at[spread.topology_key]
+                # Those that stand aside may move to where they count.
+                for more in {0, aside[here]}:
+                    fewest = min({**count, here: count[here] + more}.values())
+                    if count[here] + more + 1 - (fewest if len(count) >= spread.min_domains else 0) > spread.max_skew:
+                        why = why or f"its spread over {spread.topology_key} with maxSkew {spread.max_skew}"
             if why := why or self._upset(kind, at):
                 rules.append(why)
                 continue
@@ -236,8 +240,12 @@ class _Board:
 
     def _refusal(self, kind: Kind, at: Mapping[str, str]) -> str:
         for term in kind.rules.anti_affinity:
+            rule = f"its required podAntiAffinity to {text_of(term.selector)} by {term.topology_key}"
             if term.topology_key in at and self._any(term, at):
-                return f"its required podAntiAffinity to {text_of(term.selector)} by {term.topology_key}"
+                return rule
+            everywhere = (p.workload for k in self._matching(term) for p in k.pods if p.kind == "DaemonSet")
+            if term.topology_key in at and (daemonset := next(everywhere, "")):
+                return f"{rule}, which is about {daemonset}, whose pods come with every new node"
         for key, other in self._others_against(kind):
             if key in at and self._counts[id(other)][(key, at[key])]:
                 return f"the required podAntiAffinity of {other.pods[0].workload} by {key}"

@@ -314,6 +314,8 @@ def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) 
                 overlap=overlap,
             )
         )
+    # A pool that has its minimum in a closed domain keeps what it has there.
+    lacking = {(o.pool, o.zone) for o in inputs.catalogue.due(inputs.snapshot.nodes) if o.minimum}
     for offering in sorted(inputs.catalogue.offerings, key=_offering_order):
         room = offering_room(inputs, offering)
         admitted = constraints.admission(kinds, room, offering.labels, "", offering.taints)
@@ -323,6 +325,8 @@ def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) 
         limit = max(offering.minimum, int(counts[admitted].sum()))
         if offering.maximum is not None:
             limit = min(limit, max(offering.maximum, sizes[offering.pool, offering.zone]))
+        if (offering.pool, offering.zone) not in lacking and census.movement.shut(offering):
+            limit = 0
         classes.append(
             NodeClass(
                 id=f"{offering.pool}/{offering.zone}/{offering.machine_type}/{offering.capacity_type}",

@@ -44,7 +44,8 @@ class Coexistence:
     """The rules between pods on the nodes of a plan, and in the present state.
 
     A workload's pods are taken to be alike: where they differ (a roll-out half done) the first one that may move speaks
-    for those that may. A pinned one of other rules, or of other labels that a rule asks for, stands for itself.
+    for those that may. One that stays, pinned or of a DaemonSet, and has other rules, or other labels that a rule asks
+    for, stands for itself.
     """
 
     def __init__(self, plan: Plan, facts: Facts) -> None:
@@ -59,14 +60,16 @@ class Coexistence:
         apart = {
             pod_key(pod): pod
             for pod in live
-            if pod_key(pod) in pins and _seen(pod, asked) != _seen(self._samples[pod.workload], asked)
+            if (pod_key(pod) in pins or pod.stays_with_node)
+            and _seen(pod, asked) != _seen(self._samples[pod.workload], asked)
         }
         self._samples |= {f"pod {key}": pod for key, pod in apart.items()}
         for pod in live:
             if pod.node in present:
-                present[pod.node][f"pod {pod_key(pod)}" if pod_key(pod) in apart else pod.workload] += 1
+                stands_for = f"pod {pod_key(pod)}" if pod_key(pod) in apart else pod.workload
+                present[pod.node][stands_for] += 1
                 if pod.stays_with_node:
-                    bound[pod.node][pod.workload] += 1
+                    bound[pod.node][stands_for] += 1
         self._ruled = any(pod.rules != PodRules() for pod in self._samples.values())
         now = tuple(_Stand(n.name, n.labels, n.taints, present[n.name]) for n in facts.nodes.values())
         self._then = []

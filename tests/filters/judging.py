@@ -78,9 +78,10 @@ def judge(case: Case, filters: Filters, settings: Settings | None = None) -> Ver
         nodes=[*present.nodes, *(node for node in final.nodes if node not in present.nodes)],
         pods=[*filter(_placed, settled.pods), *arrived],
     )
+    unspread = replace(left, pods=[_unspread(pod) for pod in left.pods])
     before = {
         (r.pod, r.node, r.plugin)
-        for state in (present, left, settled, joined)
+        for state in (present, left, settled, unspread, joined)
         for r in filters.refusals(state, _asked(state.pods))
     }
     # What was refused where it stands, and still stands there, is no work of the plan.
@@ -277,6 +278,11 @@ def _settled(pod: Object) -> Object:
     spreads = pod["spec"].get("topologySpreadConstraints", ())
     left = [spread for spread in spreads if spread["topologyKey"] != HOSTNAME]
     return {**pod, "spec": {**pod["spec"], "topologySpreadConstraints": left}} if spreads else pod
+
+
+def _unspread(pod: Object) -> Object:
+    """Return a pod without its hard spreads."""
+    return {**pod, "spec": {**pod["spec"], "topologySpreadConstraints": []}}
 
 
 def _placed(pod: Object) -> bool:

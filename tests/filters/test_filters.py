@@ -16,7 +16,7 @@ from tests.filters.judging import judge
 from tests.filters.scheduler import Filters, Object, State
 
 SEEDS = 30
-REFUSED_ONCE = (84, 261, 333, 374, 414, 477, 695, 706, 791, 902)
+REFUSED_ONCE = (84, 261, 333, 374, 414, 445, 477, 695, 706, 791, 902, 3006, 3792, 4029, 4108, 6315, 6737, 7528)
 """Seeds of which an earlier planner's plans were refused, a few of each kind."""
 
 SOAKED_SEEDS = 10_000
