@@ -19,6 +19,7 @@ from planner.optimizer.movement import GroupKey
 from planner.optimizer.neighborhoods import improved
 from planner.optimizer.packing import Packing
 from planner.optimizer.search import Search
+from planner.optimizer.seats import seated_together
 from planner.optimizer.settling import Settled
 
 # Column generation ends when its own optimum is proven to this share (more cannot be seen in any plan), or when what is
@@ -99,10 +100,15 @@ class Race:
             self._tell("plan")
 
     def please(self) -> None:
-        """Let pods of the best candidate change places where that pleases them."""
+        """Let pods of the best candidate change places where that pleases them, or lets them come at once."""
         for settled in (True, False):
             if self._packing is not None:
                 self.enter(contented(self._problem, self._packing, settled=settled))
+        if self._packing is not None:
+            together = seated_together(self._problem, self._packing)
+            if together is not self._packing and not together.faults(self._problem):
+                self._packing = together
+                self.best = assemble(self._census, self._problem, together, self._unplaceable)
         pods = self._census.movement.inputs.snapshot.planned
         if self._packing is not None and any(pod.company != Company() for pod in pods):
             self.best = assemble(self._census, self._problem, self._packing, self._unplaceable, in_company=True)

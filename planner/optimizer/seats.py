@@ -15,9 +15,11 @@ from planner.model.cluster import Pod, free_room, pod_key
 from planner.model.disruption import foreign_taints
 from planner.model.domains import Home
 from planner.model.resources import Resources
+from planner.optimizer import constraints
 from planner.optimizer.census import missing_daemons
 from planner.optimizer.movement import Movement
-from planner.optimizer.problem import BoolArray, IntArray
+from planner.optimizer.packing import Packing
+from planner.optimizer.problem import BoolArray, IntArray, Problem
 
 
 def seated(movement: Movement) -> Movement:
@@ -29,6 +31,40 @@ def seated(movement: Movement) -> Movement:
     hall = _Hall(movement)
     waiting = sorted(_waiting(movement), key=lambda p: (-p.requests.cpu_millicores, -p.requests.memory_bytes, p.name))
     return replace(movement, seats={pod_key(pod): hall.seats(pod) for pod in waiting})
+
+
+def seated_together(problem: Problem, packing: Packing) -> Packing:
+    """Return the packing with pods that come at once where they have room together, before anybody leaves.
+
+    What a node has too many of goes to new nodes of the packing, or to those with room for it now; the fullest first.
+    Who finds none stays.
+    """
+    at_once = np.array([group.key.at_once for group in problem.groups], dtype=np.bool_)
+    contents, asks, classes = packing.contents.copy(), problem.requests, packing.classes
+    new = np.array([problem.classes[k].role == "offering" for k in classes], dtype=np.bool_)
+    left = problem.room[classes] - contents @ asks
+    now = problem.room[classes] - problem.present[classes] @ asks - contents[:, at_once] @ asks[at_once]
+    now[new] = left[new]
+    wanted = asks > 0
+    moved = False
+    for n, g in np.argwhere((contents > 0) & at_once & ~new[:, None]).tolist():
+        while contents[n, g] and (now[n, wanted[g]] < 0).any():
+            open_ = problem.admissible[classes, g] & (left >= asks[g])[:, wanted[g]].all(axis=1)
+            open_ &= (now >= asks[g])[:, wanted[g]].all(axis=1)
+            if problem.sides[g]:
+                more = contents.copy()
+                more[:, g] += 1
+                open_ &= constraints.one_side_of_each(problem.sides, more)
+            able = np.flatnonzero(open_)
+            if not able.size:
+                break
+            to = able[np.lexsort((able, left[able, 0]))[0]]
+            for node, count in ((n, -1), (to, 1)):
+                contents[node, g] += count
+                left[node] -= count * asks[g]
+                now[node] -= count * asks[g]
+            moved = True
+    return Packing(classes, contents) if moved else packing
 
 
 def _waiting(movement: Movement) -> Iterator[Pod]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from planner.model.cluster import Pod, pod_key
 from planner.model.plan import Plan
 from planner.model.preferences import Surroundings
-from planner.verifier.facts import Facts, Spot, offering_key
+from planner.verifier.facts import Facts, GroupKey, Spot, offering_key
 
 
 def displeasure_range(plan: Plan, facts: Facts) -> tuple[int, int]:
@@ -17,6 +18,10 @@ def displeasure_range(plan: Plan, facts: Facts) -> tuple[int, int]:
     them are where. Everything else is exact, and so are pinned pods.
     """
     least = most = pinned_displeasure(facts)
+    kinds: dict[str, list[GroupKey]] = defaultdict(list)
+    for group in facts.groups:
+        for workload in group.workloads:
+            kinds[workload].append(group.key)
     for node in plan.nodes:
         if node.state == "remove":
             continue
@@ -24,7 +29,7 @@ def displeasure_range(plan: Plan, facts: Facts) -> tuple[int, int]:
         pinned = facts.pinned.get(node.name, {})
         for workload, count in node.pods.items():
             free = count - pinned.get(workload, 0)
-            if free > 0 and (costs := _costs(workload, spot, facts)):
+            if free > 0 and (costs := _costs(kinds[workload], spot, facts)):
                 least += free * min(costs)
                 most += free * max(costs)
     return least, most
@@ -57,7 +62,6 @@ def _of_running(pods: Iterable[Pod], facts: Facts) -> int:
     )
 
 
-def _costs(workload: str, spot: Spot, facts: Facts) -> set[int]:
-    """Return what a pod of the workload may cost here: one amount for each group that its pods are in."""
-    kinds = [group.key for group in facts.groups if workload in group.workloads]
+def _costs(kinds: Iterable[GroupKey], spot: Spot, facts: Facts) -> set[int]:
+    """Return what a pod of a workload may cost here: one amount for each of the groups that its pods are in."""
     return {facts.tastes.cost_nanousd_per_hour(kind.wishes, kind.constraints, surroundings(spot)) for kind in kinds}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -302,12 +302,16 @@ def _workloads(plan: Plan, inputs: PlanningInputs, facts: Facts) -> Iterator[str
     """What the plan says of each workload: requests, strategy and moves that its pods and mobility allow."""
     missing = sorted(facts.pods.keys() - plan.workloads.keys())
     yield from (f"workload {key} is not in the plan's workloads" for key in missing)
+    placed: dict[str, dict[str, int]] = defaultdict(dict)
+    for node in plan.nodes:
+        for key, count in node.pods.items():
+            placed[key][node.name] = count
     for key, planned in plan.workloads.items():
         if key not in facts.pods:
             yield f"workload {key} of the plan has no pods in the cluster"
             continue
         yield from _requests(key, planned, inputs, facts)
-        yield from _moves(key, planned, plan, facts)
+        yield from _moves(key, planned, placed[key], plan, facts)
 
 
 def _requests(key: str, planned: PlannedWorkload, inputs: PlanningInputs, facts: Facts) -> Iterator[str]:
@@ -360,13 +364,16 @@ def _new_requests(key: str, planned: PlannedWorkload, workload: Workload | None)
                 yield f"{named}: {what} must be above 0, not {after}"
 
 
-def _moves(key: str, planned: PlannedWorkload, plan: Plan, facts: Facts) -> Iterator[str]:
-    """The strategy is one that the workload allows, and it pays for every pod that it recreates."""
+def _moves(key: str, planned: PlannedWorkload, placed: Mapping[str, int], plan: Plan, facts: Facts) -> Iterator[str]:
+    """The strategy is one that the workload allows, and it pays for every pod that it recreates.
+
+    `placed` counts by node those that the plan puts there.
+    """
     pods = facts.pods[key]
     running = Counter(pod.node for pod in pods if facts.running(pod))
     movable = sum(facts.running(pod) and pod_key(pod) not in facts.assessment.pins for pod in pods)
     left_out = plan.unplaced[key].count if key in plan.unplaced else 0
-    arriving = sum(max(0, node.pods.get(key, 0) - running[node.name]) for node in plan.nodes)
+    arriving = sum(max(0, count - running[name]) for name, count in placed.items())
     displaced = arriving - (len(pods) - sum(running.values()) - left_out)
     mobility = facts.assessment.mobility.get(key)
     changed = bool(planned.containers)
