@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from planner.model.cluster import ZONE, Node, Pod, Workload
 from planner.model.inputs import PlanningInputs
 from planner.model.scheduling import NodeConstraints
+from planner.optimizer.census import census_of
 from planner.optimizer.movement import movement_of
-from planner.optimizer.seats import seated
+from planner.optimizer.packing import Packing
+from planner.optimizer.problem import build_problem
+from planner.optimizer.seats import seated, seated_together
 from planner.planning import make_plan
 from planner.settings import Settings
 from tests.building import catalogue, deployment, inputs, node, offering, pods_of, snapshot
@@ -112,3 +117,24 @@ def test_pods_that_wait_hold_up_no_plan_whose_moves_would_make_room_for_them() -
     assert not any(w.reason.startswith("no order of stages") for w in plan.workloads.values())
     # 14 CPU of web and 2 x 3.5 CPU on m4: six nodes hold 12 + 2 and 7, as few as 21 CPU need.
     assert plan.objective.nodes_nanousd_per_hour == 6 * 200_000_000
+
+
+def test_pods_that_come_to_one_node_have_room_there_together_before_anybody_leaves() -> None:
+    # Two pods of web on n1 and three on n2, 1 CPU each; n3 is empty. A plan sends both pods of 2 CPU that wait to n1,
+    # and web away: now only one of them has room there. The other one may go to n3, if web leaves 2 CPU there.
+    cluster = given(
+        [node("n1"), node("n2"), node("n3")], app("web", 1000, {"n1": 2, "n2": 3}), app("late", 2000, pending=2)
+    )
+    problem = build_problem(cluster, census_of(seated(movement_of(cluster))), {})
+    late, web = (problem.requests[:, problem.resources.index("cpu_millicores")].tolist().index(c) for c in (2000, 1000))
+    at = {c.nodes[0]: k for k, c in enumerate(problem.classes) if c.nodes}
+    contents = np.zeros((3, 2), dtype=np.int64)
+    contents[[0, 1, 2], [late, web, web]] = 2, 2, 3
+    packing = Packing(np.array([at["n1"], at["n2"], at["n3"]]), contents)
+    assert seated_together(problem, packing).contents[:, late].tolist() == [
+        2,
+        0,
+        0,
+    ]  # n2 has no 2 CPU now, n3 none in the end
+    contents[2, web], contents[1, web] = 1, 4
+    assert seated_together(problem, packing).contents[:, late].tolist() == [1, 0, 1]
