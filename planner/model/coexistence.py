@@ -359,8 +359,8 @@ def surge_hindrances(nodes: Sequence[Node], pods: Sequence[Pod]) -> dict[str, st
     max(n + w) - min n <= maxSkew over its domains, with n counted pods in each, w of them the workload's own.
     """
     found: dict[str, str] = {}
-    asking = [kind for kind in kinds_of(pods) if kind.rules != PodRules()]
-    kinds = kinds_of(pods) if any(kind.rules.spreads for kind in asking) else []
+    kinds = kinds_of(pods)
+    asking = [kind for kind in kinds if kind.rules != PodRules()]
     for kind in asking:
         sample = kind.pods[0]
         why = "a volume of its pods can be attached to one node only" if kind.rules.holds_volume else ""

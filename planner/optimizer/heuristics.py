@@ -205,12 +205,14 @@ def cheapen(problem: Problem, packing: Packing) -> Packing:
     alive = np.ones(classes.size, dtype=np.bool_)
     rem = problem.room[classes] - contents @ problem.requests
     typical = _typical_room(problem)
-    met: IntArray = np.array([int(row.coefficients[classes].sum()) for row in problem.rows], dtype=np.int64)
+    adds: IntArray = np.array([row.coefficients for row in problem.rows], dtype=np.int64)
+    adds = adds.reshape(len(problem.rows), len(problem.classes))
+    met, least = adds[:, classes].sum(axis=1), np.array([row.rhs for row in problem.rows], dtype=np.int64)
     tried = max(_TRIED, _LOOKED_AT // max(1, classes.size))
     for n in np.lexsort((np.arange(classes.size), -problem.costs[classes], contents.sum(axis=1)))[:tried]:
         k = int(classes[n])
-        after: IntArray = met - np.array([int(row.coefficients[k]) for row in problem.rows], dtype=np.int64)
-        if problem.classes[k].role == "kept" or any(m < row.rhs for m, row in zip(after, problem.rows, strict=True)):
+        after: IntArray = met - adds[:, k]
+        if problem.classes[k].role == "kept" or (after < least).any():
             continue
         others = np.flatnonzero(alive & (np.arange(classes.size) != n))
         others = others[np.argsort((rem[others, : problem.whole] / typical).sum(axis=1), kind="stable")]

@@ -26,6 +26,9 @@ from planner.optimizer.settling import Settled
 # not proven is this small beside what the best plan is above that optimum.
 _PROVEN = 1e-6
 _BESIDE_THE_PLAN = 0.05
+# So much of the gap of an earlier plan is as good as that, as long as it is small enough. Of a changed cluster another
+# gap can be proven; without the ceiling it might grow from plan to plan.
+_NEARLY, _WELL_ENOUGH = 1.1, 0.02
 # What is left of the time for the proof of the whole problem, where the plan is made for a part of what is possible.
 _WHOLE_SHARE = 0.3
 
@@ -52,9 +55,10 @@ class Race:
             [bool(g.pending and (g.key.home or g.key.members)) for g in problem.groups], dtype=np.bool_
         )
         self._effort, self._watch, self._start = effort, watch, start
-        # A plan that goes on from another one is done when it is proven as well as that.
+        # A plan that goes on from another one is done when it is proven as well as that, or nearly and well enough.
         earlier = movement.inputs.start
-        self._target = max(effort.target_gap, earlier.objective.relative_gap if earlier is not None else 0.0)
+        before = earlier.objective.relative_gap if earlier is not None else 0.0
+        self._target = max(effort.target_gap, before, min(_NEARLY * before, _WELL_ENOUGH))
         self._share = 1.0 - _WHOLE_SHARE if self.narrow else 1.0
         self._proven: int | None = None
         self._faults: list[str] = []
@@ -102,16 +106,19 @@ class Race:
     def please(self) -> None:
         """Let pods of the best candidate change places where that pleases them, or lets them come at once."""
         for settled in (True, False):
-            if self._packing is not None:
-                self.enter(contented(self._problem, self._packing, settled=settled))
-        if self._packing is not None:
-            together = seated_together(self._problem, self._packing)
-            if together is not self._packing and not together.faults(self._problem):
-                self._packing = together
-                self.best = assemble(self._census, self._problem, together, self._unplaceable)
-        pods = self._census.movement.inputs.snapshot.planned
-        if self._packing is not None and any(pod.company != Company() for pod in pods):
-            self.best = assemble(self._census, self._problem, self._packing, self._unplaceable, in_company=True)
+            if (before := self._packing) is not None:
+                pleased = contented(self._problem, before, settled=settled)
+                # What a draft is worth beyond its packing would let the same one win against itself.
+                if pleased.displaced_value(self._problem) < before.displaced_value(self._problem):
+                    self.enter(pleased)
+        if (packing := self._packing) is None:
+            return
+        together = seated_together(self._problem, packing)
+        if together is not packing and not together.faults(self._problem):
+            packing, self._packing, self.best = together, together, None
+        in_company = any(pod.company != Company() for pod in self._census.movement.inputs.snapshot.planned)
+        if self.best is None or in_company:
+            self.best = assemble(self._census, self._problem, packing, self._unplaceable, in_company=in_company)
 
     def improve(self, search: Search, solver: Solver, share: float = 1.0) -> None:
         """Place the pods of a few nodes of the best candidate anew, again and again, while that makes it better."""
