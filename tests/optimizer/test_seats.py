@@ -131,10 +131,7 @@ def test_pods_that_come_to_one_node_have_room_there_together_before_anybody_leav
     contents = np.zeros((3, 2), dtype=np.int64)
     contents[[0, 1, 2], [late, web, web]] = 2, 2, 3
     packing = Packing(np.array([at["n1"], at["n2"], at["n3"]]), contents)
-    assert seated_together(problem, packing).contents[:, late].tolist() == [
-        2,
-        0,
-        0,
-    ]  # n2 has no 2 CPU now, n3 none in the end
+    # n2 has no 2 CPU now, and n3 none in the end.
+    assert seated_together(problem, packing).contents[:, late].tolist() == [2, 0, 0]
     contents[2, web], contents[1, web] = 1, 4
     assert seated_together(problem, packing).contents[:, late].tolist() == [1, 0, 1]
