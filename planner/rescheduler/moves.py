@@ -48,12 +48,15 @@ class Moves:
         return self.at_rest and not (self.stuck or self.behind)
 
 
-def find_moves(record: PlanRecord, snapshot: Snapshot, allowed: Mapping[str, Mobility]) -> Moves:
+def find_moves(
+    record: PlanRecord, snapshot: Snapshot, allowed: Mapping[str, Mobility], *, in_order: bool = True
+) -> Moves:
     """Find every move that has room now, after room was set aside for those that are under way.
 
-    `allowed` says how each workload may be moved (`mobilities`).
+    `allowed` says how each workload may be moved (`mobilities`). Where the moves are not to be `in_order`, no room is
+    kept for those that wait.
     """
-    room = Room(record.plan, snapshot)
+    room = Room(record.plan, snapshot, keeps_claims=in_order)
     movers = movers_of(record, snapshot)
     under_way = []
     for mover in movers:

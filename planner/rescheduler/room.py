@@ -16,9 +16,10 @@ class Room:
 
     What is `claimed` is free, and kept for a workload of an earlier stage that does not find all its room yet.
     `opened` is what each node's placement asks for by workload; a node without a placement of this iteration is not in.
+    A room that has not `keeps_claims` leaves what is free to whoever comes first.
     """
 
-    def __init__(self, plan: Plan, snapshot: Snapshot) -> None:
+    def __init__(self, plan: Plan, snapshot: Snapshot, *, keeps_claims: bool = True) -> None:
         pods = snapshot.pods_on()
         ready = {node.name: node for node in snapshot.nodes if node.ready and not node.unschedulable}
         self.free: dict[str, Resources] = {}
@@ -34,6 +35,7 @@ class Room:
         asked = {name: opened(ready[name], plan.iteration) for name in self.free}
         self.opened = {name: targets for name, targets in asked.items() if targets is not None}
         self.claimed = {name: Resources() for name in self.free}
+        self._keeps_claims = keeps_claims
 
     def holds(self, node: str, requests: Resources) -> bool:
         return node in self.free and requests.fits_in(self.free[node] - self.claimed[node])
@@ -67,14 +69,14 @@ class Room:
 
     def many(self, node: str, requests: Resources, most: int) -> int:
         """Return for how many pods of these requests, at most so many, the node had room if nobody had claimed any."""
-        return next((n for n in range(most) if not self.would_hold(node, requests * (n + 1))), max(0, most))
+        return requests.many_in(self.free[node], most) if node in self.free else 0
 
     def promise(self, node: str, requests: Resources) -> None:
         if node in self.free:
             self.free[node] = self.free[node] - requests
 
     def claim(self, node: str, requests: Resources) -> None:
-        if node in self.claimed:
+        if self._keeps_claims and node in self.claimed:
             self.claimed[node] = self.claimed[node] + requests
 
     def release(self, pod: Pod) -> None:

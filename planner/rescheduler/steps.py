@@ -23,8 +23,9 @@ CARRIED_OUT = "carried out"
 """The reason of a record whose plan was carried out to its end."""
 
 _PATIENCE_SECONDS = 60.0
-"""How long nothing may move before pods that find no room where the plan wants them leave expiring nodes for any other
-node of the plan: a node that was away for a moment is back by then."""
+"""How long nothing may move before no room is kept any more for those that go first, and before pods that find no room
+where the plan wants them leave expiring nodes for any other node of the plan: a node that was away for a moment is back
+by then."""
 
 _MOST_REASONS = 5
 """How many of the reasons for a standstill the record keeps."""
@@ -58,6 +59,9 @@ def next_steps(record: PlanRecord, snapshot: Snapshot, now: float, settings: Mov
     allowed = mobilities(snapshot, rules_of(settings))
     moves = find_moves(record, snapshot, allowed)
     idle_seconds = now - _last_moved(record, snapshot)
+    if moves.at_rest and moves.behind and idle_seconds > _PATIENCE_SECONDS:
+        # The cluster is not what was rehearsed: those ahead may wait for room that only those behind them can make.
+        moves = find_moves(record, snapshot, allowed, in_order=False)
     patient = _exact(settings) and idle_seconds <= _PATIENCE_SECONDS
     settled = moves.over or (moves.at_rest and not patient and not _wait_to_roll(record.plan, moves))
     removal = remove(record.plan, snapshot, settings, allowed if settled else None)

@@ -576,6 +576,54 @@ def test_a_pod_whose_planned_node_is_full_leaves_an_expiring_node_for_another_on
     assert (step.name, step.reason) == ("store-0", "its node expires")
 
 
+def test_those_behind_go_where_the_one_ahead_waits_for_room_that_only_they_can_make() -> None:
+    # ahead (2 x 2000) is wanted on "left" and on "right" (4000 each). left holds a guest (1000) and east (1500), right
+    # west (1000): 1500 and 3000 are free, 2000 are asked of each. east is wanted on right and west on left, where
+    # 3000 - 2000 and 1500 - 2000 are too little beside what ahead wants; but 1500 <= 3000 and 1000 <= 1500 fit.
+    # Then ahead has 4000 - 1000 - 1000 = 2000 on left and 4000 - 1500 = 2500 on right.
+    ahead, guest = deployment("ahead", 2, cpu=2000), deployment("guest", 1, cpu=1000)
+    east, west = deployment("east", 1, cpu=1500), deployment("west", 1, cpu=1000)
+    workloads = [ahead, guest, east, west]
+    record = record_of(
+        [
+            planned_node("left", "keep", {ahead.key: 1, guest.key: 1, west.key: 1}),
+            planned_node("right", "keep", {ahead.key: 1, east.key: 1}),
+            planned_node("old", "remove"),
+        ],
+        {
+            ahead.key: moved(ahead, 2, stage=0),
+            guest.key: moved(guest, 0, "stay"),
+            east.key: moved(east, 1, stage=1),
+            west.key: moved(west, 1, stage=2),
+        },
+    )
+
+    def standing(places: Mapping[str, Mapping[str, int]], begun: tuple[str, ...] = ()) -> Snapshot:
+        marks = {keys.ITERATION: IT}
+        pods = []
+        for workload in workloads:
+            made_at, notes = (ACCEPTED_AT + 61, marks) if workload.name in begun else (ACCEPTED_AT, {})
+            pods += pods_of(workload, places[workload.name], created_at=made_at, annotations=notes)
+        rolled = [replace(w, template_annotations=marks) if w.name in begun else w for w in workloads]
+        names = ("left", "right", "old")
+        cluster = snapshot([pool_node(n) for n in names], rolled, pods, instances=running(*names))
+        return all_marked(record, cluster)
+
+    before = {"ahead": {"old": 2}, "guest": {"left": 1}, "east": {"left": 1}, "west": {"right": 1}}
+    [waiting] = next_steps(record, standing(before), ACCEPTED_AT + 60, SETTINGS)
+    assert isinstance(waiting, Wait)
+    assert set(waiting.reasons) == {
+        f"{ahead.key}: its new pods do not fit beside the old ones on left",
+        f"{east.key}: others go first on right",
+        f"{west.key}: others go first on left",
+    }
+    begun = next_steps(record, standing(before), ACCEPTED_AT + 61, SETTINGS)
+    assert begun == (RollOut(east.key, east.uid, IT), RollOut(west.key, west.uid, IT))
+    after = {**before, "east": {"right": 1}, "west": {"left": 1}}
+    rolled = standing(after, begun=("east", "west"))
+    assert next_steps(record, rolled, ACCEPTED_AT + 62, SETTINGS) == (RollOut(ahead.key, ahead.uid, IT),)
+
+
 def test_a_plan_of_which_nothing_moves_any_more_is_abandoned_with_what_it_waited_for() -> None:
     # The new pods (2 x 2000) have no room on "new" beside what a user put there meanwhile.
     web, guest = deployment("web", 2, cpu=2000), deployment("guest", 1, cpu=1000)
