@@ -56,7 +56,10 @@ MOST_PRICES, MOST_CEILINGS = 3, 3
 """How many prices of a move, and ceilings on the nodes that change, are tried until as many pods move as may."""
 
 MOST_RETREATS = 3
-"""How often more of a plan is left where it is, before it is made again."""
+"""How often more of a plan is left where it is, or comes to more new nodes, before it is made again."""
+
+_Remedy = Callable[[Plan, Mapping[str, str], PlanningInputs], Plan | None]
+"""Changes a plan for workloads that are stuck, each with its reason."""
 
 
 def make_plan(
@@ -229,10 +232,10 @@ def _staged_plan(inputs: PlanningInputs, settings: Settings, watch: Watch, child
         over = watch.hurried() or now() + shortest >= end
         still = dict.fromkeys((k for k, w in plan.workloads.items() if w.moves), "others stood in its way") | stuck
         accepted = _worth(plan) * (1.0 + settings.optimizer.target_gap)
-        for remedy, what in ((_with_spares, stuck), (_with_stuck_left, stuck), (_with_stuck_left, still)):
+        for remedy, what in ((with_spare_nodes, stuck), (left_standing, stuck), (left_standing, still)):
             if what is still and not over:
                 break
-            if (retreat := remedy(plan, what, examined, left)) is not None:
+            if (retreat := _remedied(remedy, plan, what, examined, left)) is not None:
                 fallback.append(retreat)
             if fallback and (over or _worth(fallback[-1]) <= accepted):
                 return min(fallback, key=_merit)
@@ -273,32 +276,21 @@ def _worth(plan: Plan) -> int:
     return plan.objective.value_nanousd_per_hour
 
 
-def _with_stuck_left(
-    plan: Plan, stuck: Mapping[str, str], examined: Examination, left: Callable[[], float]
+def _remedied(
+    remedy: _Remedy, plan: Plan, stuck: Mapping[str, str], examined: Examination, left: Callable[[], float]
 ) -> Plan | None:
-    """Return the plan with what is stuck left where it is, checked and with its stages; None where that is no plan."""
+    """Return the plan in which nothing is stuck any more, checked and with its stages; None where that is no plan."""
     for _ in range(MOST_RETREATS):
-        standing = left_standing(plan, stuck, examined.inputs)
-        if standing is None:
+        changed = remedy(plan, stuck, examined.inputs)
+        if changed is None:
             return None
-        plan, stuck, problems = _in_stages(standing, examined, left, checked=False)
+        plan, stuck, problems = _in_stages(changed, examined, left, checked=False)
         if problems:
-            _log.debug("a plan without %s is wrong: %s", ", ".join(sorted(stuck)), problems[0])
+            _log.debug("a plan changed for %s is wrong: %s", ", ".join(sorted(stuck)), problems[0])
             return None
         if not stuck:
             return plan
     return None
-
-
-def _with_spares(plan: Plan, stuck: Mapping[str, str], examined: Examination, left: Callable[[], float]) -> Plan | None:
-    """Return the plan with new nodes for what is stuck, checked and with its stages; None where that is no plan."""
-    spacious = with_spare_nodes(plan, stuck, examined.inputs)
-    if spacious is None:
-        return None
-    found, still_stuck, problems = _in_stages(spacious, examined, left, checked=False)
-    if problems:
-        _log.debug("a plan with new nodes for %s is wrong: %s", ", ".join(sorted(stuck)), problems[0])
-    return None if still_stuck or problems else found
 
 
 def _in_stages(

@@ -122,6 +122,10 @@ class Resources:
                 return False
         return not self.shares or self._shares_fit(dict(room.shares))
 
+    def many_in(self, room: Resources, most: int) -> int:
+        """Return how many times, at most so many, these requests fit into the room together."""
+        return next((n for n in range(most) if not (self * (n + 1)).fits_in(room)), max(0, most))
+
     def _shares_fit(self, taken: Mapping[str, int]) -> bool:
         own = dict(self.shares)
         for name, amount in self.shares:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 
 from planner.model.cluster import Node, Pod
@@ -17,13 +17,15 @@ from planner.model.inputs import PlanningInputs, offering_room
 from planner.model.machines import Offering
 from planner.model.naming import node_name
 from planner.model.plan import Plan, PlannedNode
-from planner.rescheduler.rehearsal import with_booted
+from planner.model.resources import Resources
+from planner.model.scheduling import PodRules
+from planner.rescheduler.rehearsal import Rehearsal, with_booted
 
 _Domains = tuple[tuple[str, str | None], ...]
 
 
 def with_spare_nodes(plan: Plan, stuck: Collection[str], inputs: PlanningInputs) -> Plan | None:
-    """Return the plan in which the pods of these workloads that move come to new nodes of their own.
+    """Return the plan in which those pods of these workloads that cannot move in any order come to new nodes.
 
     None where that cannot be said so simply: one of them is rolled out, waits for a node or needs others beside it, the
     objective caps what nodes use, or nothing is on offer that holds its pods.
@@ -36,12 +38,28 @@ def with_spare_nodes(plan: Plan, stuck: Collection[str], inputs: PlanningInputs)
             pods[pod.workload].append(pod)
     if any(pod.node is None or needs_company(pod.rules) for own in pods.values() for pod in own):
         return None
+    # What does not take part in the rehearsal has all its places to reach yet.
+    here: dict[str, Mapping[str, int]] = {key: Counter(pod.node or "" for pod in own) for key, own in pods.items()}
+    here |= {m.key: m.here for m in Rehearsal.of(plan, inputs).play(plan).movers if m.key in pods}
     yard = _Yard(plan, inputs)
     for key, own in sorted(pods.items()):
-        for homeless, many in yard.take_back(key, own).items():
+        for homeless, many in yard.take_back(key, own[0], here[key]).items():
             if not yard.seat(key, own[0], homeless, many):
                 return None
     return yard.plan()
+
+
+@dataclass(slots=True)
+class _Spare:
+    """A new node that is to be: what it holds, what is left on it, and whether none of its pods has rules of its own.
+
+    Pods without rules stand beside each other wherever there is room.
+    """
+
+    offering: Offering
+    pods: dict[str, int]
+    room: Resources
+    plain: bool
 
 
 class _Yard:
@@ -52,27 +70,40 @@ class _Yard:
         self._nodes: dict[str, Node] = {n.name: n for n in with_booted(plan, inputs.snapshot, inputs.catalogue).nodes}
         self._contents = {node.name: dict(node.pods) for node in plan.nodes}
         self._sizes = Counter((node.pool, node.zone) for node in plan.nodes if node.state != "remove")
-        self._spares: list[PlannedNode] = []
+        self._spares: list[_Spare] = []
 
-    def take_back(self, key: str, pods: list[Pod]) -> dict[_Domains, int]:
-        """Take the workload's arriving pods from where they were to go; count them by the domains that they keep."""
-        here = Counter(pod.node for pod in pods)
+    def take_back(self, key: str, sample: Pod, here: Mapping[str, int]) -> dict[_Domains, int]:
+        """Take the workload's pods from where they are wanted and are not `here`; count them by the domains they keep.
+
+        `sample` is one of them.
+        """
         found: Counter[_Domains] = Counter()
         for name, content in self._contents.items():
-            if (more := content.get(key, 0) - here[name]) > 0:
+            if (more := content.get(key, 0) - here.get(name, 0)) > 0:
                 content[key] -= more
                 labels = self._nodes[name].labels
-                found[tuple((domain, labels.get(domain)) for domain in pods[0].keeps)] += more
+                found[tuple((domain, labels.get(domain)) for domain in sample.keeps)] += more
         return dict(found)
 
     def seat(self, key: str, sample: Pod, domains: _Domains, many: int) -> bool:
-        """Boot the cheapest nodes of one kind that hold so many of these pods; say whether there are any."""
+        """Boot the cheapest nodes of one kind that hold so many of these pods, or what new nodes leave of them.
+
+        Returns whether there are any.
+        """
         requests = self._plan.workloads[key].requests.with_shares(sample.requests.shares)
+        admitting = tuple(self._admitting(sample, domains))
+        plain = sample.rules == PodRules()
+        for spare in self._spares:
+            if plain and spare.plain and spare.offering in admitting:
+                more = requests.many_in(spare.room, many)
+                spare.pods[key] = spare.pods.get(key, 0) + more
+                spare.room = spare.room - requests * more
+                many -= more
+        if not many:
+            return True
         ways: list[tuple[int, str, str, int, Offering]] = []
-        for offering in self._admitting(sample, domains):
-            room, each = offering_room(self._inputs, offering), 0
-            while each < many and (requests * (each + 1)).fits_in(room):
-                each += 1
+        for offering in admitting:
+            each = requests.many_in(offering_room(self._inputs, offering), many)
             need = -(-many // each) if each else 0
             allowed = offering.maximum is None or self._sizes[offering.pool, offering.zone] + need <= offering.maximum
             if each and allowed:
@@ -82,7 +113,10 @@ class _Yard:
             return False
         *_, each, offering = min(ways, key=lambda way: way[:4])
         for start in range(0, many, each):
-            self._boot(offering, {key: min(each, many - start)})
+            count = min(each, many - start)
+            left = offering_room(self._inputs, offering) - requests * count
+            self._spares.append(_Spare(offering, {key: count}, left, plain))
+            self._sizes[offering.pool, offering.zone] += 1
         return True
 
     def _admitting(self, sample: Pod, domains: _Domains) -> Iterator[Offering]:
@@ -92,21 +126,27 @@ class _Yard:
             if at_home and not barred and sample.constraints.admit(offering.labels, "", offering.taints):
                 yield offering
 
-    def _boot(self, offering: Offering, pods: Mapping[str, int]) -> None:
-        taken = {node.name for node in (*self._plan.nodes, *self._spares)}
-        names = (node_name(offering.pool, self._plan.iteration, index) for index in count(len(taken)))
-        name = next(name for name in names if name not in taken)
-        self._sizes[offering.pool, offering.zone] += 1
-        self._spares.append(
-            PlannedNode(
-                name, "boot", offering.pool, offering.machine_type, offering.zone, offering.capacity_type,
-                offering.price_nanousd_per_hour, offering.allocatable.plain, pods,
+    def _booted(self) -> Iterator[PlannedNode]:
+        taken = {node.name for node in self._plan.nodes}
+        numbers = count(len(taken))
+        for spare in self._spares:
+            offering = spare.offering
+            names = (node_name(offering.pool, self._plan.iteration, number) for number in numbers)
+            yield PlannedNode(
+                next(name for name in names if name not in taken),
+                "boot",
+                offering.pool,
+                offering.machine_type,
+                offering.zone,
+                offering.capacity_type,
+                offering.price_nanousd_per_hour,
+                offering.allocatable.plain,
+                {key: count for key, count in sorted(spare.pods.items()) if count},
             )
-        )  # fmt: skip
 
     def plan(self) -> Plan:
         """Return the plan that this is; a node to boot of which nothing is left is not booted."""
-        nodes = list(self._spares)
+        nodes = list(self._booted())
         for node in self._plan.nodes:
             pods = {key: count for key, count in self._contents[node.name].items() if count}
             if node.state != "boot" or pods or not node.pods:

@@ -48,6 +48,39 @@ def test_one_of_two_that_would_have_to_swap_gets_a_new_node_and_then_both_can_mo
     assert staged(found, given, lambda: 60.0)[1] == {}
 
 
+def test_pods_of_a_stuck_workload_that_can_move_go_where_the_plan_wants_them() -> None:
+    # A third pod of left keeps its zone: it goes from "old" to "c", while the two in zone-a cannot swap with right's.
+    left = replace(LEFT, replicas=3)
+    plan = record_of(
+        [
+            planned_node("a", "keep", {RIGHT.key: 2}),
+            planned_node("b", "keep", {left.key: 2}),
+            planned_node("c", "keep", {left.key: 1}),
+            planned_node("old", "remove"),
+        ],
+        {left.key: moved(left, 3, "evict"), RIGHT.key: moved(RIGHT, 2, "evict")},
+    ).plan
+    nodes = [pool_node("a"), pool_node("b"), pool_node("c", zone="zone-b"), pool_node("old", zone="zone-b")]
+    pods = pods_of(left, {"a": 2, "old": 1}, keeps=(ZONE,)) + pods_of(RIGHT, {"b": 2})
+    given = inputs(snapshot(nodes, [left, RIGHT], pods), catalogue(offering(price_usd=0.1, pool="pool-a")))
+    assert staged(plan, given, lambda: 60.0, diverting=False)[1].keys() == {left.key, RIGHT.key}
+    found = with_spare_nodes(plan, [left.key], given)
+    assert booted(found) == {f"pool-a-{IT}-4": ("m4", {left.key: 2})}
+    assert found is not None
+    assert {n.name: dict(n.pods) for n in found.nodes if n.name in ("b", "c")} == {"b": {}, "c": {left.key: 1}}
+    assert staged(found, given, lambda: 60.0)[1] == {}
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_pods_of_several_workloads_share_a_new_node_unless_one_has_rules_of_its_own(alone: bool) -> None:
+    # 2 x 2000 of left leave 4000 of 8000 millicores, as much as right's two take.
+    rules = PodRules(anti_affinity=(PodTerm(HOSTNAME, None, LabelSelector((Requirement("app", "In", ("x",)),))),))
+    plan, given = swapped(offering("m8", 0.2, 8000, 32, pool="pool-a"), rules=rules if alone else PodRules())
+    found = booted(with_spare_nodes(plan, [LEFT.key, RIGHT.key], given))
+    both = [{LEFT.key: 2, RIGHT.key: 2}]
+    assert [content for _, content in found.values()] == ([{LEFT.key: 2}, {RIGHT.key: 2}] if alone else both)
+
+
 def test_the_nodes_that_cost_least_together_are_booted() -> None:
     # Two of 2 CPU for 0.03 $/h each are cheaper than one of 4 CPU for 0.1 $/h.
     plan, given = swapped(offering("m4", 0.1, pool="pool-a"), offering("m2", 0.03, 2000, pool="pool-b"))
