@@ -8,7 +8,9 @@ asks the child for the best plan so far.
 
 from __future__ import annotations
 
+import copyreg
 import gc
+import io
 import os
 import pickle
 import resource
@@ -22,14 +24,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from planner.errors import BadSettings, SolverError, WrongPlan
+from planner.model.cluster import Node, Pod
 from planner.model.effort import Effort, Progress, Watch, never
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan
+from planner.model.resources import Resources
 from planner.settings import OptimizerSettings
 
 if TYPE_CHECKING:
@@ -162,7 +168,7 @@ def solve(
     effort = Effort(settings.solver, settings.time_limit_seconds, settings.target_gap)
     with child or Child() as running:
         grace = running.worker.grace(len(examination.inputs.snapshot.pods))
-        running.ask(pickle.dumps((examination.inputs, effort, deadline, settings.memory_limit_bytes)))
+        running.ask(_packed((examination.inputs, effort, deadline, settings.memory_limit_bytes)))
         patience = _Patience(deadline + grace, grace, hurried)
         # The child is busy now, and this process is not.
         examination.prepare()
@@ -177,6 +183,28 @@ def solve(
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise WrongPlan(f"the plan fails the independent check: {problems[0]}{more}")
     return plan
+
+
+def _taken_apart(
+    kind: type[object], values: Callable[[object], tuple[object, ...]], made: object
+) -> tuple[type[object], tuple[object, ...]]:
+    return kind, values(made)
+
+
+class _Packer(pickle.Pickler):
+    """Takes a frozen dataclass with slots apart in C; what Python itself gives such a class goes field by field."""
+
+    dispatch_table = copyreg.dispatch_table | {
+        kind: partial(_taken_apart, kind, attrgetter(*(field.name for field in fields(kind))))
+        for kind in (Pod, Node, Resources)
+    }
+
+
+def _packed(request: object) -> bytes:
+    """Return the pickle of a request, in which a large cluster's pods and nodes take half of the time to go."""
+    body = io.BytesIO()
+    _Packer(body, pickle.HIGHEST_PROTOCOL).dump(request)
+    return body.getvalue()
 
 
 @contextmanager

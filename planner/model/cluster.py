@@ -214,16 +214,16 @@ class LabelTally:
     """
 
     def __init__(self, pods: Iterable[Pod], selectors: Iterable[LabelSelector]) -> None:
-        asked = {requirement.key for selector in selectors for requirement in selector.requirements}
-        self._kinds: dict[str, Counter[tuple[tuple[str, str], ...]]] = {}
-        for pod in pods:
-            labels = tuple(sorted((key, value) for key, value in pod.labels.items() if key in asked))
-            self._kinds.setdefault(pod.namespace, Counter())[labels] += 1
+        asked = sorted({requirement.key for selector in selectors for requirement in selector.requirements})
+        counted = Counter((pod.namespace, *map(pod.labels.get, asked)) for pod in pods)
+        self._kinds: dict[str, list[tuple[dict[str, str], int]]] = {}
+        for (namespace, *values), count in counted.items():
+            labels = {key: value for key, value in zip(asked, values, strict=True) if value is not None}
+            self._kinds.setdefault(str(namespace), []).append((labels, count))
 
     def count(self, namespace: str, selector: LabelSelector) -> int:
         """Return how many of the pods the selector, one of those given, matches."""
-        kinds = self._kinds.get(namespace, Counter())
-        return sum(count for labels, count in kinds.items() if selector.matches(dict(labels)))
+        return sum(count for labels, count in self._kinds.get(namespace, ()) if selector.matches(labels))
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,18 +139,19 @@ def kinds_of(pods: Iterable[Pod]) -> list[Kind]:
     """Sort the pods that are not finished into kinds."""
     standing = [pod for pod in pods if not pod.finished]
     # A StatefulSet's pods each have a label of their own, which hardly any rule asks for.
-    asked = asked_keys(standing)
-    found: dict[tuple[str, frozenset[tuple[str, str]], int], Kind] = {}
+    asked = sorted(asked_keys(standing))
+    found: dict[tuple[str, tuple[str | None, ...], int], Kind] = {}
     # Pods of one reading share equal rules, so that few are really compared.
     numbers: dict[PodRules, int] = {}
     number_of = {
         key: numbers.setdefault(rules, len(numbers)) for key, rules in {id(p.rules): p.rules for p in standing}.items()
     }
     for pod in standing:
-        labels = {key: value for key, value in pod.labels.items() if key in asked}
-        key = (pod.namespace, frozenset(labels.items()), number_of[id(pod.rules)])
+        values = tuple(map(pod.labels.get, asked))
+        key = (pod.namespace, values, number_of[id(pod.rules)])
         kind = found.get(key)
         if kind is None:
+            labels = {name: value for name, value in zip(asked, values, strict=True) if value is not None}
             kind = found[key] = Kind(pod.namespace, labels, pod.rules)
         kind.pods.append(pod)
         if pod.node is not None:

@@ -151,9 +151,13 @@ def _spots(census: Census, problem: Problem, packing: Packing) -> dict[str, _Spo
     """Give every content a node: existing ones of a class in order of name, fresh ones in order of content."""
     movement, snapshot, iteration = census.movement, census.movement.inputs.snapshot, census.movement.inputs.iteration
     spots = {node.name: _Spot(node, None, {}) for node in sorted(snapshot.nodes, key=lambda n: n.name)}
-    order = sorted(
-        range(packing.classes.size), key=lambda n: (int(packing.classes[n]), *(-packing.contents[n]).tolist())
-    )
+    many = np.bincount(packing.classes, minlength=len(problem.classes))
+
+    def turn(n: int) -> tuple[int, ...]:
+        k = int(packing.classes[n])
+        return (k, *(-packing.contents[n]).tolist()) if many[k] > 1 else (k,)
+
+    order = sorted(range(packing.classes.size), key=turn)
     taken: Counter[int] = Counter()
     index = 0
     for n in order:

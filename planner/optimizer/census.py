@@ -61,8 +61,8 @@ class Census:
         return self.party_groups[party] if party else self.movement.group(pod)
 
 
-def census_of(movement: Movement) -> Census:
-    """Count the pods of the movement's snapshot."""
+def census_of(movement: Movement, before: Census | None = None) -> Census:
+    """Count the pods of the movement's snapshot; the one `before` differs from it in who comes where alone."""
     names = frozenset(node.name for node in movement.inputs.snapshot.nodes)
     pins, group = movement.assessment.pins, _Grouping(movement)
     counted: Counter[tuple[str | None, int, str]] = Counter()
@@ -94,7 +94,7 @@ def census_of(movement: Movement) -> Census:
         composed[name] = own
         by_workload = (waiting if node is None else running.setdefault(node, {})).setdefault(key, {})
         by_workload[name] = by_workload.get(name, 0) + 1
-    rooms, members_of = _rooms(movement), _members(movement, names)
+    rooms, members_of = (before.room, before.members) if before else (_rooms(movement), _members(movement, names))
     return Census(movement, running, waiting, pinned, pinned_names, rooms, members_of, composed, groups)
 
 

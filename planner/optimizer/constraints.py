@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from planner.model.machines import WHOLE_SHARE_PERMILLE, Catalogue, TotalLimits
 from planner.model.resources import Resources
-from planner.model.scheduling import NodeConstraints, Taint
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 ClassRole = Literal["offering", "removable", "kept"]
@@ -69,20 +68,6 @@ class Row:
     rhs: int
     coefficients: IntArray
     name: str = ""
-
-
-def admission(
-    groups: Sequence[tuple[Resources, NodeConstraints]],
-    room: Resources,
-    labels: Mapping[str, str],
-    name: str,
-    taints: tuple[Taint, ...],
-) -> npt.NDArray[np.bool_]:
-    """x_gn = 0 unless nodeSelector, required affinity and tolerations admit the node and one pod fits its room."""
-    # Pods of one reading share equal constraints, so few of them are different objects.
-    distinct = {id(rules): rules for _, rules in groups}
-    admits = {key: rules.admit(labels, name, taints) for key, rules in distinct.items()}
-    return np.array([admits[id(rules)] and requests.fits_in(room) for requests, rules in groups], dtype=np.bool_)
 
 
 def spot_nodes(barred: npt.NDArray[np.bool_], held: IntArray) -> npt.NDArray[np.bool_]:

@@ -124,10 +124,18 @@ def fill(
 
 def fitting_content(problem: Problem, k: int, wanted: IntArray) -> IntArray:
     """Return as many of the wanted pods (groups,) as one node of the class holds, the largest first."""
+    asked = np.flatnonzero(wanted)
+    whole = wanted[None, :]
+    if (
+        problem.admissible[k, asked].all()
+        and constraints.within_capacity(problem.requests, problem.room[[k]], whole)[0]
+        and constraints.one_side_of_each(problem.sides, whole)[0]
+    ):
+        return wanted.copy()
     content, room = np.zeros_like(wanted), problem.room[k].copy()
-    size = (problem.requests[:, : problem.whole] / _typical_room(problem)).max(axis=1, initial=0.0)
-    for g in np.argsort(-size, kind="stable"):
-        if wanted[g] and problem.admissible[k, g] and not _repelled(problem, content[None, :], g)[0]:
+    size = (problem.requests[asked, : problem.whole] / _typical_room(problem)).max(axis=1, initial=0.0)
+    for g in asked[np.argsort(-size, kind="stable")]:
+        if problem.admissible[k, g] and not _repelled(problem, content[None, :], g)[0]:
             content[g] = min(int(wanted[g]), int(_fitting(room[None, :], problem.requests[g])[0]))
             room -= content[g] * problem.requests[g]
     return content

@@ -209,12 +209,13 @@ def _whole(solver: Solver, inputs: PlanningInputs, settled: Settled, race: Race,
         changes = {key: wanted for key, wanted in inputs.forecast.requests.items() if key not in inputs.held}
         forecast = replace(inputs.forecast, requests=changes)
         open_ = replace(inputs, held={}, fresh=frozenset(), forecast=forecast, cap=cap)
-        whole = (movement if open_ == inputs else movement_of(open_)).anywhere()
+        same = open_ == inputs
+        whole = (movement if same else movement_of(open_)).anywhere()
         missing = Counter[GroupKey]()
         for key, count in race.left_out(settled.left_out).items():
             for member, each in key.members or ((key, 1),):
                 missing[member.anywhere()] += each * count
-        problem = build_problem(whole.inputs, census_of(whole), missing)
+        problem = build_problem(whole.inputs, census_of(whole, settled.census if same else None), missing)
     solved, became = _at_size(problem)
     search = Search(solved, solver, race.all_left)
     present = heuristics.present_state(problem)

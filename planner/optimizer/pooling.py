@@ -20,17 +20,15 @@ from planner.optimizer.problem import NodeClass, Problem
 
 def pooled(problem: Problem) -> tuple[Problem, IntArray]:
     """Return the pooled problem, and for each class of the real one the class that it became, (classes,)."""
-    coefficients = [
-        row.coefficients if row.kind != "kept" else np.zeros(len(problem.classes), dtype=np.int64)
-        for row in problem.rows
-    ]
+    rows = [row.coefficients for row in problem.rows if row.kind != "kept"]
+    adds = np.array(rows, dtype=np.int64).reshape(len(rows), len(problem.classes)).T.copy()
     members: dict[tuple[object, ...], list[int]] = {}
     for k, c in enumerate(problem.classes):
         own = (k,) if c.role == "offering" else ()
         like = (
             *own, c.role, c.pool, c.zone, c.machine_type, c.capacity_type, c.cost, c.overlap,
             problem.room[k].tobytes(), problem.admissible[k].tobytes(), problem.displeasure[k].tobytes(),
-            tuple(int(row[k]) for row in coefficients),
+            adds[k].tobytes(),
         )  # fmt: skip
         members.setdefault(like, []).append(k)
     became = np.zeros(len(problem.classes), dtype=np.int64)

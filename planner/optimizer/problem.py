@@ -7,7 +7,7 @@ reading cannot change a plan.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -15,20 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.model.cluster import CapacityType, Node, pod_key
-from planner.model.displeasure import Preferences, surroundings
-from planner.model.disruption import foreign_taints
+from planner.model.displeasure import surroundings
 from planner.model.inputs import PlanningInputs, offering_room
 from planner.model.machines import Catalogue, Offering
-from planner.model.preferences import Surroundings
 from planner.model.resources import BEARER, Resources, is_share, other_side
 from planner.optimizer import constraints
 from planner.optimizer.census import Census
 from planner.optimizer.constraints import ClassRole, Place, Row
 from planner.optimizer.movement import GroupKey, Movement
+from planner.optimizer.outlook import Outlook, amounts
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
-_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,24 +232,6 @@ def _sites(inputs: PlanningInputs, census: Census) -> list[Site]:
     ]
 
 
-def _at_home(groups: Sequence[Group], name: str, labels: Mapping[str, str]) -> BoolArray:
-    """Say of each group whether a node of this name and these labels is at its home, (groups,)."""
-    # Few homes are different.
-    apart = {(group.key.home, group.key.beside): group.key for group in groups}
-    admits = {home: key.admits(name, labels) for home, key in apart.items()}
-    return np.array([admits[group.key.home, group.key.beside] for group in groups], dtype=np.bool_)
-
-
-def _displeasures(preferences: Preferences, groups: Sequence[Group], at: Surroundings) -> IntArray:
-    """Return what one pod, or party, of each group costs there because it would rather be elsewhere, (groups,)."""
-    costs = preferences.costs([(group.key.wishes, group.key.constraints) for group in groups], at)
-    for g, group in enumerate(groups):
-        if group.key.members:
-            each = preferences.costs([(key.wishes, key.constraints) for key, _ in group.key.members], at)
-            costs[g] = sum(cost * count for cost, (_, count) in zip(each, group.key.members, strict=True))
-    return np.array(costs, dtype=np.int64)
-
-
 def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) -> Problem:
     assessment, preferences = census.movement.assessment, census.movement.preferences
     index = {group.key: g for g, group in enumerate(groups)}
@@ -263,13 +243,13 @@ def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) 
     present: list[IntArray] = []
     displeasure: list[IntArray] = []
     merged: dict[tuple[object, ...], list[Site]] = {}
-    kinds = [(group.key.requests, group.key.constraints) for group in groups]
+    outlook = Outlook([group.key for group in groups], preferences)
     barred = np.array([group.key.barred for group in groups], dtype=np.bool_)
     fresh = np.array([group.key.fresh for group in groups], dtype=np.bool_)
     at_once = [g for g, group in enumerate(groups) if group.key.at_once]
     for site in _sites(inputs, census):
-        admitted = constraints.admission(kinds, site.room, site.node.labels, site.node.name, foreign_taints(site.node))
-        admitted &= _at_home(groups, site.node.name, site.node.labels) & ~fresh
+        at = surroundings(site.node)
+        admitted = outlook.admission(at, site.room) & ~fresh
         held = np.zeros(len(groups), dtype=np.int64)
         for key, by_workload in census.running.get(site.node.name, {}).items():
             held[index[key]] = sum(by_workload.values())
@@ -279,7 +259,7 @@ def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) 
             admitted[at_once] &= [groups[g].requests.fits_in(now) for g in at_once]
         if site.node.capacity_type == "spot":
             admitted &= constraints.spot_nodes(barred, held)
-        displeased = _displeasures(preferences, groups, surroundings(site.node))
+        displeased = outlook.displeasures(at)
         pool = inputs.catalogue.pool_of(site.node)
         like = (
             pool, site.node.zone, site.node.machine_type, site.node.capacity_type, site.role, site.price,
@@ -318,8 +298,8 @@ def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) 
     lacking = {(o.pool, o.zone) for o in inputs.catalogue.due(inputs.snapshot.nodes) if o.minimum}
     for offering in sorted(inputs.catalogue.offerings, key=_offering_order):
         room = offering_room(inputs, offering)
-        admitted = constraints.admission(kinds, room, offering.labels, "", offering.taints)
-        admitted &= _at_home(groups, "", offering.labels)
+        at = surroundings(offering)
+        admitted = outlook.admission(at, room)
         if offering.capacity_type == "spot":
             admitted &= constraints.spot_nodes(barred, np.zeros(len(groups), dtype=np.int64))
         limit = max(offering.minimum, int(counts[admitted].sum()))
@@ -346,11 +326,9 @@ def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) 
         rooms.append(room)
         admissible.append(admitted)
         present.append(np.zeros(len(groups), dtype=np.int64))
-        displeasure.append(_displeasures(preferences, groups, surroundings(offering)))
-    resources = _counted(groups)
-    wanted = [group.requests.requested() for group in groups]
-    asks = _amounts(([asked.get(name, 0) for name in resources] for asked in wanted), resources)
-    room_left = _amounts((room.left(resources) for room in rooms), resources)
+        displeasure.append(outlook.displeasures(at))
+    resources = outlook.resources
+    room_left = amounts((room.left(resources) for room in rooms), resources)
     held_here = np.array(present, dtype=np.int64).reshape(len(classes), len(groups))
     on_spot = np.array([c.capacity_type == "spot" for c in classes], dtype=np.bool_)
     settled = np.flatnonzero(barred & (held_here[on_spot] > 0).any(axis=0))
@@ -370,7 +348,7 @@ def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) 
         classes=tuple(classes),
         # Pods that may only stay on the spot nodes where they are take a place there of which no node has more.
         resources=(*resources, *(f"{groups[g].id} (on spot)" for g in settled)),
-        requests=np.hstack([asks, np.eye(len(groups), dtype=np.int64)[:, settled]]),
+        requests=np.hstack([outlook.asks, np.eye(len(groups), dtype=np.int64)[:, settled]]),
         counts=counts,
         pending=np.array([group.pending for group in groups], dtype=np.int64),
         room=np.hstack([room_left, np.where(on_spot[:, None], held_here, counts[None, :])[:, settled]]),
@@ -404,13 +382,6 @@ def _offering_order(offering: Offering) -> tuple[object, ...]:
     )
 
 
-def _counted(groups: Sequence[Group]) -> tuple[str, ...]:
-    """Name the resources that any group requests, pods always; shares of a node come last."""
-    asked = {name for group in groups for name, amount in group.requests.requested().items() if amount}
-    amounts = {name for name in asked if other_side(name) is None} | {"pods"}
-    return tuple(sorted(amounts, key=lambda name: (is_share(name), name)))
-
-
 def _sides(groups: Sequence[Group]) -> IntArray:
     """Return the sides of each group as bits: of each pair one for those that bear the rule, the next for targets."""
     names = sorted({name for group in groups for name, _ in group.requests.shares if name.endswith(BEARER)})
@@ -418,9 +389,3 @@ def _sides(groups: Sequence[Group]) -> IntArray:
     bits |= {str(other_side(name)): 2 << (2 * i) for i, name in enumerate(names)}
     sides = [sum(bits.get(name, 0) for name, _ in group.requests.shares) for group in groups]
     return np.array(sides, dtype=np.int64)
-
-
-def _amounts(rows: Iterable[Sequence[int]], resources: Sequence[str]) -> IntArray:
-    # Two quantities at their cap are beyond 64 bits; whether one pod fits is asked of the exact amounts.
-    table = [[max(-_LARGEST, min(amount, _LARGEST)) for amount in row] for row in rows]
-    return np.array(table, dtype=np.int64).reshape(len(table), len(resources))

@@ -40,38 +40,52 @@ class _Settled:
         return {s.domain(key) for s in stands if s.pods.get(workload, 0) > here.get(s.name, 0)}
 
 
-class Coexistence:
-    """The rules between pods on the nodes of a plan, and in the present state.
+class Present:
+    """The pods of the present state as the rules see them, whatever the plan.
 
     A workload's pods are taken to be alike: where they differ (a roll-out half done) the first one that may move speaks
     for those that may. One that stays, pinned or of a DaemonSet, and has other rules, or other labels that a rule asks
     for, stands for itself.
     """
 
-    def __init__(self, plan: Plan, facts: Facts) -> None:
-        self._samples: dict[str, Pod] = {}
+    def __init__(self, facts: Facts) -> None:
+        self.samples: dict[str, Pod] = {}
         present: dict[str, Counter[str]] = {name: Counter() for name in facts.nodes}
-        bound: dict[str, Counter[str]] = {name: Counter() for name in facts.nodes}
+        self.bound: dict[str, Counter[str]] = {name: Counter() for name in facts.nodes}
         pins = facts.assessment.pins
         live = [pod for pod in facts.inputs.snapshot.pods if pod.live]
         for pod in sorted(live, key=lambda p: (pod_key(p) in pins, p.name)):
-            self._samples.setdefault(pod.workload, pod)
+            self.samples.setdefault(pod.workload, pod)
         asked = asked_keys(live)
-        apart = {
+        self.apart = {
             pod_key(pod): pod
             for pod in live
             if (pod_key(pod) in pins or pod.stays_with_node)
-            and _seen(pod, asked) != _seen(self._samples[pod.workload], asked)
+            and _seen(pod, asked) != _seen(self.samples[pod.workload], asked)
         }
-        self._samples |= {f"pod {key}": pod for key, pod in apart.items()}
+        self.samples |= {f"pod {key}": pod for key, pod in self.apart.items()}
         for pod in live:
             if pod.node in present:
-                stands_for = f"pod {pod_key(pod)}" if pod_key(pod) in apart else pod.workload
+                stands_for = f"pod {pod_key(pod)}" if pod_key(pod) in self.apart else pod.workload
                 present[pod.node][stands_for] += 1
                 if pod.stays_with_node:
-                    bound[pod.node][stands_for] += 1
-        self._ruled = any(pod.rules != PodRules() for pod in self._samples.values())
-        now = tuple(_Stand(n.name, n.labels, n.taints, present[n.name]) for n in facts.nodes.values())
+                    self.bound[pod.node][stands_for] += 1
+        self.ruled = any(pod.rules != PodRules() for pod in self.samples.values())
+        self.stands = tuple(_Stand(n.name, n.labels, n.taints, present[n.name]) for n in facts.nodes.values())
+        # A pool's minimum opens a domain whatever the plan does.
+        self.due = tuple(
+            _Stand("", offering.labels, offering.taints, {})
+            for offering, _ in facts.offers.values()
+            if offering.minimum
+            and len(facts.existing(offering.pool, offering.zone)) < facts.least(offering.pool, offering.zone)
+        )
+
+
+class Coexistence:
+    """The rules between pods on the nodes of a plan."""
+
+    def __init__(self, plan: Plan, facts: Facts, present: Present) -> None:
+        self._now = present
         self._then = []
         for planned in plan.nodes:
             if planned.state == "remove":
@@ -81,33 +95,26 @@ class Coexistence:
                 self._then.append(_Stand(planned.name, offering.labels, offering.taints, planned.pods))
             else:
                 node = facts.nodes[planned.name]
-                pods = Counter(planned.pods) + bound[planned.name]
-                for key in apart.keys() & set(planned.pod_names):
-                    pods[apart[key].workload] -= 1
+                pods = Counter(planned.pods) + present.bound[planned.name]
+                for key in present.apart.keys() & set(planned.pod_names):
+                    pods[present.apart[key].workload] -= 1
                     pods[f"pod {key}"] += 1
                 self._then.append(_Stand(node.name, node.labels, node.taints, pods))
-        # A pool's minimum opens a domain whatever the plan does.
-        self._due = [
-            _Stand("", offering.labels, offering.taints, {})
-            for offering, _ in facts.offers.values()
-            if offering.minimum
-            and len(facts.existing(offering.pool, offering.zone)) < facts.least(offering.pool, offering.zone)
-        ]
         self._rolled = frozenset(key for key, workload in plan.workloads.items() if workload.strategy == "rollout")
-        self._now = now
         self._barring: dict[OfferingKey, bool] = {}
 
     def broken(self) -> Iterator[str]:
         """Name the rules that the plan breaks and the present state does not, be it with the nodes that pools need."""
-        if self._ruled and (broken := self._violated(self._then)):
-            broken -= set(_violations(self._now, self._samples, _Settled()))
-            if self._due:
-                broken -= set(_violations([*self._now, *self._due], self._samples, _Settled()))
+        now = self._now
+        if now.ruled and (broken := self._violated(self._then)):
+            broken -= set(_violations(now.stands, now.samples, _Settled()))
+            if now.due:
+                broken -= set(_violations([*now.stands, *now.due], now.samples, _Settled()))
             yield from sorted(broken)
 
     def bars(self, offering: Offering) -> bool:
         """Say whether one more node of the offering, be it empty, would break a spread: it opens a domain."""
-        if not self._ruled:
+        if not self._now.ruled:
             return False
         kind = offering_key(offering)
         if kind not in self._barring:
@@ -116,7 +123,7 @@ class Coexistence:
         return self._barring[kind]
 
     def _violated(self, stands: Sequence[_Stand]) -> set[str]:
-        return set(_violations(stands, self._samples, _Settled(self._now, self._rolled)))
+        return set(_violations(stands, self._now.samples, _Settled(self._now.stands, self._rolled)))
 
 
 def _seen(pod: Pod, asked: Collection[str]) -> tuple[object, ...]:

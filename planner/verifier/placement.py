@@ -15,7 +15,7 @@ from planner.model.machines import Offering
 from planner.model.plan import Plan, PlannedNode, PlannedWorkload
 from planner.model.resources import Resources
 from planner.verifier.assignment import Demand, Supply, assign
-from planner.verifier.coexistence import Coexistence
+from planner.verifier.coexistence import Coexistence, Present
 from planner.verifier.displeasure import displeasure_range, present_displeasure
 from planner.verifier.facts import Facts, Spot, adopted, gather, offering_key
 from planner.verifier.limits import Tally, node_label, offering_label, tally_of
@@ -29,18 +29,19 @@ class Examination:
 
     def __init__(self, inputs: PlanningInputs) -> None:
         self.inputs = inputs
-        self._facts: Facts | None = None
+        self._known: tuple[Facts, Present] | None = None
 
-    def prepare(self) -> Facts:
+    def prepare(self) -> tuple[Facts, Present]:
         """Find what no plan is needed for, and return it; once is enough."""
-        if self._facts is None:
-            self._facts = gather(self.inputs)
-        return self._facts
+        if self._known is None:
+            self._known = _known(self.inputs)
+        return self._known
 
     def problems(self, plan: Plan) -> tuple[str, ...]:
         """Return what `check_placement` says of the plan."""
         taken = adopted(plan, self.inputs)
-        return _problems(plan, self.inputs, self.prepare() if taken == self.inputs else gather(taken))
+        facts, present = self.prepare() if taken == self.inputs else _known(taken)
+        return _problems(plan, self.inputs, facts, present)
 
 
 def check_placement(plan: Plan, inputs: PlanningInputs) -> tuple[str, ...]:
@@ -48,7 +49,12 @@ def check_placement(plan: Plan, inputs: PlanningInputs) -> tuple[str, ...]:
     return Examination(inputs).problems(plan)
 
 
-def _problems(plan: Plan, inputs: PlanningInputs, facts: Facts) -> tuple[str, ...]:
+def _known(inputs: PlanningInputs) -> tuple[Facts, Present]:
+    facts = gather(inputs)
+    return facts, Present(facts)
+
+
+def _problems(plan: Plan, inputs: PlanningInputs, facts: Facts, present: Present) -> tuple[str, ...]:
     problems = list(_nodes(plan, facts))
     if problems:
         # What follows speaks of nodes that exist or can be booted.
@@ -61,7 +67,7 @@ def _problems(plan: Plan, inputs: PlanningInputs, facts: Facts) -> tuple[str, ..
     tally = tally_of(plan, facts)
     problems += _further_limits(tally)
     if not problems:
-        rules = Coexistence(plan, facts)
+        rules = Coexistence(plan, facts, present)
         problems += _capacity(plan, facts, _Growth(tally, rules))
         problems += rules.broken()
     problems += _workloads(plan, inputs, facts)
