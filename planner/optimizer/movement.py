@@ -150,12 +150,6 @@ class Movement:
         left = {name: party for name, party in self.parties.of.items() if name not in gone and party not in alone}
         return replace(self, parties=Parties(left, {**self.parties.refused, **gone}))
 
-    def open_inputs(self) -> PlanningInputs:
-        """Return the inputs without what is on offer in closed domains, unless a pool must have nodes there."""
-        catalogue = self.inputs.catalogue
-        offerings = tuple(o for o in catalogue.offerings if o.minimum or not self.shut(o))
-        return replace(self.inputs, catalogue=replace(catalogue, offerings=offerings))
-
     def shut(self, offering: Offering) -> str:
         """Say why nothing may be booted in a domain of the offering; "" where it may."""
         return next((str(c) for c in self.homes.closed if c.bars(offering.labels, offering.taints)), "")

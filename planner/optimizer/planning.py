@@ -215,7 +215,7 @@ def _whole(solver: Solver, inputs: PlanningInputs, settled: Settled, race: Race,
         for key, count in race.left_out(settled.left_out).items():
             for member, each in key.members or ((key, 1),):
                 missing[member.anywhere()] += each * count
-        problem = build_problem(whole.inputs, census_of(whole, settled.census if same else None), missing)
+        problem = build_problem(census_of(whole, settled.census if same else None), missing)
     solved, became = _at_size(problem)
     search = Search(solved, solver, race.all_left)
     present = heuristics.present_state(problem)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from planner.model.cluster import CapacityType, Node, pod_key
 from planner.model.displeasure import surroundings
-from planner.model.inputs import PlanningInputs, offering_room
+from planner.model.inputs import offering_room
 from planner.model.machines import Catalogue, Offering
 from planner.model.resources import BEARER, Resources, is_share, other_side
 from planner.optimizer import constraints
@@ -172,11 +172,8 @@ class Site:
     room: Resources
 
 
-def build_problem(inputs: PlanningInputs, census: Census, unplaced: Mapping[GroupKey, int]) -> Problem:
-    """Lay out the inputs as arrays, with the pods of `unplaced` (pending ones, by group) left out.
-
-    The inputs are those of the census but for what is on offer.
-    """
+def build_problem(census: Census, unplaced: Mapping[GroupKey, int]) -> Problem:
+    """Lay out the inputs of the census as arrays, with the pods of `unplaced` (pending ones, by group) left out."""
     running, pending = Counter[GroupKey](), Counter[GroupKey]()
     owners: dict[GroupKey, set[str]] = {}
     for held in census.running.values():
@@ -192,13 +189,14 @@ def build_problem(inputs: PlanningInputs, census: Census, unplaced: Mapping[Grou
     groups = tuple(
         Group(f"g{i}", k, tuple(sorted(owners[k])), running[k] + pending[k], pending[k]) for i, k in enumerate(keys)
     )
-    arranged = _arrange(inputs, census, groups)
-    pinned = _displeased(inputs, census.movement)
+    arranged = _arrange(census, groups)
+    pinned = _displeased(census.movement)
     return replace(arranged, constant=arranged.constant + pinned, displeased=pinned)
 
 
-def _displeased(inputs: PlanningInputs, movement: Movement) -> int:
+def _displeased(movement: Movement) -> int:
     """Return what it costs that pinned pods are where they are, in nanodollars per hour."""
+    inputs = movement.inputs
     at = {node.name: surroundings(node) for node in inputs.snapshot.nodes}
     pinned = [p for p in inputs.snapshot.planned if p.node in at and pod_key(p) in movement.assessment.pins]
     return sum(movement.preferences.cost(p, at[str(p.node)]) for p in pinned)
@@ -223,8 +221,8 @@ def _group_order(key: GroupKey) -> tuple[object, ...]:
     )
 
 
-def _sites(inputs: PlanningInputs, census: Census) -> list[Site]:
-    roles = census.movement.assessment.roles
+def _sites(census: Census) -> list[Site]:
+    inputs, roles = census.movement.inputs, census.movement.assessment.roles
     return [
         Site(node, role, inputs.catalogue.price(node) or 0, census.room[node.name])
         for node in sorted(inputs.snapshot.nodes, key=lambda n: n.name)
@@ -232,7 +230,8 @@ def _sites(inputs: PlanningInputs, census: Census) -> list[Site]:
     ]
 
 
-def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) -> Problem:
+def _arrange(census: Census, groups: tuple[Group, ...]) -> Problem:
+    inputs = census.movement.inputs
     assessment, preferences = census.movement.assessment, census.movement.preferences
     index = {group.key: g for g, group in enumerate(groups)}
     counts = np.array([group.count for group in groups], dtype=np.int64)
@@ -247,7 +246,7 @@ def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) 
     barred = np.array([group.key.barred for group in groups], dtype=np.bool_)
     fresh = np.array([group.key.fresh for group in groups], dtype=np.bool_)
     at_once = [g for g, group in enumerate(groups) if group.key.at_once]
-    for site in _sites(inputs, census):
+    for site in _sites(census):
         at = surroundings(site.node)
         admitted = outlook.admission(at, site.room) & ~fresh
         held = np.zeros(len(groups), dtype=np.int64)
@@ -294,9 +293,11 @@ def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) 
                 overlap=overlap,
             )
         )
-    # A pool that has its minimum in a closed domain keeps what it has there.
+    # Nothing is booted in a closed domain but what a pool lacks of its minimum.
     lacking = {(o.pool, o.zone) for o in inputs.catalogue.due(inputs.snapshot.nodes) if o.minimum}
     for offering in sorted(inputs.catalogue.offerings, key=_offering_order):
+        if (offering.pool, offering.zone) not in lacking and census.movement.shut(offering):
+            continue
         room = offering_room(inputs, offering)
         at = surroundings(offering)
         admitted = outlook.admission(at, room)
@@ -305,8 +306,6 @@ def _arrange(inputs: PlanningInputs, census: Census, groups: tuple[Group, ...]) 
         limit = max(offering.minimum, int(counts[admitted].sum()))
         if offering.maximum is not None:
             limit = min(limit, max(offering.maximum, sizes[offering.pool, offering.zone]))
-        if (offering.pool, offering.zone) not in lacking and census.movement.shut(offering):
-            limit = 0
         classes.append(
             NodeClass(
                 id=f"{offering.pool}/{offering.zone}/{offering.machine_type}/{offering.capacity_type}",

@@ -23,10 +23,9 @@ def laid_out(census: Census) -> tuple[Problem, dict[str, Unplaced], dict[GroupKe
 
     Those are counted by workload, each with a reason, and (those that are modelled) by group.
     """
-    inputs = census.movement.open_inputs()
-    problem = build_problem(inputs, census, {})
+    problem = build_problem(census, {})
     named, left_out = _unplaceable(census, problem)
-    return build_problem(inputs, census, left_out) if left_out else problem, named, left_out
+    return build_problem(census, left_out) if left_out else problem, named, left_out
 
 
 def _unplaceable(census: Census, problem: Problem) -> tuple[dict[str, Unplaced], dict[GroupKey, int]]:

@@ -32,7 +32,7 @@ SOLVER = CvxpySolver("HIGHS")
 
 
 def problem_of(given: PlanningInputs) -> Problem:
-    return build_problem(given, census_of(movement_of(given)), {})
+    return build_problem(census_of(movement_of(given)), {})
 
 
 def relaxation(problem: Problem) -> Callable[[IntArray, Columns], Fluid | None]:

@@ -89,7 +89,7 @@ def _node(chance: random.Random, index: int) -> Node:
 
 
 def problem_of(given: PlanningInputs) -> Problem:
-    return build_problem(given, census_of(movement_of(given)), {})
+    return build_problem(census_of(movement_of(given)), {})
 
 
 def _planned_and_verified(seed: int) -> None:

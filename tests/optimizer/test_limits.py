@@ -235,7 +235,7 @@ def test_running_pods_have_a_place_before_pending_ones_of_another_workload(solve
 def problem_of(offers: Catalogue) -> Problem:
     web = deployment("web", 12, cpu=1000)
     given = inputs(snapshot([], [web], pods_of(web, pending=12)), offers)
-    return build_problem(given, census_of(movement_of(given)), {})
+    return build_problem(census_of(movement_of(given)), {})
 
 
 def test_offerings_dominate_each_other_where_rows_allow_it() -> None:

@@ -259,7 +259,7 @@ def test_what_a_plan_counts_can_be_told_from_the_plan(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_pods_that_change_places_break_nothing_and_never_cost_more(seed: int, settled: bool) -> None:
     given = wishing_cluster(seed, PreferencePrices(nanousd(0.005), nanousd(1)))
-    problem = build_problem(given, census_of(movement_of(given)), {})
+    problem = build_problem(census_of(movement_of(given)), {})
     start = heuristics.present_state(problem) if seed % 2 else heuristics.empty_cluster(problem)
     packing = heuristics.fill(problem, start, "first")
     found = contented(problem, packing, settled=settled)

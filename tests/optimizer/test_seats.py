@@ -125,7 +125,7 @@ def test_pods_that_come_to_one_node_have_room_there_together_before_anybody_leav
     cluster = given(
         [node("n1"), node("n2"), node("n3")], app("web", 1000, {"n1": 2, "n2": 3}), app("late", 2000, pending=2)
     )
-    problem = build_problem(cluster, census_of(seated(movement_of(cluster))), {})
+    problem = build_problem(census_of(seated(movement_of(cluster))), {})
     late, web = (problem.requests[:, problem.resources.index("cpu_millicores")].tolist().index(c) for c in (2000, 1000))
     at = {c.nodes[0]: k for k, c in enumerate(problem.classes) if c.nodes}
     contents = np.zeros((3, 2), dtype=np.int64)
