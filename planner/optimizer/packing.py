@@ -18,6 +18,10 @@ class Packing:
     classes: IntArray
     contents: IntArray
 
+    def equals(self, other: Packing) -> bool:
+        """Say whether the other has the same nodes with the same contents, in the same order."""
+        return np.array_equal(self.classes, other.classes) and np.array_equal(self.contents, other.contents)
+
     def unplaced(self, problem: Problem) -> IntArray:
         """Return how many pods of each group have no place here, (groups)."""
         missing: IntArray = np.maximum(problem.counts - self.contents.sum(axis=0), 0)

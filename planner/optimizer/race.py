@@ -87,6 +87,8 @@ class Race:
 
     def enter(self, packing: Packing) -> None:
         """Take the candidate if it is right and better: fewer pods without a place, then the lower value."""
+        if self._packing is not None and packing.equals(self._packing):
+            return
         faults = packing.faults(self._problem)
         if packing.unplaced(self._problem)[self._counted_on].any():
             faults.append("a pod on which others rest has no place")
