@@ -83,7 +83,7 @@ def fill(
     classes, contents = start.classes.copy(), start.contents.copy()
     left = start.unplaced(problem)
     rem = problem.room[classes] - contents @ problem.requests
-    typical = _typical_room(problem)
+    typical = typical_room(problem)
     shares = problem.requests[:, : problem.whole] / typical
     size = shares.max(axis=1, initial=0.0) if largest_by == "most" else shares.sum(axis=1)
     # Who joins others can be nowhere else.
@@ -96,7 +96,7 @@ def fill(
         order = np.arange(classes.size)
         if fit == "best":
             order = np.argsort((rem[:, : problem.whole] / typical).sum(axis=1), kind="stable")
-        open_ = problem.admissible[classes, g] & ~_repelled(problem, contents, g)
+        open_ = problem.admissible[classes, g] & ~repelled(problem, contents, g)
         holds = np.where(open_, _fitting(rem, asks), 0)[order]
         taken = np.clip(left[g] - (np.cumsum(holds) - holds), 0, holds)
         contents[order, g] += taken
@@ -133,9 +133,9 @@ def fitting_content(problem: Problem, k: int, wanted: IntArray) -> IntArray:
     ):
         return wanted.copy()
     content, room = np.zeros_like(wanted), problem.room[k].copy()
-    size = (problem.requests[asked, : problem.whole] / _typical_room(problem)).max(axis=1, initial=0.0)
+    size = (problem.requests[asked, : problem.whole] / typical_room(problem)).max(axis=1, initial=0.0)
     for g in asked[np.argsort(-size, kind="stable")]:
-        if problem.admissible[k, g] and not _repelled(problem, content[None, :], g)[0]:
+        if problem.admissible[k, g] and not repelled(problem, content[None, :], g)[0]:
             content[g] = min(int(wanted[g]), int(_fitting(room[None, :], problem.requests[g])[0]))
             room -= content[g] * problem.requests[g]
     return content
@@ -171,7 +171,7 @@ def deal(problem: Problem, kinds: Sequence[IntArray], nodes: FloatArray, shares:
             continue
         pods = np.clip(np.floor(carried + 0.5).astype(np.int64), 0, left)
         here = np.minimum(np.where(problem.admissible[slots], problem.present[slots], 0), pods)
-        worth = (here @ problem.requests[:, : problem.whole] / _typical_room(problem)).max(axis=1, initial=0.0)
+        worth = (here @ problem.requests[:, : problem.whole] / typical_room(problem)).max(axis=1, initial=0.0)
         stays = np.sort(np.argsort(-worth, kind="stable")[:opened])
         here = here[stays]
         here = np.minimum(here, np.maximum(pods - (np.cumsum(here, axis=0) - here), 0))
@@ -195,7 +195,7 @@ def _dealt(problem: Problem, classes: IntArray, here: IntArray, pods: IntArray) 
         able = np.flatnonzero(problem.admissible[classes, g]) if left else np.zeros(0, dtype=np.int64)
         while left > 0:
             able = able[_fitting(rem[able], asks) > 0]
-            holds = able[~_repelled(problem, content[able], g)]
+            holds = able[~repelled(problem, content[able], g)]
             if not holds.size:
                 break
             score = (rem[holds] / room[holds]) @ (scarce * asks)
@@ -212,7 +212,7 @@ def cheapen(problem: Problem, packing: Packing) -> Packing:
     classes, contents = packing.classes, packing.contents.copy()
     alive = np.ones(classes.size, dtype=np.bool_)
     rem = problem.room[classes] - contents @ problem.requests
-    typical = _typical_room(problem)
+    typical = typical_room(problem)
     adds: IntArray = np.array([row.coefficients for row in problem.rows], dtype=np.int64)
     adds = adds.reshape(len(problem.rows), len(problem.classes))
     met, least = adds[:, classes].sum(axis=1), np.array([row.rhs for row in problem.rows], dtype=np.int64)
@@ -246,13 +246,13 @@ def _absorbed(
     `rem` (nodes, resources) is that room. Returns the nodes that take any, and their contents then.
     """
     asked = np.flatnonzero(pods)
-    size = (problem.requests[asked, : problem.whole] / _typical_room(problem)).max(axis=1, initial=0.0)
+    size = (problem.requests[asked, : problem.whole] / typical_room(problem)).max(axis=1, initial=0.0)
     rem, contents = rem[others], dict[int, IntArray]()
     for g in asked[np.argsort(-size, kind="stable")]:
         able = np.flatnonzero(problem.admissible[packing.classes[others], g])
         if problem.sides[g]:
-            able = able[~_repelled(problem, packing.contents[others[able]], g)]
-            beside = [i in contents and bool(_repelled(problem, contents[i][None, :], g)[0]) for i in able.tolist()]
+            able = able[~repelled(problem, packing.contents[others[able]], g)]
+            beside = [i in contents and bool(repelled(problem, contents[i][None, :], g)[0]) for i in able.tolist()]
             able = able[~np.array(beside, dtype=np.bool_)]
         holds = _fitting(rem[able], problem.requests[g])
         gets = np.clip(int(pods[g]) - (np.cumsum(holds) - holds), 0, holds)
@@ -332,20 +332,20 @@ def _with_minimums(problem: Problem, packing: Packing) -> Packing:
     return Packing(classes, contents)
 
 
-def _typical_room(problem: Problem) -> npt.NDArray[np.float64]:
+def typical_room(problem: Problem) -> npt.NDArray[np.float64]:
     """Return the mean room of the classes, (whole resources,): that of the largest would hide all but one resource."""
     room = np.maximum(problem.room[:, : problem.whole], 0)
     typical: npt.NDArray[np.float64] = np.maximum(room.sum(axis=0) / np.maximum((room > 0).sum(axis=0), 1), 1.0)
     return typical
 
 
-def _repelled(problem: Problem, contents: IntArray, g: int) -> npt.NDArray[np.bool_]:
+def repelled(problem: Problem, contents: IntArray, g: int) -> npt.NDArray[np.bool_]:
     """Say which nodes hold pods beside which a pod of the group may not stand, (nodes)."""
     if not problem.sides[g]:
         return np.zeros(contents.shape[0], dtype=np.bool_)
     opposed = constraints.opposed(problem.sides | problem.sides[g])
-    repelled: npt.NDArray[np.bool_] = np.any(contents[:, opposed] > 0, axis=1)
-    return repelled
+    found: npt.NDArray[np.bool_] = np.any(contents[:, opposed] > 0, axis=1)
+    return found
 
 
 def _fitting(rem: IntArray, asks: IntArray) -> IntArray:

@@ -55,6 +55,8 @@ _MOST_SINGLE = 60
 # Where the continuous optimum cuts most nodes, the best plan so far is improved before a dive, until so much of the
 # time, and the bound gets its own after that.
 _IMPROVING_SHARE, _WHOLE_PROOF_SHARE = 0.75, 0.9
+# Until so much of the time the best plan of all dives is improved; what is left is enough to tighten it.
+_IMPROVED_SHARE = 0.98
 # To pick, at most this share of what is left, or a second.
 _PICK_SHARE = 0.3
 
@@ -99,6 +101,8 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
     for packing in sorted(known, key=race.rank):
         race.enter(packing)
     early = _early_proof(solver, inputs, settled, race)
+    if early is not None and not race.settled_by(early.proof):
+        race.tighten()
     if early is not None and race.settled_by(early.proof):
         prepared = watch.now() - start
         race.please()
@@ -150,7 +154,8 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
             if search.unproven() > race.above(search):
                 # More of the gap is the bound's than the plan's.
                 _prove(search, race, _WHOLE_PROOF_SHARE)
-            race.improve(search, solver)
+            race.improve(search, solver, _IMPROVED_SHARE)
+        race.tighten()
     race.please()
     best, cap = race.found(), inputs.cap
     best = replace(best, nodes=with_predicted_cpu(movement, best.nodes))
@@ -258,6 +263,7 @@ def _dealt(problem: Problem, solver: Solver, race: Race) -> list[Packing]:
             break
         found.append(heuristics.repaired(problem, heuristics.deal(problem, cut.kinds, cut.nodes, cut.shares)))
         race.enter(found[-1])
+        race.tighten()
     return found
 
 

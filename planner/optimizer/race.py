@@ -21,6 +21,7 @@ from planner.optimizer.packing import Packing
 from planner.optimizer.search import Search
 from planner.optimizer.seats import seated_together
 from planner.optimizer.settling import Settled
+from planner.optimizer.tightening import tightened
 
 # Column generation ends when its own optimum is proven to this share (more cannot be seen in any plan), or when what is
 # not proven is this small beside what the best plan is above that optimum.
@@ -48,6 +49,7 @@ class Race:
         self.narrow = movement.chosen
         self.best: Draft | None = None
         self._packing: Packing | None = None
+        self._tightened: Packing | None = None
         self._census, self._problem, self._unplaceable = settled.census, problem, settled.unplaceable
         # Where others may be rests on where these are, so that without a place for all of them a plan is none. Who
         # leads a party has a place alone.
@@ -104,6 +106,12 @@ class Race:
         if self.best is None or (draft.missing, draft.value) < (self.best.missing, self.best.value):
             self.best, self._packing = draft, packing
             self._tell("plan")
+
+    def tighten(self) -> None:
+        """Empty nodes of the best candidate into what its others have left, unless that was tried already."""
+        if self._packing is not None and self._packing is not self._tightened:
+            self.enter(tightened(self._problem, self._packing, lambda: self.left() <= 0))
+            self._tightened = self._packing
 
     def please(self) -> None:
         """Let pods of the best candidate change places where that pleases them, or lets them come at once."""

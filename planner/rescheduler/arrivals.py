@@ -66,13 +66,15 @@ def evicted_and_open(mover: Mover, room: Room) -> dict[str, int]:
 
 
 def _filling(mover: Mover, room: Room) -> dict[str, int]:
+    if not (coming := mover.coming):
+        return {}
     here, requests = Counter(mover.here), mover.planned.requests
     fitting = {
-        node: here[node] + room.many(node, requests, min(mover.coming, count - here[node]))
-        for node, count in (mover.wanted.items() if mover.coming else ())
+        node: here[node] + room.many(node, requests, min(coming, count - here[node]))
+        for node, count in mover.wanted.items()
     }
-    shares = Counter(_shared_out(mover.coming, fitting, here))
-    return dict(shares + Counter(_shared_out(mover.coming - shares.total(), mover.wanted, here + shares)))
+    shares = Counter(_shared_out(coming, fitting, here))
+    return dict(shares + Counter(_shared_out(coming - shares.total(), mover.wanted, here + shares)))
 
 
 def _shared_out(pods: int, wanted: Mapping[str, int], here: Mapping[str, int]) -> dict[str, int]:

@@ -18,7 +18,8 @@ class Mover:
     """A workload that the plan moves, or of which pods wait for a node: its live pods, those to evict where it does not
     roll, and what the plan wants of it on each node that stays.
 
-    Pods of the workloads that it `follows` must stand on a node before its own are let in there.
+    Pods of the workloads that it `follows` must stand on a node before its own are let in there. In a rehearsal pods
+    are `rearranged`: so many stand on each node then, whatever `pods` says.
     """
 
     key: str
@@ -28,6 +29,7 @@ class Mover:
     misplaced: tuple[Pod, ...]
     wanted: Mapping[str, int]
     follows: frozenset[str] = frozenset()
+    rearranged: Mapping[str, int] | None = None
 
     @property
     def unfinished(self) -> bool:
@@ -42,6 +44,8 @@ class Mover:
     @cached_property
     def here(self) -> Mapping[str, int]:
         """Its pods by node, those that are on none left out."""
+        if self.rearranged is not None:
+            return self.rearranged
         return Counter(pod.node for pod in self.pods if pod.node is not None)
 
     @property

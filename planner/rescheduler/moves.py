@@ -186,7 +186,7 @@ def _choose_evictions(mover: Mover, mobility: Mobility, room: Room, found: _Foun
             break
         if (kind := room.kind_of(pod)) in vain:
             continue
-        suits = _suiting(mover, pod, room)
+        suits = _suiting(mover, pod, kind, room)
         if (target := next((n for n in open_ if suits(n)), None)) is not None:
             open_.remove(target)
             found.evictions.append((pod, target))
@@ -252,15 +252,16 @@ def _targets_of_coming(mover: Mover, here: Mapping[str, int], taken: Mapping[str
     return Counter(left[: mover.coming])
 
 
-def _suiting(mover: Mover, pod: Pod, room: Room) -> Callable[[str], bool]:
-    """Return what says whether a target suits the pod.
+def _suiting(mover: Mover, pod: Pod, kind: tuple[object, ...], room: Room) -> Callable[[str], bool]:
+    """Return what says whether a target suits the pod of this kind.
 
     Where pods of another domain took all targets of its own, as a spread may let them, it goes where they belonged:
     each domain then has as many as planned.
     """
     if not pod.keeps:
-        return lambda node: room.suits(pod, node)
+        return lambda node: room.suit(kind, pod, node)
     here = mover.here
-    if any(here.get(n, 0) < count and room.suits(pod, n) for n, count in mover.wanted.items()):
-        return lambda node: room.suits(pod, node)
-    return lambda node: room.suits(replace(pod, keeps=()), node)
+    if any(here.get(n, 0) < count and room.suit(kind, pod, n) for n, count in mover.wanted.items()):
+        return lambda node: room.suit(kind, pod, node)
+    anywhere = replace(pod, keeps=())
+    return lambda node: room.suits(anywhere, node)

@@ -159,12 +159,14 @@ def _after(moves: Moves, movers: list[Mover], room: Room) -> list[Mover]:
 
 
 def _without_evicted(mover: Mover, targets: Mapping[str, str]) -> Mover:
-    pods = []
-    for pod in mover.pods:
-        target = targets.get(pod.uid)
-        pods.append(pod if target is None else replace(pod, node=target, ready=True))
-    misplaced = (pod for pod in mover.misplaced if pod.uid not in targets)
-    return replace(mover, pods=tuple(pods), misplaced=tuple(misplaced))
+    here, staying = Counter(mover.here), []
+    for pod in mover.misplaced:
+        if (target := targets.get(pod.uid)) is None:
+            staying.append(pod)
+        else:
+            here[pod.node or ""] -= 1
+            here[target] += 1
+    return replace(mover, rearranged=here, misplaced=tuple(staying))
 
 
 def with_booted(plan: Plan, snapshot: Snapshot, catalogue: Catalogue) -> Snapshot:

@@ -31,6 +31,7 @@ class Room:
                 free = free - pod.requests
             self.free[planned.name] = free
         self._nodes = ready
+        self._suits: dict[tuple[tuple[object, ...], str], bool] = {}
         self._labels = {node.name: node.labels for node in snapshot.nodes}
         asked = {name: opened(ready[name], plan.iteration) for name in self.free}
         self.opened = {name: targets for name, targets in asked.items() if targets is not None}
@@ -38,7 +39,11 @@ class Room:
         self._keeps_claims = keeps_claims
 
     def holds(self, node: str, requests: Resources) -> bool:
-        return node in self.free and requests.fits_in(self.free[node] - self.claimed[node])
+        if node not in self.free:
+            return False
+        claimed = self.claimed[node]
+        # Whoever claims any room claims it for a pod.
+        return requests.fits_in(self.free[node] - claimed if claimed.pods else self.free[node])
 
     def place(self, pod: Pod, admits: Callable[[str], bool] | None = None, *, claimed_too: bool = False) -> str | None:
         """Return a node with room for the pod that its constraints admit, in the domains that it keeps; or None.
@@ -55,13 +60,20 @@ class Room:
 
     def suits(self, pod: Pod, node: str) -> bool:
         """Say whether the pod may move to the node: its constraints select it, in the domains that the pod keeps."""
-        home, labels = self._labels.get(pod.node or "", {}), self._labels.get(node, {})
-        return all(labels.get(key) == home.get(key) for key in pod.keeps) and pod.constraints.select(labels, node)
+        return self.suit(self.kind_of(pod), pod, node)
+
+    def suit(self, kind: tuple[object, ...], pod: Pod, node: str) -> bool:
+        """Say whether the pods of a kind (`kind_of`), of which this is one, may move to the node."""
+        if (found := self._suits.get((kind, node))) is None:
+            home, labels = self._labels.get(pod.node or "", {}), self._labels.get(node, {})
+            at_home = all(labels.get(key) == home.get(key) for key in pod.keeps)
+            found = self._suits[kind, node] = at_home and pod.constraints.select(labels, node)
+        return found
 
     def kind_of(self, pod: Pod) -> tuple[object, ...]:
         """Return what decides which nodes suit the pod; pods of one reading share equal constraints."""
         home = self._labels.get(pod.node or "", {})
-        return (id(pod.constraints), *(home.get(key) for key in pod.keeps))
+        return (id(pod.constraints), *((key, home.get(key)) for key in pod.keeps))
 
     def would_hold(self, node: str, requests: Resources) -> bool:
         """Say whether the node had room if nobody before had claimed any."""

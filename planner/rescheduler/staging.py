@@ -26,8 +26,9 @@ MOST_ORDERS = 40
 MOST_MOVES = 40_000
 """How many moves are rehearsed at the most in all orders together; one order of 13,600 took half a second of CPU."""
 
-MOST_DIVERSIONS = 10
-"""How often pods that are stuck are given other nodes; on clusters of 1,000 nodes it takes three to five."""
+MOST_DIVERSIONS, LATE_DIVERSIONS = 10, 4
+"""How often pods that are stuck are given other nodes, and how often of that once the time is over; on clusters of
+1,000 nodes it takes three to five."""
 
 VAIN_ORDERS = 10
 """After how many orders without an improvement the search ends: on the demo's clusters 40 found no more than 10."""
@@ -72,7 +73,7 @@ def staged(
                 evicted = _evicting(plan, key, here[key], inputs.prices)
             order.insert(0 if evicted is plan else len(order), key)
             plan = evicted
-    mended, stuck = _with_diversions(*best, rehearsal, here, inputs) if diverting else best
+    mended, stuck = _with_diversions(*best, rehearsal, here, inputs, left) if diverting else best
     preferences = preferences_nanousd_per_hour(mended, inputs)
     return replace(mended, objective=replace(mended.objective, preferences_nanousd_per_hour=preferences)), stuck
 
@@ -83,6 +84,7 @@ def _with_diversions(
     rehearsal: Rehearsal,
     here: Mapping[str, Counter[str]],
     inputs: PlanningInputs,
+    left: Callable[[], float],
 ) -> tuple[Plan, dict[str, str]]:
     """Let pods that are stuck stay, or go to other nodes of the plan, until all that still move can."""
     best, trial = (plan, stuck), plan
@@ -91,19 +93,23 @@ def _with_diversions(
     def admits(pod: Pod, node: str) -> bool:
         return node not in on_spot or not inputs.catalogue.spot.bars(pod)
 
-    for _ in range(MOST_DIVERSIONS):
-        if not best[1]:
+    ending = None
+    for turn in range(MOST_DIVERSIONS):
+        if not best[1] or (turn >= LATE_DIVERSIONS and left() <= 0):
             break
+        evicted = trial
         for key in stuck:
             if rehearsal.evictable(key):
-                trial = _evicting(trial, key, here[key], inputs.prices)
-        ending = rehearsal.play(trial)
-        wanted = diversions((mover for mover in ending.movers if mover.key in ending.stuck), ending.room, admits)
-        if ending.stuck and not wanted:
-            break
-        trial = diverted(trial, wanted, here, inputs.prices)
-        rehearsal = rehearsal.wanting(wanted)
-        stuck = rehearsal.stuck(trial)
+                evicted = _evicting(evicted, key, here[key], inputs.prices)
+        if ending is None or evicted is not trial:
+            trial, ending = evicted, rehearsal.play(evicted)
+        if ending.stuck:
+            wanted = diversions((mover for mover in ending.movers if mover.key in ending.stuck), ending.room, admits)
+            if not wanted:
+                break
+            trial, rehearsal = diverted(trial, wanted, here, inputs.prices), rehearsal.wanting(wanted)
+            ending = rehearsal.play(trial)
+        stuck = ending.stuck
         # Where pods go elsewhere for the sake of their order, no node may come to be above the cap.
         within_cap = not excess_millicores(trial, allowed=True)
         if within_cap and _stuck_pods(trial, stuck) < _stuck_pods(*best):
