@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 MOST_REHEARSALS = 8
 """How often a plan is made with new nodes for what was stuck, or with it held; at last with everything held."""
 
-FIRST_SHARE = 0.7
+FIRST_SHARE = 0.66
 """Share of the time limit for the first solve, where pods run that would have to move."""
 
 LATER_SHARE = 0.35

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from planner.model.cluster import HOSTNAME, Pod, pod_key
 from planner.model.coexistence import asked_keys
@@ -27,17 +28,48 @@ class _Stand:
         return self.labels.get(key, self.name if key == HOSTNAME else None)
 
 
+class _Stands(tuple[_Stand, ...]):
+    """Nodes with an index: a rule is about the pods of one or two workloads, and most nodes have none of them."""
+
+    @cached_property
+    def with_pods(self) -> dict[str, list[tuple[int, int]]]:
+        """By workload the nodes that have pods of it, by number, each with how many."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for number, stand in enumerate(self):
+            for workload, count in stand.pods.items():
+                if count:
+                    found.setdefault(workload, []).append((number, count))
+        return found
+
+    def counted(self, key: str, workloads: Iterable[str], among: Collection[int] | None = None) -> Counter[str]:
+        """Count the pods of these workloads by domain, empty ones included, `among` these nodes or all."""
+        domains = [stand.domain(key) for stand in self]
+        inside = range(len(self)) if among is None else among
+        found = Counter({domain: 0 for number in inside if (domain := domains[number]) is not None})
+        for workload in workloads:
+            for number, count in self.with_pods.get(workload, ()):
+                if (domain := domains[number]) is not None and number in inside:
+                    found[domain] += count
+        return found
+
+    def number_of(self, workload: str) -> int:
+        """Return how many pods of the workload there are."""
+        return sum(count for _, count in self.with_pods.get(workload, ()))
+
+
 @dataclass(frozen=True, slots=True)
 class _Settled:
     """The present state, as far as its pods stay where they are: all but those of the workloads that are `rolled`."""
 
-    stands: tuple[_Stand, ...] = ()
+    stands: _Stands = field(default_factory=_Stands)
     rolled: frozenset[str] = frozenset()
 
-    def receiving(self, key: str, workload: str, stands: Iterable[_Stand]) -> set[str | None]:
+    def receiving(self, key: str, workload: str, stands: _Stands) -> set[str | None]:
         """Return the domains in which a node gets pods of the workload that it does not have now."""
-        here = {} if workload in self.rolled else {s.name: s.pods.get(workload, 0) for s in self.stands}
-        return {s.domain(key) for s in stands if s.pods.get(workload, 0) > here.get(s.name, 0)}
+        now = () if workload in self.rolled else self.stands.with_pods.get(workload, ())
+        here = {self.stands[number].name: count for number, count in now}
+        more = stands.with_pods.get(workload, ())
+        return {stands[n].domain(key) for n, count in more if count > here.get(stands[n].name, 0)}
 
 
 class Present:
@@ -71,7 +103,7 @@ class Present:
                 if pod.stays_with_node:
                     self.bound[pod.node][stands_for] += 1
         self.ruled = any(pod.rules != PodRules() for pod in self.samples.values())
-        self.stands = tuple(_Stand(n.name, n.labels, n.taints, present[n.name]) for n in facts.nodes.values())
+        self.stands = _Stands(_Stand(n.name, n.labels, n.taints, present[n.name]) for n in facts.nodes.values())
         # A pool's minimum opens a domain whatever the plan does.
         self.due = tuple(
             _Stand("", offering.labels, offering.taints, {})
@@ -86,20 +118,21 @@ class Coexistence:
 
     def __init__(self, plan: Plan, facts: Facts, present: Present) -> None:
         self._now = present
-        self._then = []
+        then = []
         for planned in plan.nodes:
             if planned.state == "remove":
                 continue
             if planned.state == "boot":
                 offering, _ = facts.offers[offering_key(planned)]
-                self._then.append(_Stand(planned.name, offering.labels, offering.taints, planned.pods))
+                then.append(_Stand(planned.name, offering.labels, offering.taints, planned.pods))
             else:
                 node = facts.nodes[planned.name]
                 pods = Counter(planned.pods) + present.bound[planned.name]
                 for key in present.apart.keys() & set(planned.pod_names):
                     pods[present.apart[key].workload] -= 1
                     pods[f"pod {key}"] += 1
-                self._then.append(_Stand(node.name, node.labels, node.taints, pods))
+                then.append(_Stand(node.name, node.labels, node.taints, pods))
+        self._then = _Stands(then)
         self._rolled = frozenset(key for key, workload in plan.workloads.items() if workload.strategy == "rollout")
         self._barring: dict[OfferingKey, bool] = {}
 
@@ -109,7 +142,7 @@ class Coexistence:
         if now.ruled and (broken := self._violated(self._then)):
             broken -= set(_violations(now.stands, now.samples, _Settled()))
             if now.due:
-                broken -= set(_violations([*now.stands, *now.due], now.samples, _Settled()))
+                broken -= set(_violations(_Stands((*now.stands, *now.due)), now.samples, _Settled()))
             yield from sorted(broken)
 
     def bars(self, offering: Offering) -> bool:
@@ -118,11 +151,11 @@ class Coexistence:
             return False
         kind = offering_key(offering)
         if kind not in self._barring:
-            more = [*self._then, _Stand("", offering.labels, offering.taints, {})]
+            more = _Stands((*self._then, _Stand("", offering.labels, offering.taints, {})))
             self._barring[kind] = bool(self._violated(more) - self._violated(self._then))
         return self._barring[kind]
 
-    def _violated(self, stands: Sequence[_Stand]) -> set[str]:
+    def _violated(self, stands: _Stands) -> set[str]:
         return set(_violations(stands, self._now.samples, _Settled(self._now.stands, self._rolled)))
 
 
@@ -130,13 +163,16 @@ def _seen(pod: Pod, asked: Collection[str]) -> tuple[object, ...]:
     return pod.rules, {key: value for key, value in pod.labels.items() if key in asked}
 
 
-def _violations(stands: Sequence[_Stand], samples: Mapping[str, Pod], settled: _Settled) -> Iterator[str]:
+def _violations(stands: _Stands, samples: Mapping[str, Pod], settled: _Settled) -> Iterator[str]:
     """Name what does not hold; no spread by host name sends pods away that are settled."""
-    for stand in stands:
-        ports = Counter(
-            port for workload, count in stand.pods.items() for port in samples[workload].rules.host_ports * count
-        )
-        yield from (f"node {stand.name}: the host port {p[1]}/{p[0]} is taken twice" for p, n in ports.items() if n > 1)
+    ports = Counter[tuple[str, str, int]]()
+    for workload, pod in samples.items():
+        for protocol, port in pod.rules.host_ports:
+            for number, count in stands.with_pods.get(workload, ()):
+                ports[stands[number].name, protocol, port] += count
+    yield from (
+        f"node {name}: the host port {p}/{protocol} is taken twice" for (name, protocol, p), n in ports.items() if n > 1
+    )
     for workload, pod in samples.items():
         for term in pod.rules.anti_affinity:
             yield from _apart(workload, term, stands, samples)
@@ -148,58 +184,47 @@ def _violations(stands: Sequence[_Stand], samples: Mapping[str, Pod], settled: _
                     yield f"{workload}: its spread over {spread.topology_key} does not hold in {domain}"
 
 
-def _counted(key: str, stands: Iterable[_Stand], workloads: Iterable[str]) -> Counter[str]:
-    """Count the pods of these workloads by domain."""
-    wanted = set(workloads)
-    found: Counter[str] = Counter()
-    for stand in stands:
-        if (domain := stand.domain(key)) is not None:
-            # Most often it is about one or two workloads, and a node has many.
-            both = wanted if len(wanted) < len(stand.pods) else stand.pods.keys() & wanted
-            found[domain] += sum(stand.pods.get(workload, 0) for workload in both)
-    return found
-
-
 def _matching(term: PodTerm, samples: Mapping[str, Pod]) -> set[str]:
     return {workload for workload, pod in samples.items() if term.matches(pod.namespace, pod.labels)}
 
 
-def _apart(workload: str, term: PodTerm, stands: Sequence[_Stand], samples: Mapping[str, Pod]) -> Iterator[str]:
+def _apart(workload: str, term: PodTerm, stands: _Stands, samples: Mapping[str, Pod]) -> Iterator[str]:
     matched = _matching(term, samples)
-    others = _counted(term.topology_key, stands, matched)
-    for domain, count in _counted(term.topology_key, stands, [workload]).items():
+    others = stands.counted(term.topology_key, matched)
+    for domain, count in stands.counted(term.topology_key, [workload]).items():
         if count and others[domain] - (workload in matched) > 0:
             yield f"{workload}: its required podAntiAffinity does not hold in {term.topology_key} {domain}"
 
 
 def _near(
-    workload: str, rules: PodRules, stands: Sequence[_Stand], samples: Mapping[str, Pod], settled: _Settled
+    workload: str, rules: PodRules, stands: _Stands, samples: Mapping[str, Pod], settled: _Settled
 ) -> Iterator[str]:
     """Name where the affinity does not hold; one that stands without company, as the first of its kind, needs none."""
+    if not rules.affinity:
+        return
     sought = {other for other, pod in samples.items() if rules.seeks(pod.namespace, pod.labels)}
     itself = workload in sought
-    if itself and sum(stand.pods.get(other, 0) for stand in stands for other in sought) <= 1:
+    if itself and sum(map(stands.number_of, sought)) <= 1:
         return
     for term in rules.affinity:
-        others = _counted(term.topology_key, stands, sought)
-        before = _counted(term.topology_key, settled.stands, sought)
+        others = stands.counted(term.topology_key, sought)
+        before = settled.stands.counted(term.topology_key, sought)
         receiving = settled.receiving(term.topology_key, workload, stands)
-        for domain, count in _counted(term.topology_key, stands, [workload]).items():
+        for domain, count in stands.counted(term.topology_key, [workload]).items():
             needy = domain in receiving or before[domain] - itself > 0
             if count and needy and others[domain] - itself <= 0:
                 yield f"{workload}: its required podAffinity does not hold in {term.topology_key} {domain}"
 
 
-def _skewed(
-    workload: str, pod: Pod, spread: Spread, stands: Sequence[_Stand], samples: Mapping[str, Pod]
-) -> Iterator[str]:
+def _skewed(workload: str, pod: Pod, spread: Spread, stands: _Stands, samples: Mapping[str, Pod]) -> Iterator[str]:
     matched = [
         w for w, other in samples.items() if other.namespace == pod.namespace and spread.selector.matches(other.labels)
     ]
-    open_ = [s for s in stands if spread.regards(pod.constraints, s.labels, s.name, s.taints)]
-    counts = _counted(spread.topology_key, open_, matched)
+    regarded = (spread.regards(pod.constraints, s.labels, s.name, s.taints) for s in stands)
+    open_ = {number for number, counts in enumerate(regarded) if counts}
+    counts = stands.counted(spread.topology_key, matched, open_)
     fewest_of_all = min(counts.values(), default=0)
-    for domain, own in _counted(spread.topology_key, open_, [workload]).items():
+    for domain, own in stands.counted(spread.topology_key, [workload], open_).items():
         # The pod itself is counted beside the fewest without it.
         without = counts[domain] - (workload in matched)
         fewest = min(fewest_of_all, without) if len(counts) >= spread.min_domains else 0
