@@ -31,6 +31,7 @@ from planner.optimizer.relief import above_cap, with_allowances, with_predicted_
 from planner.optimizer.search import Search
 from planner.optimizer.seats import seated
 from planner.optimizer.settling import Settled, settle
+from planner.optimizer.tightening import tightened
 
 # Of the time, at most this share goes to the bound before the plan gets the rest; less where rounding decides.
 _BOUND_SHARE, _FIRST_BOUND_SHARE = 0.5, 0.25
@@ -263,7 +264,11 @@ def _dealt(problem: Problem, solver: Solver, race: Race) -> list[Packing]:
             break
         found.append(heuristics.repaired(problem, heuristics.deal(problem, cut.kinds, cut.nodes, cut.shares)))
         race.enter(found[-1])
-        race.tighten()
+        if running:
+            # What it is worth shows when it is tight.
+            first = len(found) == 1
+            found.append(tightened(problem, found[-1], race.hurried if first else lambda: race.left() <= 0))
+            race.enter(found[-1])
     return found
 
 
