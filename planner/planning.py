@@ -244,6 +244,8 @@ def _staged_plan(inputs: PlanningInputs, settings: Settings, watch: Watch, child
         if attempt < MOST_REHEARSALS - 2 and overdue <= MOST_OVERDUE:
             narrower_ones = _narrower(replace(examined.inputs, start=plan), stuck)
             for narrower in map(Examination, islice(narrower_ones, 1) if over else narrower_ones):
+                if trials and now() + shortest >= end:
+                    break
                 try:
                     trials.append((solved(narrower, (end - now()) * LATER_SHARE), narrower))
                 except SolverError as error:

@@ -21,13 +21,14 @@ def budgets(objects: Objects, pods: list[Pod]) -> list[DisruptionBudget]:
     items = [item for item in objects.of("PodDisruptionBudget", BudgetObject).values() if item.spec.selector]
     selectors = [specs.label_selector(item.spec.selector) for item in items if item.spec.selector]
     live = [pod for pod in pods if pod.live]
-    covered, healthy = LabelTally(live, selectors), LabelTally((p for p in live if p.ready), selectors)
+    away = LabelTally([pod for pod in live if not pod.ready], selectors)
+    covered = LabelTally(live, selectors)
     found = []
     for item, selector in zip(items, selectors, strict=True):
         namespace = item.metadata.namespace
         with objects.naming("PodDisruptionBudget", item.metadata):
-            counts = covered.count(namespace, selector), healthy.count(namespace, selector)
-            found.append(_budget(item, selector, *counts))
+            count = covered.count(namespace, selector)
+            found.append(_budget(item, selector, count, count - away.count(namespace, selector)))
     return found
 
 

@@ -27,8 +27,8 @@ _Domains = tuple[tuple[str, str | None], ...]
 def with_spare_nodes(plan: Plan, stuck: Collection[str], inputs: PlanningInputs) -> Plan | None:
     """Return the plan in which those pods of these workloads that cannot move in any order come to new nodes.
 
-    None where that cannot be said so simply: one of them is rolled out, waits for a node or needs others beside it, the
-    objective caps what nodes use, or nothing is on offer that holds its pods.
+    None where that cannot be said so simply: one of them is rolled out or needs others beside it, or waits for a node
+    and takes no part in the rehearsal, the objective caps what nodes use, or nothing is on offer that holds its pods.
     """
     if inputs.cap is not None or any(plan.workloads[key].strategy != "evict" for key in stuck):
         return None
@@ -36,11 +36,16 @@ def with_spare_nodes(plan: Plan, stuck: Collection[str], inputs: PlanningInputs)
     for pod in inputs.snapshot.planned:
         if pod.workload in pods:
             pods[pod.workload].append(pod)
-    if any(pod.node is None or needs_company(pod.rules) for own in pods.values() for pod in own):
+    if any(needs_company(pod.rules) for own in pods.values() for pod in own):
         return None
-    # What does not take part in the rehearsal has all its places to reach yet.
-    here: dict[str, Mapping[str, int]] = {key: Counter(pod.node or "" for pod in own) for key, own in pods.items()}
-    here |= {m.key: m.here for m in Rehearsal.of(plan, inputs).play(plan).movers if m.key in pods}
+    here: dict[str, Mapping[str, int]] = {
+        m.key: m.here for m in Rehearsal.of(plan, inputs).play(plan).movers if m.key in pods
+    }
+    for key in pods.keys() - here.keys():
+        if any(pod.node is None for pod in pods[key]):
+            return None
+        # What takes no part has all its places to reach yet.
+        here[key] = Counter(pod.node or "" for pod in pods[key])
     yard = _Yard(plan, inputs)
     for key, own in sorted(pods.items()):
         for homeless, many in yard.take_back(key, own[0], here[key]).items():

@@ -71,6 +71,26 @@ def test_pods_of_a_stuck_workload_that_can_move_go_where_the_plan_wants_them() -
     assert staged(found, given, lambda: 60.0)[1] == {}
 
 
+def test_a_pod_that_waits_comes_where_it_has_room_while_others_of_its_workload_get_a_new_node() -> None:
+    # left's third pod waits; "c" has room for it now. Its two others cannot swap with right's.
+    left = replace(LEFT, replicas=3)
+    plan = record_of(
+        [
+            planned_node("a", "keep", {RIGHT.key: 2}),
+            planned_node("b", "keep", {left.key: 2}),
+            planned_node("c", "keep", {left.key: 1}),
+        ],
+        {left.key: moved(left, 2, "evict"), RIGHT.key: moved(RIGHT, 2, "evict")},
+    ).plan
+    pods = pods_of(left, {"a": 2}, pending=1) + pods_of(RIGHT, {"b": 2})
+    cluster = snapshot([pool_node("a"), pool_node("b"), pool_node("c")], [left, RIGHT], pods)
+    given = inputs(cluster, catalogue(offering(price_usd=0.1, pool="pool-a")))
+    found = with_spare_nodes(plan, [left.key], given)
+    assert booted(found) == {f"pool-a-{IT}-3": ("m4", {left.key: 2})}
+    assert found is not None
+    assert {n.name: dict(n.pods) for n in found.nodes if n.name in ("b", "c")} == {"b": {}, "c": {left.key: 1}}
+
+
 @pytest.mark.parametrize("alone", [False, True])
 def test_pods_of_several_workloads_share_a_new_node_unless_one_has_rules_of_its_own(alone: bool) -> None:
     # 2 x 2000 of left leave 4000 of 8000 millicores, as much as right's two take.
