@@ -43,10 +43,6 @@ class GroupKey(NamedTuple):
         """How many pods one of the group is."""
         return sum(count for _, count in self.members) or 1
 
-    def admits(self, name: str, labels: Mapping[str, str]) -> bool:
-        """Say whether a node of this name (new ones have none) and these labels is at home."""
-        return self.beside in ("", name) and all(labels.get(key) == domain for key, domain in self.home)
-
     def anywhere(self) -> GroupKey:
         """Return the same without what the planner chose for it: home, node, new nodes only."""
         return self._replace(home=(), fresh=False, beside="", at_once=False)

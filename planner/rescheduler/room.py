@@ -16,7 +16,7 @@ class Room:
 
     What is `claimed` is free, and kept for a workload of an earlier stage that does not find all its room yet.
     `opened` is what each node's placement asks for by workload; a node without a placement of this iteration is not in.
-    A room that has not `keeps_claims` leaves what is free to whoever comes first.
+    Where it does not keep claims (`keeps_claims`), what is free goes to whoever comes first.
     """
 
     def __init__(self, plan: Plan, snapshot: Snapshot, *, keeps_claims: bool = True) -> None:
