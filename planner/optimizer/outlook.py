@@ -12,9 +12,9 @@ from planner.model.displeasure import Preferences
 from planner.model.preferences import Surroundings
 from planner.model.resources import Resources, is_share, other_side
 from planner.model.scheduling import NodeSelectorTerm
+from planner.optimizer.constraints import IntArray
 from planner.optimizer.movement import GroupKey
 
-IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 _LARGEST = 2**63 - 1
 

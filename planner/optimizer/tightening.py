@@ -188,9 +188,7 @@ class _Exchange:
         self._admits = state.problem.admissible[state.classes]
         # Whoever stands apart from others is left alone.
         self._free = state.problem.sides == 0
-        self.tilts: FloatArray = np.zeros(state.classes.size)
-        for n in range(state.classes.size):
-            self.tilts[n] = self._tilt(n, state.rem[n])
+        self.tilts = self._tilt(slice(None), state.rem)
 
     def between(self, one: int, other: int) -> bool:
         """Exchange the two pods of these nodes that balance them most; say whether there are any."""
@@ -217,7 +215,7 @@ class _Exchange:
         self.tilts[one], self.tilts[other] = tilts[i, j], tilts_there[i, j]
         return True
 
-    def _tilt(self, n: int, left: IntArray) -> FloatArray:
+    def _tilt(self, n: int | slice, left: IntArray) -> FloatArray:
         shares: FloatArray = left[..., self._scarce] / self._room[n]
         tilt: FloatArray = shares[..., 0] - shares[..., 1]
         return tilt

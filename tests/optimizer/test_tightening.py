@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.model.cluster import Workload
-from planner.model.effort import never
+from planner.model.effort import Effort, Watch, never
+from planner.optimizer import heuristics
 from planner.optimizer.heuristics import empty_cluster, fill, present_state
+from planner.optimizer.master import CvxpySolver
 from planner.optimizer.packing import Packing
+from planner.optimizer.planning import plan_with
 from planner.optimizer.problem import Problem
 from planner.optimizer.tightening import balanced, emptied, tightened
 from tests.building import catalogue, deployment, inputs, node, offering, pods_of, snapshot
@@ -124,3 +127,19 @@ def test_once_it_is_over_nothing_is_changed(seed: int) -> None:
     begun = fill(problem, present_state(problem), "best")
     found = tightened(problem, begun, lambda: True)
     assert found.contents.tolist() == begun.contents.tolist()
+
+
+def test_of_a_running_cluster_the_first_plan_that_is_dealt_is_tightened_whatever_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As in the first test, with the pods where they are: dealt is the present state, and no time is left.
+    busy, large = deployment("busy", 5, cpu=2000, memory_gib=1), deployment("large", 5, cpu=1000, memory_gib=4)
+    pods = pods_of(busy, {"a": 4, "c": 1}) + pods_of(large, {"b": 4, "c": 1})
+    nodes = [node(name, "m8", 8000, 16, pool="pool-a") for name in "abc"]
+    offers = catalogue(offering("m8", 0.4, cpu=8000, memory_gib=16, pool="pool-a"))
+    cluster = inputs(snapshot(nodes, [busy, large], pods), offers)
+    monkeypatch.setattr(heuristics, "deal", lambda problem, *_: present_state(problem))
+    monkeypatch.setattr(heuristics, "repaired", lambda _, packing: packing)
+    late = Effort("HIGHS", 0.0, 0.0)
+    plan = plan_with(CvxpySolver("HIGHS"), cluster, late, Watch(lambda: 0.0, lambda _: None, never))
+    assert sum(planned.state == "keep" for planned in plan.nodes) == 2
