@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import product
+from math import inf
 
 import numpy as np
 
@@ -36,11 +37,14 @@ from planner.optimizer.tightening import tightened
 # Of the time, at most this share goes to the bound before the plan gets the rest; less where rounding decides.
 _BOUND_SHARE, _FIRST_BOUND_SHARE = 0.5, 0.25
 # A dive that takes more than this share of what is left leaves too little for what betters its plan.
-_DIVES, _DIVE_SHARE = 6, 0.6
+_DIVES, _DIVE_SHARE = 12, 0.6
+# After so many dives all known contents are picked from, where they are few.
+_EARLY_DIVES = 1
+# So much of the time goes to dives before the best of their plans is improved: near the continuous optimum each rounds
+# to another plan, and of fifty large nodes the best of five is cheaper than what neighborhoods make of the first.
+_DIVING_SHARE = 0.8
 # A dive is made again where the continuous optimum fell since by this share of what the best plan is above it.
 _WORTH_A_DIVE = 0.05
-# After so many dives the known contents are picked from for the first time, where they are few.
-_EARLY_DIVES = 1
 _FITS: tuple[heuristics.Fit, ...] = ("first", "best")
 _ORDERS: tuple[heuristics.Largest, ...] = ("all", "most")
 # Whole pods fill no node to the last byte: so much of the room the relaxation is let fill before its pods are dealt, of
@@ -48,6 +52,10 @@ _ORDERS: tuple[heuristics.Largest, ...] = ("all", "most")
 _FILLED, _FILLED_NEW = (0.97, 0.98, 0.96, 0.99, 0.95), (0.98,)
 _DEALING_SHARE = 0.6
 _LEAST_SECONDS = 1.0
+# So many plans are made node by node, in so much of the time, fewer where so many in a row are no better.
+_SEQUENCES, _SEQUENCES_SHARE, _VAIN_SEQUENCES = 12, 0.2, 4
+# Column generation goes on only while, in so many rounds, it proves more or is worth a dive.
+_VAIN_ROUNDS = 5
 # This share of the time goes to best fit with each offering as the one that is opened, and so many seconds where none
 # is left: the first plan is no better than first fit.
 _OPENINGS_SHARE, _OPENINGS_SECONDS = 0.05, 0.05
@@ -116,6 +124,8 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
     if inputs.start is not None and race.left() > 0:
         search.propose(prices_as(inputs.start, solved, search.proof.pod_prices))
     race.bound(search.proof)
+    if solved is problem:
+        known += _sequences(search, race)
     dealt = _dealt(problem, solver, race)
     known += dealt
     if inputs.start is None:
@@ -129,34 +139,14 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
     for packing in known:
         search.start_from(Packing(became[packing.classes], packing.contents))
     prepared = watch.now() - start
-    _prove(search, race, _FIRST_BOUND_SHARE)
+    _prove(search, race, _FIRST_BOUND_SHARE, _VAIN_ROUNDS)
     proven = watch.now() - start
     if search.mostly_cut():
         race.improve(search, solver, _IMPROVING_SHARE)
-        _prove(search, race, _WHOLE_PROOF_SHARE)
+        _prove(search, race, _WHOLE_PROOF_SHARE, _VAIN_ROUNDS)
     else:
-        _prove(search, race, _BOUND_SHARE)
-    for turn in range(_DIVES):
-        if race.won() or race.left() <= 0:
-            break
-        race.enter(given_out(problem, became, search.dive(turn, _DIVE_SHARE)))
-        if turn == 0:
-            # Now that a good plan is known, the bound is worth more exactness.
-            before = search.optimum()
-            _prove(search, race, _BOUND_SHARE)
-            if before - search.optimum() > _WORTH_A_DIVE * race.above(search) and race.left() > 0:
-                race.enter(given_out(problem, became, search.dive(turn, _DIVE_SHARE)))
-        if turn in (_EARLY_DIVES - 1, _DIVES - 1) and not race.won() and race.left() > 0:
-            left = race.left()
-            picked = search.pick(race.to_beat(), max(min(left, _LEAST_SECONDS), left * _PICK_SHARE))
-            if picked is not None:
-                race.enter(given_out(problem, became, picked))
-        if turn == _EARLY_DIVES - 1:
-            if search.unproven() > race.above(search):
-                # More of the gap is the bound's than the plan's.
-                _prove(search, race, _WHOLE_PROOF_SHARE)
-            race.improve(search, solver, _IMPROVED_SHARE)
-        race.tighten()
+        _prove(search, race, _BOUND_SHARE, _VAIN_ROUNDS)
+    _round(problem, became, search, solver, race)
     race.please()
     best, cap = race.found(), inputs.cap
     best = replace(best, nodes=with_predicted_cpu(movement, best.nodes))
@@ -272,6 +262,20 @@ def _dealt(problem: Problem, solver: Solver, race: Race) -> list[Packing]:
     return found
 
 
+def _sequences(search: Search, race: Race) -> list[Packing]:
+    """Enter and return plans made node by node, until several in a row were no better or their time is over."""
+    found: list[Packing] = []
+    vain = 0
+    for packing in search.sequences(_SEQUENCES, lambda: race.left(_SEQUENCES_SHARE) <= 0):
+        before = race.to_beat()
+        found.append(packing)
+        race.enter(packing)
+        vain = 0 if race.to_beat() < before else vain + 1
+        if race.won() or vain >= _VAIN_SEQUENCES:
+            break
+    return found
+
+
 def _opened(problem: Problem, race: Race, seconds: float, now: Callable[[], float]) -> list[Packing]:
     """Enter and return best fit with each good offering as the one that is opened, as many as these seconds allow."""
     found: list[Packing] = []
@@ -305,13 +309,68 @@ def _together(problem: Problem, apart: Mapping[GroupKey, int], otherwise: IntArr
     return np.array(prices, dtype=np.int64)
 
 
-def _prove(search: Search, race: Race, share: float) -> None:
+def _prove(search: Search, race: Race, share: float, vain: int | None = None) -> None:
+    """Look for contents until this share of the time is over, or what is not proven is little beside the best plan.
+
+    Also where so many rounds in a row (`vain`) neither proved more nor lowered the continuous optimum by much.
+    """
+    proofs: list[int] = []
+    optima: list[float] = []
+
     def enough(proof: Bound, relaxed: float) -> bool:
         race.bound(proof)
+        if optima and relaxed > optima[-1]:
+            # It rises only where exchanges came to an end.
+            proofs.clear()
+            optima.clear()
+        proofs.append(proof.value)
+        optima.append(relaxed)
+        if vain is not None and len(optima) > vain and proofs[-1] == proofs[-1 - vain]:
+            fell = optima[-1 - vain] - relaxed
+            if fell < _WORTH_A_DIVE * race.above(relaxed) < inf:
+                return True
         return race.left(share) <= 0 or race.won() or relaxed - proof.value <= race.worth_proving(relaxed)
 
     if not race.won():
         search.generate(enough)
+
+
+def _round(problem: Problem, became: IntArray, search: Search, solver: Solver, race: Race) -> None:
+    """Enter plans near the continuous optimum: dives, the best of the known contents, and what betters the best one."""
+
+    def going_on(share: float = 1.0) -> bool:
+        return not race.won() and race.left(share) > 0
+
+    def dive(turn: int) -> None:
+        race.enter(given_out(problem, became, search.dive(turn, _DIVE_SHARE)))
+
+    def pick(*, among_all: bool) -> None:
+        left = race.left()
+        seconds = max(min(left, _LEAST_SECONDS), left * _PICK_SHARE)
+        picked = search.pick(race.to_beat(), seconds, among_all=among_all)
+        if picked is not None:
+            race.enter(given_out(problem, became, picked))
+
+    for turn in range(_DIVES):
+        if not going_on(_DIVING_SHARE if turn else 1.0):
+            break
+        dive(turn)
+        if turn == 0:
+            # Now that a good plan is known, the bound is worth more exactness.
+            before = search.optimum()
+            _prove(search, race, _BOUND_SHARE, _VAIN_ROUNDS)
+            if before - search.optimum() > _WORTH_A_DIVE * race.above(search.optimum()) and race.left() > 0:
+                dive(turn)
+            if search.unproven() > race.above(search.optimum()):
+                # More of the gap is the bound's than the plan's.
+                _prove(search, race, _WHOLE_PROOF_SHARE)
+        if turn == _EARLY_DIVES - 1 and going_on():
+            pick(among_all=True)
+        race.tighten()
+    if going_on():
+        pick(among_all=False)
+    race.improve(search, solver, _IMPROVED_SHARE)
+    race.tighten()
 
 
 def _known_plans(problem: Problem, *, topped_up: bool) -> Iterator[Packing]:

@@ -97,6 +97,18 @@ class Knapsacks:
             displeasure=self.displeasure[classes],
         )
 
+    def of_groups(self, groups: IntArray) -> Knapsacks:
+        """Return the knapsacks of some groups of pods."""
+        return replace(
+            self,
+            requests=self.requests[groups],
+            sides=self.sides[groups],
+            caps=self.caps[:, groups],
+            present=self.present[:, groups],
+            displeasure=self.displeasure[:, groups],
+            move_prices=self.move_prices[groups],
+        )
+
     def worth(self, classes: IntArray, contents: IntArray, prices: IntArray) -> IntArray:
         """Return what contents of these classes are worth at prices of pods (groups), (contents,)."""
         arriving = np.maximum(contents - self.present[classes], 0)
@@ -154,6 +166,12 @@ def outbid(sacks: Knapsacks, prices: IntArray, floor: IntArray, whole: FloatArra
     root = (multipliers * sacks.room).sum(axis=1) + best.sum(axis=1)
     upper: IntArray = np.where(root > floor + _MARGIN, np.ceil(root + _MARGIN), floor).astype(np.int64)
     return upper, _Roots(multipliers, stay, arrive, best, root)
+
+
+def fractional(sacks: Knapsacks, prices: IntArray) -> FloatArray:
+    """Return what a node of each class can be worth at most where pods may be cut, (classes)."""
+    nothing = np.zeros(sacks.caps.shape[0], dtype=np.int64)
+    return outbid(sacks, prices, nothing, _multipliers(sacks, prices))[1].root
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,17 +127,16 @@ class Problem:
         )
         offers = [k for k, c in enumerate(self.classes) if c.role == "offering"]
         offers.sort(key=lambda k: (int(self.costs[k]), *(-self.room[k]).tolist(), k))
-        leaders: list[int] = []
+        leaders = np.zeros(0, dtype=np.int64)
         for k in offers:
-            for leader in leaders:
+            holds = (self.room[leaders] >= self.room[k]).all(axis=1) & (adds[:, leaders] >= adds[:, [k]]).all(axis=0)
+            for leader in leaders[holds].tolist():
                 pleases = self.admissible[leader] & (self.displeasure[leader] <= self.displeasure[k])
-                admits = (pleases | ~self.admissible[k]).all()
-                rows_hold = (adds[:, leader] >= adds[:, k]).all()
-                if admits and rows_hold and (self.room[leader] >= self.room[k]).all():
+                if (pleases | ~self.admissible[k]).all():
                     best[k] = leader
                     break
             else:
-                leaders.append(k)
+                leaders = np.append(leaders, k)
         return best
 
     @property

@@ -176,9 +176,9 @@ class Race:
             return math.inf
         return self.best.value
 
-    def above(self, search: Search) -> float:
+    def above(self, optimum: float) -> float:
         """Return how far the best candidate is above the continuous optimum, in nanodollars per hour."""
-        return self._least - search.optimum()
+        return self._least - optimum
 
     def worth_proving(self, relaxed: float) -> float:
         """Return how far the bound may stay below the relaxed optimum, in nanodollars per hour."""

@@ -16,6 +16,7 @@ from planner.optimizer.master import Columns, Master, Relaxed, Remainder, Solver
 from planner.optimizer.packing import Packing, packing_of
 from planner.optimizer.pricing import Depth, FloatArray, Knapsacks, Priced, outbid, price_contents
 from planner.optimizer.problem import BoolArray, Problem
+from planner.optimizer.sequential import corrected, sequence
 
 # How hard the knapsacks are searched: in a hurry while the bound is far from the relaxed optimum, then with sharp
 # bounds, and harder where nothing is found. The first thorough depth is exact for most of Google's machine types.
@@ -32,11 +33,15 @@ _IN_USE = 1e-6
 _LONGEST_CHAIN = 4
 # A plan of fewer nodes is bettered by looking at some of them at a time, which are soon all of them.
 _FEW_NODES = 25
+# With fewer pods on a node there are few contents, which column generation finds sooner by itself.
+_MANY_PODS = 4
 _DIVE_ROUNDS = 2
 # The mixed relaxation is given up after so many in a row that prove no more than one before.
 _VAIN_BLENDS = 3
 # A dive solves a master program for each step; it starts with so many columns, or so many for each group.
 _DIVE_COLUMNS, _DIVE_COLUMNS_EACH = 3_000, 10
+# Contents x groups that stay known after a dive, 8 bytes each and some more while they are solved for.
+_MOST_CELLS = 12_000_000
 # A content must improve by this share of its node's price; what is left out is part of the proof.
 _TOLERANCE = 2e-7
 _NEARLY_ONE = (0.8, 0.95, 0.6, 0.4)
@@ -147,6 +152,23 @@ class Search:
     def start_from(self, packing: Packing) -> None:
         """Add a packing's contents as columns."""
         self.columns.add(packing.classes, packing.contents)
+
+    def sequences(self, most: int, over: Callable[[], bool]) -> Iterator[Packing]:
+        """Yield plans made node by node (`sequential`), at most so many; their contents become columns."""
+        problem = self.problem
+        if self._center is None or problem.counts.sum() < _MANY_PODS * self._nodes:
+            return
+        prices = self._center.pods
+        floor = self._floor(np.floor(self._center.rows).astype(np.int64), self._center.limits)[self.asked]
+        for _ in range(most):
+            if over():
+                return
+            made = sequence(self._sacks, prices, floor, problem.limits[self.asked], problem.counts, over)
+            self.columns.add(self.asked[made.found_classes], made.found)
+            yield heuristics.repaired(
+                problem, packing_of(problem, self.asked[made.classes], made.contents, made.amounts)
+            )
+            prices = corrected(prices, made.paid)
 
     def generate(self, enough: Callable[[Bound, float], bool]) -> None:
         """Add columns until none improves, `enough(bound, relaxed value)` holds, or the time is over.
@@ -262,11 +284,27 @@ class Search:
             classes = np.append(classes, self.columns.classes[chosen])
             contents = np.vstack([contents, self.columns.contents[chosen]])
             remainder = remainder.after(problem, self.columns.classes[chosen], self.columns.contents[chosen])
+        self._forget()
         packing = packing_of(problem, classes, contents, np.ones(classes.size, dtype=np.int64))
         return heuristics.repaired(problem, packing)
 
-    def pick(self, value: float, seconds: float) -> Packing | None:
-        """Solve the integer program over the columns that a plan better than `value` could use, where they are few."""
+    def _forget(self) -> None:
+        """Drop the contents that lose most at the duals of the continuous optimum, where there are very many."""
+        most = max(_DIVE_COLUMNS, _MOST_CELLS // max(1, len(self.problem.groups)))
+        known = self.columns.classes.size
+        if self.relaxed is None or known <= most:
+            return
+        kept = np.sort(np.argsort(self._reduced(self.relaxed), kind="stable")[:most])
+        amounts = np.zeros(known)
+        amounts[: self.relaxed.amounts.size] = self.relaxed.amounts
+        self.columns.keep(kept)
+        self.relaxed = replace(self.relaxed, amounts=amounts[kept])
+
+    def pick(self, value: float, seconds: float, *, among_all: bool = False) -> Packing | None:
+        """Solve the integer program over the columns that a plan better than `value` could use, where they are few.
+
+        Of a plan of few nodes over the most promising ones, too, unless it is to be `among_all`.
+        """
         if self.relaxed is None:
             return None
         self._list_all()
@@ -274,7 +312,7 @@ class Search:
         reduced = self._reduced(relaxed)
         usable = np.flatnonzero(reduced <= value - (self._offset() + relaxed.value) + 1.0)
         columns, nodes = _PICK if self._thorough else _QUICK_PICK
-        if usable.size > columns and relaxed.amounts.sum() > _PICK_NODES_OF_PLAN:
+        if usable.size > columns and (among_all or relaxed.amounts.sum() > _PICK_NODES_OF_PLAN):
             return None
         usable = np.sort(usable[np.argsort(reduced[usable], kind="stable")[:columns]])
         amounts = self._master.pick(Remainder.of(problem), usable, seconds, nodes)
