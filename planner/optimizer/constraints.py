@@ -112,7 +112,8 @@ def every_pod_has_a_place(contents: IntArray) -> IntArray:
 
 def no_more_nodes_than_exist(classes: IntArray, limited: IntArray) -> IntArray:
     """-Sum_{p of class k} z_p >= -limit_k for existing nodes; coefficients (limited classes, columns)."""
-    return -(limited[:, None] == classes[None, :]).astype(np.int8)
+    less: IntArray = -(limited[:, None] == classes[None, :]).astype(np.int8)
+    return less
 
 
 def kept_nodes(places: Sequence[Place]) -> list[Row]:

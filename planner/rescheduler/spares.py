@@ -21,7 +21,7 @@ from planner.model.resources import Resources
 from planner.model.scheduling import PodRules
 from planner.rescheduler.rehearsal import Rehearsal, with_booted
 
-_Domains = tuple[tuple[str, str | None], ...]
+Domains = tuple[tuple[str, str | None], ...]
 
 
 def with_spare_nodes(plan: Plan, stuck: Collection[str], inputs: PlanningInputs) -> Plan | None:
@@ -46,12 +46,17 @@ def with_spare_nodes(plan: Plan, stuck: Collection[str], inputs: PlanningInputs)
             return None
         # What takes no part has all its places to reach yet.
         here[key] = Counter(pod.node or "" for pod in pods[key])
-    yard = _Yard(plan, inputs)
+    yard = Yard(plan, inputs)
     for key, own in sorted(pods.items()):
         for homeless, many in yard.take_back(key, own[0], here[key]).items():
             if not yard.seat(key, own[0], homeless, many):
                 return None
     return yard.plan()
+
+
+def domains_kept(sample: Pod, node: Node) -> Domains:
+    """Return the domains in which such a pod stays that is wanted on this node."""
+    return tuple((domain, node.labels.get(domain)) for domain in sample.keeps)
 
 
 @dataclass(slots=True)
@@ -67,7 +72,7 @@ class _Spare:
     plain: bool
 
 
-class _Yard:
+class Yard:
     """A plan whose contents are being changed, with the new nodes so far."""
 
     def __init__(self, plan: Plan, inputs: PlanningInputs) -> None:
@@ -77,20 +82,19 @@ class _Yard:
         self._sizes = Counter((node.pool, node.zone) for node in plan.nodes if node.state != "remove")
         self._spares: list[_Spare] = []
 
-    def take_back(self, key: str, sample: Pod, here: Mapping[str, int]) -> dict[_Domains, int]:
+    def take_back(self, key: str, sample: Pod, here: Mapping[str, int]) -> dict[Domains, int]:
         """Take the workload's pods from where they are wanted and are not `here`; count them by the domains they keep.
 
         `sample` is one of them.
         """
-        found: Counter[_Domains] = Counter()
+        found: Counter[Domains] = Counter()
         for name, content in self._contents.items():
             if (more := content.get(key, 0) - here.get(name, 0)) > 0:
                 content[key] -= more
-                labels = self._nodes[name].labels
-                found[tuple((domain, labels.get(domain)) for domain in sample.keeps)] += more
+                found[domains_kept(sample, self._nodes[name])] += more
         return dict(found)
 
-    def seat(self, key: str, sample: Pod, domains: _Domains, many: int) -> bool:
+    def seat(self, key: str, sample: Pod, domains: Domains, many: int) -> bool:
         """Boot the cheapest nodes of one kind that hold so many of these pods, or what new nodes leave of them.
 
         Returns whether there are any.
@@ -124,7 +128,7 @@ class _Yard:
             self._sizes[offering.pool, offering.zone] += 1
         return True
 
-    def _admitting(self, sample: Pod, domains: _Domains) -> Iterator[Offering]:
+    def _admitting(self, sample: Pod, domains: Domains) -> Iterator[Offering]:
         for offering in self._inputs.catalogue.offerings:
             barred = offering.capacity_type == "spot" and self._inputs.catalogue.spot.bars(sample)
             at_home = all(offering.labels.get(key) == domain for key, domain in domains)

@@ -1,20 +1,23 @@
 """Leaves where they are what no order of stages can move, in the plan itself, without another solve.
 
-Their nodes stay, and hold them. Pods that wait for a node and were to have that room go to other nodes of the plan; a
-new node for which nothing is left is not booted. Whether what comes of it is right is for the check to say.
+Their nodes stay, and hold them. Pods that wait for a node and were to have that room go to other nodes of the plan, or
+to further new ones; a new node for which nothing is left is not booted. Whether what comes of it is right is for the
+check to say.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from planner.model.cluster import Node, Pod
+from planner.model.companions import needs_company
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan, PlannedNode, PlannedWorkload
 from planner.model.resources import Resources
 from planner.rescheduler.rehearsal import with_booted
+from planner.rescheduler.spares import Domains, Yard, domains_kept
 
 MOST_FOLLOWERS = 50
 """Of so many more workloads at the most the moves are given up because those that stay are in their way."""
@@ -23,7 +26,8 @@ MOST_FOLLOWERS = 50
 def left_standing(plan: Plan, stuck: Mapping[str, str], inputs: PlanningInputs) -> Plan | None:
     """Return the plan with these workloads where they are; each comes with the reason why it cannot move.
 
-    None where that cannot be done by moving nothing but pods that wait: their requests change, the objective caps what
+    Waiting pods that lose their places by that, and have room on no other node of the plan, come to further new nodes.
+    None where it cannot be done by moving nothing but pods that wait: their requests change, the objective caps what
     nodes use, or some pod would have no place.
     """
     if inputs.cap is not None or any(plan.workloads[key].containers or key in plan.unplaced for key in stuck):
@@ -39,7 +43,21 @@ def left_standing(plan: Plan, stuck: Mapping[str, str], inputs: PlanningInputs) 
         standing |= dict.fromkeys(followers, "others that stay stand in its way")
         if len(standing) > len(stuck) + MOST_FOLLOWERS or any(plan.workloads[k].containers for k in followers):
             return None
-    return layout.plan(standing) if layout.place_homeless() else None
+    homeless = layout.place_homeless()
+    if not homeless:
+        return layout.plan(standing)
+    return _with_nodes_for(homeless, layout.plan(standing), inputs)
+
+
+def _with_nodes_for(homeless: Sequence[tuple[Pod, Domains]], plan: Plan, inputs: PlanningInputs) -> Plan | None:
+    """Return the plan with new nodes for these pods; None where nothing is on offer that holds one of them."""
+    if any(needs_company(pod.rules) for pod, _ in homeless):
+        return None
+    yard = Yard(plan, inputs)
+    for pod, domains in homeless:
+        if not yard.seat(pod.workload, pod, domains, 1):
+            return None
+    return yard.plan()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +158,20 @@ class _Layout:
         free = self._free[name]
         return all(left >= 0 for left in free.left((*free.amounts(), *(share for share, _ in free.shares))))
 
-    def place_homeless(self) -> bool:
-        """Find a node for every pod that lost its place, with room for it from the start; say whether all have one."""
+    def place_homeless(self) -> list[tuple[Pod, Domains]]:
+        """Find a node for every pod that lost its place, with room for it from the start.
+
+        Returns those without one, and the domains that they keep.
+        """
+        without: list[tuple[Pod, Domains]] = []
         for homeless in self._homeless:
             target = next(self._open(homeless), None)
             if target is None:
-                return False
+                without.append((homeless.pod, domains_kept(homeless.pod, self._nodes[homeless.origin])))
+                continue
             self._shift(target, homeless.pod.workload, 1)
             self._now[target] = self._now[target] - homeless.pod.requests
-        return True
+        return without
 
     def _open(self, homeless: _Homeless) -> Iterator[str]:
         pod, home = homeless.pod, self._nodes[homeless.origin].labels

@@ -93,12 +93,28 @@ def test_what_was_to_come_to_a_node_that_stays_full_stays_as_well() -> None:
     assert found.workloads[guest.key].reason.endswith("others that stay stand in its way")
 
 
-def test_nothing_is_left_standing_where_a_waiting_pod_would_have_no_place() -> None:
-    # Without "new" there is 4000 - 2000 on "mid" for the 3000 of late.
+def test_a_waiting_pod_without_room_elsewhere_comes_to_a_further_new_node() -> None:
+    # "new" has 1000: there is 4000 - 2000 on "mid" for the 3000 of late, and m4 is on offer.
     plan, given = plan_for_late_on_mid()
-    nodes = [replace(n, pods={}) if n.name == "new" else n for n in plan.nodes]
-    tiny = [replace(n, allocatable=resources(1000, 16, 110)) if n.name == "new" else n for n in nodes]
-    assert left_standing(replace(plan, nodes=tuple(tiny)), WHY, given) is None
+    found = left_standing(with_tiny_new_node(plan), WHY, given)
+    assert found is not None
+    further = [n for n in found.nodes if n.pods == {LATE.key: 1}]
+    assert [(n.state, n.machine_type, n.zone) for n in further] == [("boot", "m4", "zone-a")]
+    assert {n.name: dict(n.pods) for n in found.nodes}["mid"] == {STORE.key: 1}
+    assert found.cost_nanousd_per_hour == sum(n.price_nanousd_per_hour or 0 for n in found.nodes)
+    assert staged(found, given, lambda: 60.0)[1] == {}
+
+
+def test_nothing_is_left_standing_where_a_waiting_pod_would_have_no_place() -> None:
+    # The pool may have two nodes, "mid" and "new".
+    plan, given = plan_for_late_on_mid()
+    two = catalogue(offering(pool="pool-a", maximum=2))
+    assert left_standing(with_tiny_new_node(plan), WHY, replace(given, catalogue=two)) is None
+
+
+def with_tiny_new_node(plan: Plan) -> Plan:
+    tiny = [replace(n, pods={}, allocatable=resources(1000, 16, 110)) if n.name == "new" else n for n in plan.nodes]
+    return replace(plan, nodes=tuple(tiny))
 
 
 @pytest.mark.parametrize("change", ["requests", "unplaced"])
