@@ -312,7 +312,7 @@ def _together(problem: Problem, apart: Mapping[GroupKey, int], otherwise: IntArr
 def _prove(search: Search, race: Race, share: float, vain: int | None = None) -> None:
     """Look for contents until this share of the time is over, or what is not proven is little beside the best plan.
 
-    Also where so many rounds in a row (`vain`) neither proved more nor lowered the continuous optimum by much.
+    It also ends where so many rounds in a row (`vain`) neither proved more nor lowered the continuous optimum by much.
     """
     proofs: list[int] = []
     optima: list[float] = []

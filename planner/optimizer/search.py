@@ -294,9 +294,11 @@ class Search:
         known = self.columns.classes.size
         if self.relaxed is None or known <= most:
             return
-        kept = np.sort(np.argsort(self._reduced(self.relaxed), kind="stable")[:most])
         amounts = np.zeros(known)
         amounts[: self.relaxed.amounts.size] = self.relaxed.amounts
+        # Many others lose nothing either, but the optimum is made of those in use.
+        loss = np.where(amounts > _IN_USE, -math.inf, self._reduced(self.relaxed))
+        kept = np.sort(np.argsort(loss, kind="stable")[:most])
         self.columns.keep(kept)
         self.relaxed = replace(self.relaxed, amounts=amounts[kept])
 

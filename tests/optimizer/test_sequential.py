@@ -165,6 +165,31 @@ def test_only_all_contents_are_picked_from_when_that_is_asked(monkeypatch: pytes
     assert isinstance(some.pick(value, 10.0, among_all=True), Packing)
 
 
+def test_of_very_many_contents_those_go_that_lose_most_and_the_continuous_optimum_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    some = started(many_shapes(6, 12))
+    problem = some.problem
+    some.start_from(heuristics.fill(problem, heuristics.empty_cluster(problem), "best"))
+    some.generate(lambda proof, relaxed: relaxed - proof.value < 1.0)
+    before, known = some.optimum(), some.columns.classes.size
+    monkeypatch.setattr(search, "_DIVE_COLUMNS", 12)
+    monkeypatch.setattr(search, "_MOST_CELLS", 20 * len(problem.groups))
+    some.dive(0)
+    assert known > some.columns.classes.size == 20
+    assert some.relaxed is not None
+    assert some.relaxed.amounts.size == 20
+    relaxed = some._master.relax(Remainder.of(problem), np.arange(20))
+    assert relaxed is not None
+    assert relaxed.value == pytest.approx(some.relaxed.value)
+    assert some.optimum() == before
+    # What was forgotten is new when it comes again, and what is known is not.
+    empty = np.zeros((1, len(problem.groups)), dtype=np.int64)
+    assert some.columns.add(some.columns.classes[:1], some.columns.contents[:1]) == 0
+    assert some.columns.add(np.zeros(1, dtype=np.int64), empty + 99) == 1
+    assert some.columns.add(np.zeros(1, dtype=np.int64), empty + 99) == 0
+
+
 @pytest.mark.parametrize(("fall", "rounds"), [(0.0, 6), (0.9, 6), (1.1, 40)])
 def test_column_generation_ends_when_in_five_rounds_it_proves_no_more_and_its_optimum_hardly_falls(
     fall: float, rounds: int
