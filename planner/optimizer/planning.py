@@ -38,8 +38,6 @@ from planner.optimizer.tightening import tightened
 _BOUND_SHARE, _FIRST_BOUND_SHARE = 0.5, 0.25
 # A dive that takes more than this share of what is left leaves too little for what betters its plan.
 _DIVES, _DIVE_SHARE = 12, 0.6
-# After so many dives all known contents are picked from, where they are few.
-_EARLY_DIVES = 1
 # So much of the time goes to dives before the best of their plans is improved: near the continuous optimum each rounds
 # to another plan, and of fifty large nodes the best of five is cheaper than what neighborhoods make of the first.
 _DIVING_SHARE = 0.8
@@ -139,13 +137,13 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
     for packing in known:
         search.start_from(Packing(became[packing.classes], packing.contents))
     prepared = watch.now() - start
-    _prove(search, race, _FIRST_BOUND_SHARE, _VAIN_ROUNDS)
+    _prove(search, race, _FIRST_BOUND_SHARE)
     proven = watch.now() - start
     if search.mostly_cut():
         race.improve(search, solver, _IMPROVING_SHARE)
-        _prove(search, race, _WHOLE_PROOF_SHARE, _VAIN_ROUNDS)
+        _prove(search, race, _WHOLE_PROOF_SHARE)
     else:
-        _prove(search, race, _BOUND_SHARE, _VAIN_ROUNDS)
+        _prove(search, race, _BOUND_SHARE)
     _round(problem, became, search, solver, race)
     race.please()
     best, cap = race.found(), inputs.cap
@@ -309,10 +307,11 @@ def _together(problem: Problem, apart: Mapping[GroupKey, int], otherwise: IntArr
     return np.array(prices, dtype=np.int64)
 
 
-def _prove(search: Search, race: Race, share: float, vain: int | None = None) -> None:
+def _prove(search: Search, race: Race, share: float, *, patiently: bool = False) -> None:
     """Look for contents until this share of the time is over, or what is not proven is little beside the best plan.
 
-    It also ends where so many rounds in a row (`vain`) neither proved more nor lowered the continuous optimum by much.
+    Unless it goes on `patiently`, it also ends where `_VAIN_ROUNDS` in a row neither proved more nor lowered the
+    continuous optimum by much.
     """
     proofs: list[int] = []
     optima: list[float] = []
@@ -325,8 +324,8 @@ def _prove(search: Search, race: Race, share: float, vain: int | None = None) ->
             optima.clear()
         proofs.append(proof.value)
         optima.append(relaxed)
-        if vain is not None and len(optima) > vain and proofs[-1] == proofs[-1 - vain]:
-            fell = optima[-1 - vain] - relaxed
+        if not patiently and len(optima) > _VAIN_ROUNDS and proofs[-1] == proofs[-1 - _VAIN_ROUNDS]:
+            fell = optima[-1 - _VAIN_ROUNDS] - relaxed
             if fell < _WORTH_A_DIVE * race.above(relaxed) < inf:
                 return True
         return race.left(share) <= 0 or race.won() or relaxed - proof.value <= race.worth_proving(relaxed)
@@ -351,21 +350,23 @@ def _round(problem: Problem, became: IntArray, search: Search, solver: Solver, r
         if picked is not None:
             race.enter(given_out(problem, became, picked))
 
-    for turn in range(_DIVES):
-        if not going_on(_DIVING_SHARE if turn else 1.0):
+    if going_on():
+        dive(0)
+        # Now that a good plan is known, the bound is worth more exactness.
+        before = search.optimum()
+        _prove(search, race, _BOUND_SHARE)
+        if before - search.optimum() > _WORTH_A_DIVE * race.above(search.optimum()) and race.left() > 0:
+            dive(0)
+        if search.unproven() > race.above(search.optimum()):
+            # More of the gap is the bound's than the plan's.
+            _prove(search, race, _WHOLE_PROOF_SHARE, patiently=True)
+        if going_on():
+            pick(among_all=True)
+        race.tighten()
+    for turn in range(1, _DIVES):
+        if not going_on(_DIVING_SHARE):
             break
         dive(turn)
-        if turn == 0:
-            # Now that a good plan is known, the bound is worth more exactness.
-            before = search.optimum()
-            _prove(search, race, _BOUND_SHARE, _VAIN_ROUNDS)
-            if before - search.optimum() > _WORTH_A_DIVE * race.above(search.optimum()) and race.left() > 0:
-                dive(turn)
-            if search.unproven() > race.above(search.optimum()):
-                # More of the gap is the bound's than the plan's.
-                _prove(search, race, _WHOLE_PROOF_SHARE)
-        if turn == _EARLY_DIVES - 1 and going_on():
-            pick(among_all=True)
         race.tighten()
     if going_on():
         pick(among_all=False)

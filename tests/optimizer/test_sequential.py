@@ -211,5 +211,5 @@ def test_column_generation_ends_when_in_five_rounds_it_proves_no_more_and_its_op
         above=lambda optimum: 100.0,
         worth_proving=lambda relaxed: 0.0,
     )
-    _prove(cast("Search", SimpleNamespace(generate=generate)), cast("Race", race), 1.0, 5)
+    _prove(cast("Search", SimpleNamespace(generate=generate)), cast("Race", race), 1.0)
     assert len(made) == rounds
