@@ -24,6 +24,7 @@ ClassRole = Literal["offering", "removable", "kept"]
 _MIB = 1024**2
 _NODES, _CPU, _MEMORY = range(3)
 _FIRST_OF_PAIRS = 0x5555_5555_5555_5555
+_EXACT = 2.0**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,23 @@ def within_capacity(requests: IntArray, room: IntArray, contents: IntArray) -> n
 
     Shapes: requests (groups, resources), room and the answer one row for each content, contents (n, groups).
     """
-    used = contents @ requests
+    return within_room(use_of(requests, contents), room)
+
+
+def use_of(requests: IntArray, contents: IntArray) -> IntArray:
+    """Sum_g requests_gr x_gn for every resource r, (contents, resources); arrays as in `within_capacity`.
+
+    Sums below 2^53 are exact in float64 as well, and its product of matrices is ten times as fast.
+    """
+    asked = requests.astype(np.float64)
+    if np.abs(contents).max(initial=0) * np.abs(asked).sum(axis=0).max(initial=0.0) >= _EXACT:
+        return contents @ requests
+    use: IntArray = (contents.astype(np.float64) @ asked).astype(np.int64)
+    return use
+
+
+def within_room(used: IntArray, room: IntArray) -> npt.NDArray[np.bool_]:
+    """Say of which contents what they use of each resource is there, or nothing; arrays as in `within_capacity`."""
     holds: npt.NDArray[np.bool_] = ((used <= room) | (used == 0)).all(axis=1)
     return holds
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from planner.optimizer import constraints
-from planner.optimizer.constraints import IntArray
+from planner.optimizer.constraints import IntArray, use_of
 from planner.optimizer.heuristics import with_cheapest_offerings
 from planner.optimizer.packing import Packing
 from planner.optimizer.problem import BoolArray, Problem
@@ -54,7 +54,7 @@ class _Arrangement:
     def __init__(self, problem: Problem, packing: Packing, settled: bool) -> None:
         self.problem, self.settled = problem, settled
         self.classes, self.contents = packing.classes, packing.contents.copy()
-        self._left: IntArray = problem.room[self.classes] - self.contents @ problem.requests
+        self._left: IntArray = problem.room[self.classes] - use_of(problem.requests, self.contents)
         self._displeasure: IntArray = problem.displeasure[self.classes]
         self._present: IntArray = problem.present[self.classes]
         self._admits: BoolArray = problem.admissible[self.classes]

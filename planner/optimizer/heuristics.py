@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -46,26 +46,34 @@ def empty_cluster(problem: Problem) -> Packing:
     return Packing(classes, np.zeros((classes.size, len(problem.groups)), dtype=np.int64))
 
 
-def topped_up(problem: Problem) -> list[Packing]:
+def topped_up(problem: Problem, over: Callable[[], bool]) -> Iterator[Packing]:
     """Let nodes stay as they are and fill them up with the pods of the others, which go; the best of several shares.
 
     The fullest nodes stay. What they hold need not move, so these plans move few pods; and nodes that a scheduler
-    filled over time are packed as well as any that are filled anew.
+    filled over time are packed as well as any that are filled anew. Fewer are tried, and at least one is yielded, once
+    it is `over`.
     """
     now = present_state(problem)
     room = np.maximum(problem.room[now.classes, : problem.whole], 1)
-    fullness = ((now.contents @ problem.requests)[:, : problem.whole] / room).max(axis=1, initial=0.0)
+    fullness = (constraints.use_of(problem.requests[:, : problem.whole], now.contents) / room).max(axis=1, initial=0.0)
     kept = np.array([problem.classes[k].role == "kept" for k in now.classes], dtype=np.bool_)
     others = np.flatnonzero(~kept)
     others = others[np.argsort(-fullness[others], kind="stable")]
     if not others.size:
-        return []
-    found = []
-    for many in sorted({int(share * others.size) for share in _STAYING}):
+        return
+    found: list[Packing] = []
+    # Where most stay there is least to place.
+    for many in sorted({int(share * others.size) for share in _STAYING}, reverse=True):
+        if found and over():
+            break
         stay = np.sort(np.append(np.flatnonzero(kept), others[:many]))
         found.append(fill(problem, Packing(now.classes[stay], now.contents[stay]), "best"))
     found.sort(key=lambda packing: (int(packing.unplaced(problem).sum()), packing.displaced_value(problem)))
-    return [cheapen(problem, packing) for packing in found[:_MOST_CHEAPENED]]
+    yield found[0] if over() else cheapen(problem, found[0])
+    for packing in found[1:_MOST_CHEAPENED]:
+        if over():
+            break
+        yield cheapen(problem, packing)
 
 
 def fill(
@@ -80,10 +88,9 @@ def fill(
     Pods that join others on a node come before all. Pool limits hold; what they leave no room for stays without a
     place.
     """
-    classes, contents = start.classes.copy(), start.contents.copy()
+    nodes = _Nodes(problem, start)
     left = start.unplaced(problem)
-    rem = problem.room[classes] - contents @ problem.requests
-    typical = typical_room(problem)
+    typical = problem.typical_room
     shares = problem.requests[:, : problem.whole] / typical
     size = shares.max(axis=1, initial=0.0) if largest_by == "most" else shares.sum(axis=1)
     # Who joins others can be nowhere else.
@@ -92,34 +99,89 @@ def fill(
     for g in np.argsort(-size, kind="stable"):
         if not left[g]:
             continue
-        asks = problem.requests[g]
-        order = np.arange(classes.size)
+        able, holds = nodes.able(g)
         if fit == "best":
-            order = np.argsort((rem[:, : problem.whole] / typical).sum(axis=1), kind="stable")
-        open_ = problem.admissible[classes, g] & ~repelled(problem, contents, g)
-        holds = np.where(open_, _fitting(rem, asks), 0)[order]
+            order = np.argsort(nodes.spare[able], kind="stable")
+            able, holds = able[order], holds[order]
         taken = np.clip(left[g] - (np.cumsum(holds) - holds), 0, holds)
-        contents[order, g] += taken
-        rem[order] -= taken[:, None] * asks
+        nodes.give(g, able[taken > 0], taken[taken > 0])
         left[g] -= taken.sum()
         while left[g] > 0:
-            budget = budget_of(problem, classes)
+            budget = budget_of(problem, nodes.classes)
             holds = caps[:, g]
-            able = (holds > 0) & (budget > 0)
-            if not able.any():
+            candidates = (holds > 0) & (budget > 0)
+            if not candidates.any():
                 break
             need = -(-left[g] // np.maximum(holds, 1))
             costs = need * problem.costs.astype(np.float64) + left[g] * problem.displeasure[:, g]
-            price = np.where(able, costs, np.inf)
-            k = int(np.argmin(price)) if opening is None or not able[opening] else opening
+            price = np.where(candidates, costs, np.inf)
+            k = int(np.argmin(price)) if opening is None or not candidates[opening] else opening
             fresh, each = int(min(need[k], budget[k])), int(holds[k])
-            block = np.zeros((fresh, left.size), dtype=np.int64)
-            block[:, g] = np.clip(left[g] - each * np.arange(fresh), 0, each)
-            left[g] -= block[:, g].sum()
-            classes = np.append(classes, np.full(fresh, k, dtype=np.int64))
-            contents = np.vstack([contents, block])
-            rem = np.vstack([rem, problem.room[k] - block @ problem.requests])
-    return _with_minimums(problem, Packing(classes, contents))
+            gets = np.clip(left[g] - each * np.arange(fresh), 0, each)
+            nodes.give(g, nodes.open(k, fresh), gets)
+            left[g] -= gets.sum()
+    return _with_minimums(problem, nodes.packing())
+
+
+class _Nodes:
+    """Open nodes that are filled: `classes` (nodes), and of each what it has to spare, as the sum of the shares that
+    are left of typical nodes, `spare` (nodes).
+
+    Contents stand by group, since groups come one after the other, and the arrays are longer than there are nodes.
+    """
+
+    def __init__(self, problem: Problem, start: Packing) -> None:
+        self._problem, self._count = problem, start.classes.size
+        self._typical = problem.typical_room
+        self._classes = start.classes.copy()
+        self._held = np.ascontiguousarray(start.contents.T)
+        self._rem = problem.room[start.classes] - constraints.use_of(problem.requests, start.contents)
+        self._spare = self._shares(self._rem)
+
+    @property
+    def classes(self) -> IntArray:
+        return self._classes[: self._count]
+
+    @property
+    def spare(self) -> FloatArray:
+        return self._spare[: self._count]
+
+    def able(self, g: int) -> tuple[IntArray, IntArray]:
+        """Return the nodes that can take pods of the group, in order, and how many each."""
+        able = np.flatnonzero(self._problem.admissible[self.classes, g])
+        holds = _fitting(self._rem[able], self._problem.requests[g])
+        able, holds = able[holds > 0], holds[holds > 0]
+        if self._problem.sides[g]:
+            free = ~self._held[_repelling(self._problem, g)][:, able].any(axis=0)
+            able, holds = able[free], holds[free]
+        return able, holds
+
+    def give(self, g: int, nodes: IntArray, pods: IntArray) -> None:
+        """Put so many pods of the group on each of these nodes."""
+        self._held[g, nodes] += pods
+        self._rem[nodes] -= pods[:, None] * self._problem.requests[g]
+        self._spare[nodes] = self._shares(self._rem[nodes])
+
+    def open(self, k: int, count: int) -> IntArray:
+        """Add so many empty nodes of the class, and return which they are."""
+        before, self._count = self._count, self._count + count
+        if self._count > self._classes.size:
+            more = self._count
+            self._classes = np.append(self._classes, np.zeros(more, dtype=np.int64))
+            self._held = np.hstack([self._held, np.zeros((self._held.shape[0], more), dtype=np.int64)])
+            self._rem = np.vstack([self._rem, np.zeros((more, self._rem.shape[1]), dtype=np.int64)])
+            self._spare = np.append(self._spare, np.zeros(more))
+        fresh = np.arange(before, self._count)
+        self._classes[fresh], self._rem[fresh] = k, self._problem.room[k]
+        self._spare[fresh] = self._shares(self._rem[fresh])
+        return fresh
+
+    def packing(self) -> Packing:
+        return Packing(self.classes.copy(), np.ascontiguousarray(self._held[:, : self._count].T))
+
+    def _shares(self, rem: IntArray) -> FloatArray:
+        shares: FloatArray = (rem[:, : self._problem.whole] / self._typical).sum(axis=1)
+        return shares
 
 
 def fitting_content(problem: Problem, k: int, wanted: IntArray) -> IntArray:
@@ -133,7 +195,7 @@ def fitting_content(problem: Problem, k: int, wanted: IntArray) -> IntArray:
     ):
         return wanted.copy()
     content, room = np.zeros_like(wanted), problem.room[k].copy()
-    size = (problem.requests[asked, : problem.whole] / typical_room(problem)).max(axis=1, initial=0.0)
+    size = (problem.requests[asked, : problem.whole] / problem.typical_room).max(axis=1, initial=0.0)
     for g in asked[np.argsort(-size, kind="stable")]:
         if problem.admissible[k, g] and not repelled(problem, content[None, :], g)[0]:
             content[g] = min(int(wanted[g]), int(_fitting(room[None, :], problem.requests[g])[0]))
@@ -171,7 +233,7 @@ def deal(problem: Problem, kinds: Sequence[IntArray], nodes: FloatArray, shares:
             continue
         pods = np.clip(np.floor(carried + 0.5).astype(np.int64), 0, left)
         here = np.minimum(np.where(problem.admissible[slots], problem.present[slots], 0), pods)
-        worth = (here @ problem.requests[:, : problem.whole] / typical_room(problem)).max(axis=1, initial=0.0)
+        worth = (here @ problem.requests[:, : problem.whole] / problem.typical_room).max(axis=1, initial=0.0)
         stays = np.sort(np.argsort(-worth, kind="stable")[:opened])
         here = here[stays]
         here = np.minimum(here, np.maximum(pods - (np.cumsum(here, axis=0) - here), 0))
@@ -186,7 +248,7 @@ def deal(problem: Problem, kinds: Sequence[IntArray], nodes: FloatArray, shares:
 def _dealt(problem: Problem, classes: IntArray, here: IntArray, pods: IntArray) -> IntArray:
     """Return what these nodes hold, (nodes, groups), when the pods have come to what is here."""
     room, content = np.maximum(problem.room[classes], 1), here.copy()
-    rem = problem.room[classes] - content @ problem.requests
+    rem = problem.room[classes] - constraints.use_of(problem.requests, content)
     asked = (pods + here.sum(axis=0)) @ problem.requests
     scarce = (asked / room.sum(axis=0)) ** 4 / room.mean(axis=0)
     size = problem.requests @ scarce
@@ -211,8 +273,8 @@ def cheapen(problem: Problem, packing: Packing) -> Packing:
     packing = with_cheapest_offerings(problem, packing)
     classes, contents = packing.classes, packing.contents.copy()
     alive = np.ones(classes.size, dtype=np.bool_)
-    rem = problem.room[classes] - contents @ problem.requests
-    typical = typical_room(problem)
+    rem = problem.room[classes] - constraints.use_of(problem.requests, contents)
+    typical = problem.typical_room
     adds: IntArray = np.array([row.coefficients for row in problem.rows], dtype=np.int64)
     adds = adds.reshape(len(problem.rows), len(problem.classes))
     met, least = adds[:, classes].sum(axis=1), np.array([row.rhs for row in problem.rows], dtype=np.int64)
@@ -246,7 +308,7 @@ def _absorbed(
     `rem` (nodes, resources) is that room. Returns the nodes that take any, and their contents then.
     """
     asked = np.flatnonzero(pods)
-    size = (problem.requests[asked, : problem.whole] / typical_room(problem)).max(axis=1, initial=0.0)
+    size = (problem.requests[asked, : problem.whole] / problem.typical_room).max(axis=1, initial=0.0)
     rem, contents = rem[others], dict[int, IntArray]()
     for g in asked[np.argsort(-size, kind="stable")]:
         able = np.flatnonzero(problem.admissible[packing.classes[others], g])
@@ -291,8 +353,9 @@ def with_cheapest_offerings(problem: Problem, packing: Packing) -> Packing:
         return packing
     kinds, of = np.unique(packing.contents[booted], axis=0, return_inverse=True)
     holds = np.zeros((kinds.shape[0], offers.size), dtype=np.bool_)
+    used = constraints.use_of(problem.requests, kinds)
     for i, k in enumerate(offers.tolist()):
-        fits = constraints.within_capacity(problem.requests, problem.room[[k]], kinds)
+        fits = constraints.within_room(used, problem.room[[k]])
         holds[:, i] = fits & ~(kinds[:, ~problem.admissible[k]] > 0).any(axis=1)
     classes = packing.classes.copy()
     rows = [row for row in problem.rows if row.kind != "kept"]
@@ -332,20 +395,17 @@ def _with_minimums(problem: Problem, packing: Packing) -> Packing:
     return Packing(classes, contents)
 
 
-def typical_room(problem: Problem) -> npt.NDArray[np.float64]:
-    """Return the mean room of the classes, (whole resources,): that of the largest would hide all but one resource."""
-    room = np.maximum(problem.room[:, : problem.whole], 0)
-    typical: npt.NDArray[np.float64] = np.maximum(room.sum(axis=0) / np.maximum((room > 0).sum(axis=0), 1), 1.0)
-    return typical
-
-
 def repelled(problem: Problem, contents: IntArray, g: int) -> npt.NDArray[np.bool_]:
     """Say which nodes hold pods beside which a pod of the group may not stand, (nodes)."""
     if not problem.sides[g]:
         return np.zeros(contents.shape[0], dtype=np.bool_)
-    opposed = constraints.opposed(problem.sides | problem.sides[g])
-    found: npt.NDArray[np.bool_] = np.any(contents[:, opposed] > 0, axis=1)
+    found: npt.NDArray[np.bool_] = np.any(contents[:, _repelling(problem, g)] > 0, axis=1)
     return found
+
+
+def _repelling(problem: Problem, g: int) -> npt.NDArray[np.bool_]:
+    """Say beside which groups a pod of this one may not stand, (groups)."""
+    return constraints.opposed(problem.sides | problem.sides[g])
 
 
 def _fitting(rem: IntArray, asks: IntArray) -> IntArray:

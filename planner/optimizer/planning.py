@@ -50,6 +50,9 @@ _ORDERS: tuple[heuristics.Largest, ...] = ("all", "most")
 _FILLED, _FILLED_NEW = (0.97, 0.98, 0.96, 0.99, 0.95), (0.98,)
 _DEALING_SHARE = 0.6
 _LEAST_SECONDS = 1.0
+# So long may the first relaxation take that the plan of a running cluster is dealt from, which of 5,000 nodes takes
+# five seconds: what is known besides may be no better than the present state.
+_FIRST_DEALING_SECONDS = 15.0
 # So many plans are made node by node, in so much of the time, fewer where so many in a row are no better.
 _SEQUENCES, _SEQUENCES_SHARE, _VAIN_SEQUENCES = 12, 0.2, 4
 # Column generation goes on only while, in so many rounds, it proves more or is worth a dive.
@@ -104,7 +107,7 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
     if inputs.start is not None:
         known.append(heuristics.fill(problem, packing_as(inputs.start, problem), "best"))
         # After an earlier plan little is to be gained, and most of that by few moves.
-        known += heuristics.topped_up(problem)
+        known += heuristics.topped_up(problem, lambda: race.left() <= 0)
     for packing in sorted(known, key=race.rank):
         race.enter(packing)
     early = _early_proof(solver, inputs, settled, race)
@@ -129,7 +132,7 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
     if inputs.start is None:
         seconds = _OPENINGS_SHARE * effort.time_limit_seconds if race.left() > 0 else _OPENINGS_SECONDS
         known += _opened(problem, race, seconds, watch.now)
-    for packing in _known_plans(problem, topped_up=inputs.start is None) if race.left() > 0 or not dealt else ():
+    for packing in _known_plans(problem, race, topped_up=inputs.start is None) if race.left() > 0 or not dealt else ():
         known.append(packing)
         race.enter(packing)
         if race.left() <= 0 or race.won():
@@ -247,7 +250,8 @@ def _dealt(problem: Problem, solver: Solver, race: Race) -> list[Packing]:
         over = race.hurried() or ((found or not running) and race.left(_DEALING_SHARE if found else 1.0) <= 0)
         if race.won() or over:
             break
-        cut = fluid(problem, leaders, solver, max(race.left(), _LEAST_SECONDS), filled)
+        least = _FIRST_DEALING_SECONDS if running and not found else _LEAST_SECONDS
+        cut = fluid(problem, leaders, solver, max(race.left(), least), filled)
         if cut is None:
             break
         found.append(heuristics.repaired(problem, heuristics.deal(problem, cut.kinds, cut.nodes, cut.shares)))
@@ -374,10 +378,10 @@ def _round(problem: Problem, became: IntArray, search: Search, solver: Solver, r
     race.tighten()
 
 
-def _known_plans(problem: Problem, *, topped_up: bool) -> Iterator[Packing]:
+def _known_plans(problem: Problem, race: Race, *, topped_up: bool) -> Iterator[Packing]:
     """Yield the plans that need no solver: what goes on from the nodes that there are (`topped_up`), fresh starts."""
     if topped_up:
-        yield from heuristics.topped_up(problem)
+        yield from heuristics.topped_up(problem, lambda: race.left() <= 0)
     for fit in _FITS:
         packed = heuristics.fill(problem, heuristics.empty_cluster(problem), fit)
         yield packed

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -65,7 +66,7 @@ class NodeClass:
     overlap: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Problem:
     """What is solved. Arrays: `requests` (groups, resources), `room` (classes, resources), `admissible`, `present` and
     `displeasure` (classes, groups), `counts`, `pending`, `sides` and `move_prices` (groups), `costs` and `limits`
@@ -97,12 +98,12 @@ class Problem:
     constant: int
     displeased: int
 
-    @property
+    @cached_property
     def whole(self) -> int:
         """How many of the resources are no shares of a node; they come first."""
         return sum(not is_share(name) for name in self.resources)
 
-    @property
+    @cached_property
     def caps(self) -> IntArray:
         """The most pods of each group that one node of each class can hold, (classes, groups)."""
         caps = np.where(self.admissible, self.counts[None, :], 0)
@@ -111,7 +112,14 @@ class Problem:
             fits = np.maximum(self.room[:, r, None], 0) // self.requests[None, asks, r]
             caps[:, asks] = np.minimum(caps[:, asks], fits)
         whole: IntArray = caps.astype(np.int64)
+        whole.flags.writeable = False
         return whole
+
+    @cached_property
+    def typical_room(self) -> npt.NDArray[np.float64]:
+        """The mean room of the classes, (whole resources,): that of the largest would hide all but one resource."""
+        room = np.maximum(self.room[:, : self.whole], 0)
+        return np.asarray(np.maximum(room.sum(axis=0) / np.maximum((room > 0).sum(axis=0), 1), 1.0))
 
     def dominators(self) -> IntArray:
         """Return for each class the one that is at least as good in every plan, itself where there is none, (classes).

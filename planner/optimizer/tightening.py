@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from planner.optimizer.constraints import IntArray
-from planner.optimizer.heuristics import repelled, typical_room, with_cheapest_offerings
+from planner.optimizer.constraints import IntArray, use_of
+from planner.optimizer.heuristics import repelled, with_cheapest_offerings
 from planner.optimizer.packing import Packing
 from planner.optimizer.problem import BoolArray, Problem
 
@@ -52,7 +52,7 @@ def balanced(problem: Problem, packing: Packing, over: Callable[[], bool]) -> Pa
         return packing
     state = _State.of(problem, packing)
     room = np.maximum(problem.room[packing.classes, : problem.whole], 1)
-    used = (packing.contents @ problem.requests)[:, : problem.whole]
+    used = use_of(problem.requests[:, : problem.whole], packing.contents)
     scarce = np.argsort(-used.sum(axis=0) / np.maximum(room.sum(axis=0), 1), kind="stable")[:2]
     exchange = _Exchange(state, scarce, room[:, scarce].astype(np.float64))
     for one in np.argsort(-exchange.tilts, kind="stable").tolist():
@@ -78,7 +78,7 @@ def emptied(problem: Problem, packing: Packing, over: Callable[[], bool]) -> Pac
     Those go first that hold least for what they cost. Every booted node that is left gets its cheapest offering.
     """
     state = _State.of(problem, packing)
-    size = (problem.requests[:, : problem.whole] / typical_room(problem)).sum(axis=1)
+    size = (problem.requests[:, : problem.whole] / problem.typical_room).sum(axis=1)
     adds = np.array([row.coefficients for row in problem.rows], dtype=np.int64)
     adds = adds.reshape(len(problem.rows), len(problem.classes))
     met, least = adds[:, packing.classes].sum(axis=1), np.array([row.rhs for row in problem.rows], dtype=np.int64)
@@ -94,7 +94,7 @@ def emptied(problem: Problem, packing: Packing, over: Callable[[], bool]) -> Pac
         if c.role == "kept" or vain[kind] == _VAIN_NODES or (after < least).any():
             continue
         trial = state.without(n, size)
-        if trial is None or trial.cost() >= state.cost():
+        if trial is None or trial.cost(trial.changed) >= state.cost(trial.changed):
             vain[kind] += 1
             continue
         state, met, vain[kind] = trial, after, 0
@@ -103,23 +103,29 @@ def emptied(problem: Problem, packing: Packing, over: Callable[[], bool]) -> Pac
 
 @dataclass(slots=True)
 class _State:
-    """A packing that is being changed: `rem` (nodes, resources) is what is left, `alive` (nodes) which are in it."""
+    """A packing that is being changed: `rem` (nodes, resources) is what is left, `alive` (nodes) which are in it.
+
+    `changed` are the nodes that hold something else than in the state that it was made from, or are gone.
+    """
 
     problem: Problem
     classes: IntArray
     contents: IntArray
     rem: IntArray
     alive: BoolArray
+    changed: set[int] = field(default_factory=set)
 
     @classmethod
     def of(cls, problem: Problem, packing: Packing) -> _State:
-        rem = problem.room[packing.classes] - packing.contents @ problem.requests
+        rem = problem.room[packing.classes] - use_of(problem.requests, packing.contents)
         alive = np.ones(packing.classes.size, dtype=np.bool_)
         return cls(problem, packing.classes, packing.contents.copy(), rem, alive)
 
-    def cost(self) -> int:
-        """Return what the nodes and their contents cost."""
-        return int(self.problem.column_costs(self.classes[self.alive], self.contents[self.alive]).sum())
+    def cost(self, nodes: set[int]) -> int:
+        """Return what these of the nodes cost with their contents, as far as they are in it."""
+        some = np.array(sorted(nodes), dtype=np.int64)
+        some = some[self.alive[some]]
+        return int(self.problem.column_costs(self.classes[some], self.contents[some]).sum())
 
     def without(self, n: int, size: FloatArray) -> _State | None:
         """Return the state in which the node's pods are on the others; None where they do not find a place.
@@ -128,6 +134,7 @@ class _State:
         """
         trial = _State(self.problem, self.classes, self.contents.copy(), self.rem.copy(), self.alive.copy())
         trial.alive[n] = False
+        trial.changed.add(n)
         homeless = trial.contents[n].copy()
         trial.contents[n] = 0
         for _ in range(_MOST_PLACED):
@@ -147,27 +154,28 @@ class _State:
 
         None where there is no place. Where it fits, it goes to where it is now or else to where least is left.
         """
-        problem, asks = self.problem, self.problem.requests[g]
+        problem, asks, whole = self.problem, self.problem.requests[g], self.problem.whole
         able = np.flatnonzero(self.alive & problem.admissible[self.classes, g])
         if problem.sides[g]:
             able = able[~repelled(problem, self.contents[able], g)]
-        slack, asked = self.rem[able] - asks, asks > 0
-        fits = (slack[:, asked] >= 0).all(axis=1)
-        typical = typical_room(problem)
+        asked, typical = np.flatnonzero(asks), problem.typical_room
+        slack = self.rem[np.ix_(able, asked)] - asks[asked]
+        fits = (slack >= 0).all(axis=1)
         if fits.any():
-            able, slack = able[fits], slack[fits]
-            left = (slack[:, : problem.whole] / typical).sum(axis=1)
+            able = able[fits]
+            left = ((self.rem[able, :whole] - asks[:whole]) / typical).sum(axis=1)
             away = self.contents[able, g] >= problem.present[self.classes[able], g]
             m = int(able[np.lexsort((left, away))[0]])
             self._put(m, g, 1)
             return np.zeros(0, dtype=np.int64)
-        lack = np.where(asked, np.maximum(-slack, 0), 0)[:, : problem.whole] / typical
+        first = asked[asked < whole]
+        lack = np.maximum(-slack[:, : first.size], 0) / typical[first]
         nearest = np.argsort(lack.sum(axis=1), kind="stable")[:_NEAREST]
         able, slack = able[nearest], slack[nearest]
         smaller = np.flatnonzero(size < _SMALLER * size[g])
         there = self.contents[np.ix_(able, smaller)] > 0
-        after = slack[:, None, :] + problem.requests[smaller][None]
-        makes_way = there & (after[:, :, asked] >= 0).all(axis=2)
+        after = slack[:, None, :] + problem.requests[np.ix_(smaller, asked)][None]
+        makes_way = there & (after >= 0).all(axis=2)
         if not makes_way.any():
             return None
         i, j = np.unravel_index(np.argmin(np.where(makes_way, size[smaller], np.inf)), makes_way.shape)
@@ -176,6 +184,7 @@ class _State:
         return smaller[[j]]
 
     def _put(self, n: int, g: int, count: int) -> None:
+        self.changed.add(n)
         self.contents[n, g] += count
         self.rem[n] -= count * self.problem.requests[g]
 
