@@ -17,7 +17,7 @@ from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan
 from planner.model.resources import Resources
 from planner.model.utilization import excess_millicores
-from planner.rescheduler import left_standing, staged, with_spare_nodes
+from planner.rescheduler import left_standing, mended, staged
 from planner.settings import Settings
 from planner.solving import Child, solve
 from planner.verifier import Examination
@@ -232,7 +232,7 @@ def _staged_plan(inputs: PlanningInputs, settings: Settings, watch: Watch, child
         over = watch.hurried() or now() + shortest >= end
         still = dict.fromkeys((k for k, w in plan.workloads.items() if w.moves), "others stood in its way") | stuck
         accepted = _worth(plan) * (1.0 + settings.optimizer.target_gap)
-        for remedy, what in ((with_spare_nodes, stuck), (left_standing, stuck), (left_standing, still)):
+        for remedy, what in ((mended, stuck), (left_standing, stuck), (left_standing, still)):
             if what is still and not over:
                 break
             if (retreat := _remedied(remedy, plan, what, examined, left)) is not None:

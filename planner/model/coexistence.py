@@ -22,12 +22,12 @@ InterPodAffinity and PodTopologySpread.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from planner.model.cluster import HOSTNAME, Node, Pod
 from planner.model.resources import BEARER, TARGET, WHOLE_NODE, Resources, other_side
-from planner.model.scheduling import LabelSelector, PodRules, PodTerm, Spread
+from planner.model.scheduling import LabelSelector, NodeConstraints, PodRules, PodTerm, Spread
 
 _FINEST_SKEW = 848
 """Up to this maximum skew a share is exact (see WHOLE_NODE)."""
@@ -49,13 +49,13 @@ def interpreted(
     if all(pod.rules == PodRules() for pod in pods if not pod.finished):
         return tuple(pods)
     kinds = kinds_of(pods)
-    by_name = {node.name: node for node in nodes}
+    by_name, views = {node.name: node for node in nodes}, Views(nodes)
     clipped: dict[int, dict[str, int]] = defaultdict(dict)
     for exclusion in _exclusions(kinds):
         _add_shares(exclusion, kinds, by_name.keys(), clipped)
     for kind in kinds:
         _keep_domains(kind, kinds)
-        _hold_where_skewed(kind, kinds, nodes)
+        _hold_where_skewed(kind, kinds, by_name, views)
         _hold_where_broken(kind, kinds, by_name)
     found: dict[int, Pod] = {}
     asked = asked_keys(pods) - _GIVEN_BY_CONTROLLERS
@@ -271,16 +271,16 @@ def _keep_domains(kind: Kind, kinds: Sequence[Kind]) -> None:
                     other.keeps.add(spread.topology_key)
 
 
-def _hold_where_skewed(kind: Kind, kinds: Sequence[Kind], nodes: Sequence[Node]) -> None:
+def _hold_where_skewed(kind: Kind, kinds: Sequence[Kind], nodes: Mapping[str, Node], views: Views) -> None:
     """Hold the pods whose spread over domains would not admit them where they are, were they made anew."""
     for spread in kind.rules.spreads:
         if spread.topology_key == HOSTNAME or not kind.on:
             continue
-        counts = domain_counts(spread, kind.pods[0], nodes, counted_on(spread, kind.namespace, kinds))
-        for node in nodes:
-            domain = node.labels.get(spread.topology_key)
-            if node.name in kind.on and domain in counts and excess(spread, counts, domain) > 0:
-                kind.hold(node.name, f"its spread over {spread.topology_key}, which does not hold in {domain}")
+        counts = domain_counts(spread, kind.pods[0], views, counted_on(spread, kind.namespace, kinds))
+        for name in kind.on.keys() & nodes.keys():
+            domain = nodes[name].labels.get(spread.topology_key)
+            if domain in counts and excess(spread, counts, domain) > 0:
+                kind.hold(name, f"its spread over {spread.topology_key}, which does not hold in {domain}")
 
 
 def _hold_where_broken(kind: Kind, kinds: Sequence[Kind], nodes: Mapping[str, Node]) -> None:
@@ -331,13 +331,32 @@ def counted_on(spread: Spread, namespace: str, kinds: Iterable[Kind]) -> Counter
     )
 
 
-def domain_counts(spread: Spread, pod: Pod, nodes: Iterable[Node], on: Mapping[str, int]) -> dict[str, int]:
+class Views:
+    """Which nodes count for a spread, each with its domain; the pods of many workloads see the same ones."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self._nodes = nodes
+        self._seen: dict[Hashable, dict[str, str]] = {}
+
+    def domains(self, spread: Spread, constraints: NodeConstraints) -> Mapping[str, str]:
+        """Return the domain of each node, by name, that counts for a pod of these constraints."""
+        view = spread.view(constraints)
+        if view not in self._seen:
+            self._seen[view] = {
+                node.name: node.labels[spread.topology_key]
+                for node in self._nodes
+                if spread.topology_key in node.labels
+                and spread.regards(constraints, node.labels, node.name, node.taints)
+            }
+        return self._seen[view]
+
+
+def domain_counts(spread: Spread, pod: Pod, views: Views, on: Mapping[str, int]) -> dict[str, int]:
     """Return how many of the pods stand in each domain of the spread that is open to this pod; `on` counts by node."""
-    found: dict[str, int] = {}
-    for node in nodes:
-        domain = node.labels.get(spread.topology_key)
-        if domain is not None and spread.regards(pod.constraints, node.labels, node.name, node.taints):
-            found[domain] = found.get(domain, 0) + on.get(node.name, 0)
+    domains = views.domains(spread, pod.constraints)
+    found = dict.fromkeys(domains.values(), 0)
+    for node in on.keys() & domains.keys():
+        found[domains[node]] += on[node]
     return found
 
 
@@ -360,7 +379,7 @@ def surge_hindrances(nodes: Sequence[Node], pods: Sequence[Pod]) -> dict[str, st
     max(n + w) - min n <= maxSkew over its domains, with n counted pods in each, w of them the workload's own.
     """
     found: dict[str, str] = {}
-    kinds = kinds_of(pods)
+    kinds, views = kinds_of(pods), Views(nodes)
     asking = [kind for kind in kinds if kind.rules != PodRules()]
     for kind in asking:
         sample = kind.pods[0]
@@ -371,8 +390,8 @@ def surge_hindrances(nodes: Sequence[Node], pods: Sequence[Pod]) -> dict[str, st
         for spread in kind.rules.spreads:
             if spread.topology_key == HOSTNAME:
                 continue
-            counted = domain_counts(spread, sample, nodes, counted_on(spread, kind.namespace, kinds))
-            own = domain_counts(spread, sample, nodes, Counter(p.node for p in kind.pods if p.node and p.live))
+            counted = domain_counts(spread, sample, views, counted_on(spread, kind.namespace, kinds))
+            own = domain_counts(spread, sample, views, Counter(p.node for p in kind.pods if p.node and p.live))
             if counted and max(counted[d] + own[d] for d in counted) - min(counted.values()) > spread.max_skew:
                 why = f"its spread over {spread.topology_key} does not hold beside its old pods"
         if why:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from planner.model.cluster import HOSTNAME, Node, Pod, pod_key
-from planner.model.coexistence import Kind, counted_on, excess, kinds_of, text_of
+from planner.model.coexistence import Kind, Views, counted_on, excess, kinds_of, text_of
 from planner.model.machines import Offering
 from planner.model.scheduling import NodeConstraints, PodTerm, Spread, Taint
 
@@ -178,9 +178,9 @@ class _Board:
 
     def __init__(self, kinds: list[Kind], nodes: Sequence[Node], places: Sequence[_Place]) -> None:
         self.kinds = kinds
-        self._nodes = nodes
+        self._views = Views(nodes)
         self._places = places
-        labels = {node.name: node.labels for node in nodes}
+        self._labels = labels = {node.name: node.labels for node in nodes}
         keys = {key for kind in kinds for pod in kind.pods[:1] for key in pod.keeps}
         self._counts: dict[int, Counter[tuple[str, str]]] = {id(kind): Counter() for kind in kinds}
         for kind in kinds:
@@ -189,7 +189,7 @@ class _Board:
                 self._counts[id(kind)].update((key, here[key]) for key in keys if key in here)
         self._matched: dict[PodTerm, list[Kind]] = {}
         self._counted: dict[tuple[Spread, str], list[Kind]] = {}
-        self._domains: dict[tuple[Spread, NodeConstraints], list[str]] = {}
+        self._domains: dict[Hashable, list[str]] = {}
         self._aside: dict[tuple[Spread, NodeConstraints, str], Counter[str]] = {}
         self._against: dict[int, list[tuple[str, Kind]]] = {}
         self._counting: dict[int, list[tuple[Spread, Kind]]] = {}
@@ -317,13 +317,13 @@ class _Board:
         about = (spread, kind.namespace)
         if about not in self._counted:
             self._counted[about] = [other for other in self.kinds if other.counts_for(*about)]
-        open_to = (spread, pod.constraints)
-        if open_to not in self._domains:
-            self._domains[open_to] = _domains(spread, pod, self._places)
+        view = spread.view(pod.constraints)
+        if view not in self._domains:
+            self._domains[view] = _domains(spread, pod, self._places)
         key, counted, aside = spread.topology_key, self._counted[about], self._standing_aside(spread, kind, pod)
         return {
             domain: sum(self._counts[id(other)][(key, domain)] for other in counted) - aside[domain]
-            for domain in self._domains[open_to]
+            for domain in self._domains[view]
         }
 
     def _standing_aside(self, spread: Spread, kind: Kind, pod: Pod) -> Counter[str]:
@@ -331,19 +331,23 @@ class _Board:
         about = (spread, pod.constraints, kind.namespace)
         if about not in self._aside:
             found: Counter[str] = Counter()
-            on = counted_on(spread, kind.namespace, self.kinds)
-            for node in self._nodes:
-                domain = node.labels.get(spread.topology_key)
-                if domain is not None and not spread.regards(pod.constraints, node.labels, node.name, node.taints):
-                    found[domain] += on[node.name]
+            regarded = self._views.domains(spread, pod.constraints)
+            for name, count in counted_on(spread, kind.namespace, self.kinds).items():
+                domain = self._labels.get(name, {}).get(spread.topology_key)
+                if domain is not None and name not in regarded:
+                    found[domain] += count
             self._aside[about] = found
         return self._aside[about]
 
     def closed(self) -> Iterator[Closure]:
         """Yield the domains without a node that counts, where a first one would break the spread of pods elsewhere."""
         certain = [place for place in self._places if place.certain]
+        there: dict[Hashable, list[str]] = {}
         for kind, spread, counts in self.spreads():
-            existing = set(_domains(spread, kind.pods[0], certain))
+            view = spread.view(kind.pods[0].constraints)
+            if view not in there:
+                there[view] = _domains(spread, kind.pods[0], certain)
+            existing = set(there[view])
             before = {domain: counts[domain] for domain in counts.keys() & existing}
             right = [d for d in self.domains_of(kind, spread) & before.keys() if excess(spread, before, d) <= 0]
             opened = {domain: count for domain, count in counts.items() if domain in existing or count}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -117,6 +117,12 @@ class Spread:
         if self.honors_affinity and not selecting.select(labels, name):
             return False
         return not self.honors_taints or constraints.tolerate(taints)
+
+    def view(self, constraints: NodeConstraints) -> Hashable:
+        """Return what decides which nodes count for a pod of these constraints, and for which domain each."""
+        selecting = self.own if self.own is not None else constraints
+        selected = (selecting.node_selector, selecting.required_terms) if self.honors_affinity else None
+        return self.topology_key, self.beside, selected, constraints.tolerations if self.honors_taints else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,7 +163,7 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
         solved = search.problem
         if search is not early:
             search.start_at(_relaxation(solved, solver, race.all_left))
-        if known_prices:
+        if known_prices and race.all_left() > 0:
             search.propose(_together(solved, apart, search.proof.pod_prices))
         if inputs.start is not None and search is not early:
             search.propose(prices_as(inputs.start, solved, search.proof.pod_prices))

@@ -38,6 +38,8 @@ _MANY_PODS = 4
 _DIVE_ROUNDS = 2
 # The mixed relaxation is given up after so many in a row that prove no more than one before.
 _VAIN_BLENDS = 3
+# Another one is solved only where so many times as much is left as the last one took.
+_BLEND_SHARE = 3
 # A dive solves a master program for each step; it starts with so many columns, or so many for each group.
 _DIVE_COLUMNS, _DIVE_COLUMNS_EACH = 3_000, 10
 # Contents x groups that stay known after a dive, 8 bytes each and some more while they are solved for.
@@ -120,6 +122,7 @@ class Search:
         unsure = ~offered
         depths = _THOROUGH[:1] if self._small else ()
         while vain <= _VAIN_BLENDS:
+            before = self._left()
             found = relaxation(cut, whole)
             if found is None:
                 break
@@ -144,7 +147,8 @@ class Search:
             now = self.asked[unsure[self.asked] | ~uncut[self.asked]]
             some = offered[priced.classes]
             added = whole.add(priced.classes[some], priced.contents[some])
-            if self._left() <= 0 or not (added or now.size < cut.size):
+            left = self._left()
+            if left <= _BLEND_SHARE * (before - left) or not (added or now.size < cut.size):
                 break
             cut = now
         self.columns.add(whole.classes, whole.contents)

@@ -2,18 +2,17 @@
 
 from planner.rescheduler.disruption import rules_of
 from planner.rescheduler.distance import divergence, unsteered
-from planner.rescheduler.spares import with_spare_nodes
 from planner.rescheduler.staging import staged
-from planner.rescheduler.standing import left_standing
+from planner.rescheduler.standing import left_standing, mended
 from planner.rescheduler.steps import CARRIED_OUT, next_steps
 
 __all__ = [
     "CARRIED_OUT",
     "divergence",
     "left_standing",
+    "mended",
     "next_steps",
     "rules_of",
     "staged",
     "unsteered",
-    "with_spare_nodes",
 ]

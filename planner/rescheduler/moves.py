@@ -179,24 +179,26 @@ def _choose_evictions(mover: Mover, mobility: Mobility, room: Room, found: _Foun
     own = max(0, mobility.evictable - mover.unavailable)
     quota = max(0, min(own, found.budgets.spare(mobility, own)))
     begun = 0
-    # Pods of one kind find room or none: room only becomes less here.
-    vain: set[object] = set()
+    # Where pods of one kind may go yet, the last first: room only becomes less here, so that no node is tried again.
+    untried: dict[object, tuple[Callable[[str], bool], list[str]]] = {}
     for pod in misplaced:
         if begun == quota:
             break
-        if (kind := room.kind_of(pod)) in vain:
-            continue
-        suits = _suiting(mover, pod, kind, room)
+        if (kind := room.kind_of(pod)) not in untried:
+            untried[kind] = _suiting(mover, pod, kind, room), list(mover.wanted)[::-1]
+        suits, left = untried[kind]
         if (target := next((n for n in open_ if suits(n)), None)) is not None:
             open_.remove(target)
             found.evictions.append((pod, target))
             begun += 1
             continue
-        free_for_it = (n for n, count in mover.wanted.items() if here[n] < count and suits(n))
-        target = next((n for n in free_for_it if room.holds(n, requests)), None)
-        if target is None:
-            vain.add(kind)
+        while left and not (
+            here[left[-1]] < mover.wanted[left[-1]] and suits(left[-1]) and room.holds(left[-1], requests)
+        ):
+            left.pop()
+        if not left:
             continue
+        target = left[-1]
         room.promise(target, requests)
         here[target] += 1
         if target in room.opened:

@@ -15,7 +15,7 @@ from planner.model.cluster import Pod
 from planner.model.displeasure import preferences_nanousd_per_hour
 from planner.model.disruption import planned_pods
 from planner.model.inputs import ChangePrices, PlanningInputs
-from planner.model.plan import Plan
+from planner.model.plan import Plan, PlannedWorkload
 from planner.model.utilization import excess_millicores
 from planner.rescheduler.diversion import diversions, diverted
 from planner.rescheduler.rehearsal import Rehearsal
@@ -49,7 +49,12 @@ def staged(
     for pod in planned_pods(inputs.snapshot):
         if pod.node is not None and pod.workload in here:
             here[pod.workload][pod.node] += 1
-    turns = {key: _turn(plan, key, here[key]) for key in plan.workloads}
+    lands: dict[str, set[str]] = {key: set() for key in plan.workloads}
+    for node in plan.nodes:
+        for key, count in node.pods.items() if node.state == "keep" else ():
+            if count and key in lands:
+                lands[key].add(node.name)
+    turns = {key: _turn(planned, lands[key], here[key]) for key, planned in plan.workloads.items()}
     following = {mover.key for mover in rehearsal.movers if mover.follows}
     order = sorted(plan.workloads, key=lambda key: (key in following, turns[key], -plan.workloads[key].moves, key))
     tries: Counter[str] = Counter()
@@ -121,17 +126,16 @@ def _stuck_pods(plan: Plan, stuck: Mapping[str, str]) -> int:
     return sum(plan.workloads[key].moves for key in stuck)
 
 
-def _turn(plan: Plan, key: str, here: Counter[str]) -> int:
+def _turn(planned: PlannedWorkload, lands: Collection[str], here: Counter[str]) -> int:
     """Say how early a workload goes: what lands on new nodes, roll-outs beside their old pods, others, evictions.
 
-    `here` counts its pods by node.
+    `lands` are the nodes that stay and are to hold its pods, `here` counts its pods by node.
     """
-    lands = {node.name for node in plan.nodes if node.state == "keep" and node.pods.get(key)}
     if not lands:
         return 0
-    if plan.workloads[key].strategy != "rollout":
+    if planned.strategy != "rollout":
         return 3
-    return 2 if lands.isdisjoint(here) else 1
+    return 2 if here.keys().isdisjoint(lands) else 1
 
 
 def _in_order(plan: Plan, order: Collection[str]) -> Plan:

@@ -1,8 +1,7 @@
 """Leaves where they are what no order of stages can move, in the plan itself, without another solve.
 
-Their nodes stay, and hold them. Pods that wait for a node and were to have that room go to other nodes of the plan, or
-to further new ones; a new node for which nothing is left is not booted. Whether what comes of it is right is for the
-check to say.
+Their nodes stay, and hold them. Pods that were to have that room go to other nodes of the plan, or to further new ones;
+a new node for which nothing is left is not booted. Whether what comes of it is right is for the check to say.
 """
 
 from __future__ import annotations
@@ -12,23 +11,50 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from planner.model.cluster import Node, Pod
-from planner.model.companions import needs_company
+from planner.model.companions import needs_company, sought_by_workload
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan, PlannedNode, PlannedWorkload
 from planner.model.resources import Resources
 from planner.rescheduler.rehearsal import with_booted
-from planner.rescheduler.spares import Domains, Yard, domains_kept
+from planner.rescheduler.spares import Domains, Yard, domains_kept, with_spare_nodes
 
 MOST_FOLLOWERS = 50
 """Of so many more workloads at the most the moves are given up because those that stay are in their way."""
 
 
-def left_standing(plan: Plan, stuck: Mapping[str, str], inputs: PlanningInputs) -> Plan | None:
+def mended(plan: Plan, stuck: Mapping[str, str], inputs: PlanningInputs) -> Plan | None:
+    """Return the plan with further new nodes for what is stuck: for its own pods, or for those of others.
+
+    A roll-out replaces all pods at once, and pods that need others beside them go nowhere alone: these stay where they
+    are, with whom they stand beside, and what was to come there goes to other nodes. Of other workloads those pods come
+    to new nodes that can move in no order. None where there is no such plan.
+    """
+    standing = _with_company(stuck, plan, inputs)
+    changed = left_standing(plan, standing, inputs, apart=True) if standing else plan
+    if changed is None:
+        return None
+    others = [key for key in stuck if changed.workloads[key].moves]
+    return with_spare_nodes(changed, others, inputs) if others else changed
+
+
+def _with_company(stuck: Mapping[str, str], plan: Plan, inputs: PlanningInputs) -> dict[str, str]:
+    """Return those of the stuck workloads that new nodes are no help for, and all that move with them, with reasons."""
+    sought = sought_by_workload(inputs.snapshot.pods)
+    found = {key: why for key, why in stuck.items() if plan.workloads[key].strategy == "rollout" or key in sought}
+    while True:
+        beside = {other for key, others in sought.items() for other in (key, *others) if {key, *others} & found.keys()}
+        more = {key for key in beside - found.keys() if key in plan.workloads and plan.workloads[key].moves}
+        if not more:
+            return found
+        found |= dict.fromkeys(sorted(more), "others that stay stand beside it")
+
+
+def left_standing(plan: Plan, stuck: Mapping[str, str], inputs: PlanningInputs, *, apart: bool = False) -> Plan | None:
     """Return the plan with these workloads where they are; each comes with the reason why it cannot move.
 
     Waiting pods that lose their places by that, and have room on no other node of the plan, come to further new nodes.
-    None where it cannot be done by moving nothing but pods that wait: their requests change, the objective caps what
-    nodes use, or some pod would have no place.
+    So do moving ones where they are to come `apart`; otherwise their workloads stay as well. None where it cannot be
+    done: their requests change, the objective caps what nodes use, or some pod would have no place.
     """
     if inputs.cap is not None or any(plan.workloads[key].containers or key in plan.unplaced for key in stuck):
         return None
@@ -37,7 +63,7 @@ def left_standing(plan: Plan, stuck: Mapping[str, str], inputs: PlanningInputs) 
         layout = _Layout(plan, inputs)
         for key in standing:
             layout.put_back(key)
-        followers = layout.make_room()
+        followers = layout.make_room(apart=apart)
         if not followers:
             break
         standing |= dict.fromkeys(followers, "others that stay stand in its way")
@@ -62,7 +88,7 @@ def _with_nodes_for(homeless: Sequence[tuple[Pod, Domains]], plan: Plan, inputs:
 
 @dataclass(frozen=True, slots=True)
 class _Homeless:
-    """A waiting pod that lost its place, and the node where that was, whose domains it keeps."""
+    """A pod that lost the place to which it was to come, and the node where that was, whose domains it keeps."""
 
     pod: Pod
     origin: str
@@ -130,8 +156,11 @@ class _Layout:
         self._homeless.append(_Homeless(pod, origin))
         self._displaced.add(id(pod))
 
-    def make_room(self) -> set[str]:
-        """Take waiting pods from nodes that hold too much; return the workloads that cannot come to those either."""
+    def make_room(self, *, apart: bool) -> set[str]:
+        """Take pods that were to come from nodes that hold too much; return the workloads that cannot come there.
+
+        Pods that wait go first, and those that move only where they come `apart` from what they were to stand beside.
+        """
         followers: set[str] = set()
         for name in self._planned:
             if self._holds(name):
@@ -149,6 +178,13 @@ class _Layout:
                         break
                     self._shift(name, key, -1)
                     self._displace(pod, name)
+            for key, count in arriving if apart else ():
+                if self._plan.workloads[key].moves and not needs_company(self._samples[key].rules):
+                    for _ in range(count):
+                        if self._holds(name):
+                            break
+                        self._shift(name, key, -1)
+                        self._homeless.append(_Homeless(self._samples[key], name))
             if not self._holds(name):
                 followers |= {key for key, _ in arriving if self._plan.workloads[key].moves}
         return followers
@@ -187,6 +223,9 @@ class _Layout:
             if keeps and pod.constraints.admit(node.labels, name, node.taints):
                 yield name
 
+    def _wanted(self, key: str, name: str) -> int:
+        return self._contents[name][key] if name in self._contents else 0
+
     def plan(self, standing: Mapping[str, str]) -> Plan:
         """Return the plan that this is."""
         nodes: list[PlannedNode] = []
@@ -207,6 +246,11 @@ class _Layout:
         for key, why in standing.items():
             reason = f"no order of stages could move it: {why}"
             workloads[key] = replace(workloads[key], strategy="stay", moves=0, reason=reason)
+        for key in {homeless.pod.workload for homeless in self._homeless}:
+            # Who goes elsewhere may find room where another of its pods was to leave.
+            if workloads[key].strategy == "evict":
+                moves = sum(max(0, n - self._wanted(key, name)) for name, n in self._here[key].items())
+                workloads[key] = replace(workloads[key], moves=moves, strategy="evict" if moves else "stay")
         cost = sum(node.price_nanousd_per_hour or 0 for node in nodes if node.state != "remove")
         moves = self._inputs.prices.moves_nanousd_per_hour(sum(workload.moves for workload in workloads.values()))
         objective = replace(

@@ -119,10 +119,16 @@ def test_pods_of_the_cut_plan_are_dealt_to_nodes_that_stay_with_what_they_hold()
 @pytest.mark.parametrize("seed", range(6))
 def test_nodes_that_stay_are_filled_up_and_keep_what_they_hold(seed: int) -> None:
     problem = problem_of(mixed_cluster(seed))
-    for packing in topped_up(problem):
+    found = list(topped_up(problem, lambda: False))
+    assert len(found) == 3
+    for packing in found:
         assert packing.faults(problem) == []
         kept = [k for k in packing.classes.tolist() if problem.classes[k].role == "kept"]
         assert sorted(kept) == sorted(k for k, c in enumerate(problem.classes) for _ in c.nodes if c.role == "kept")
+
+
+def test_one_plan_of_nodes_that_stay_is_made_however_little_time_there_is() -> None:
+    assert len(list(topped_up(problem_of(mixed_cluster(1)), lambda: True))) == 1
 
 
 def test_existing_nodes_of_equal_kind_are_one_class_whatever_they_hold() -> None:

@@ -13,7 +13,8 @@ from planner.model.machines import Offering
 from planner.model.plan import Plan
 from planner.model.resources import Resources
 from planner.model.scheduling import LabelSelector, NodeConstraints, PodRules, PodTerm, Requirement
-from planner.rescheduler import staged, with_spare_nodes
+from planner.rescheduler import staged
+from planner.rescheduler.spares import with_spare_nodes
 from tests.building import catalogue, deployment, inputs, offering, pods_of, snapshot
 from tests.rescheduler.test_steps import IT, moved, planned_node, pool_node, record_of
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 
-from planner.model.cluster import Snapshot
+from planner.model.cluster import HOSTNAME, Snapshot, Workload
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan, Unplaced
 from planner.model.resources import Resources
-from planner.rescheduler import left_standing, staged
+from planner.model.scheduling import LabelSelector, PodRules, PodTerm, Requirement
+from planner.rescheduler import left_standing, mended, staged
 from tests.building import catalogue, deployment, inputs, offering, pods_of, resources, snapshot
 from tests.rescheduler.test_steps import moved, planned_node, pool_node, record_of
 
@@ -91,6 +93,106 @@ def test_what_was_to_come_to_a_node_that_stays_full_stays_as_well() -> None:
     ]
     assert found.moves == 0
     assert found.workloads[guest.key].reason.endswith("others that stay stand in its way")
+
+
+def plan_around_store_on_mid(guest: Workload, start: str, **fields: Any) -> tuple[Plan, PlanningInputs]:
+    """Return a plan in which store is rolled out from "mid" to "new", and guest moves from `start` to "mid"."""
+    states: dict[str, Literal["keep", "remove"]] = {"old": "remove", "side": "keep"}
+    plan = record_of(
+        [
+            planned_node("mid", "keep", {guest.key: 1}),
+            planned_node("new", "boot", {STORE.key: 1}),
+            planned_node(start, states[start]),
+        ],
+        {STORE.key: moved(STORE, 1, "rollout"), guest.key: moved(guest, 1, "evict")},
+    ).plan
+    pods = pods_of(STORE, {"mid": 1}, **fields) + pods_of(guest, {start: 1})
+    return plan, planned(snapshot([pool_node("mid"), pool_node(start)], [STORE, guest], pods))
+
+
+def test_what_was_to_come_beside_a_stuck_rollout_comes_to_another_node() -> None:
+    # guest (3000) has no room on "mid" (4000) beside store (2000); "new" (4000) is empty now, and "old" goes.
+    guest = deployment("guest", 1, cpu=3000, kind="StatefulSet")
+    plan, given = plan_around_store_on_mid(guest, "old")
+    found = mended(plan, WHY, given)
+    assert found is not None
+    assert {n.name: (n.state, dict(n.pods)) for n in found.nodes} == {
+        "mid": ("keep", {STORE.key: 1}),
+        "new": ("boot", {guest.key: 1}),
+        "old": ("remove", {}),
+    }
+    assert (found.workloads[STORE.key].strategy, found.workloads[guest.key].moves) == ("stay", 1)
+
+
+def test_what_finds_room_where_it_is_does_not_move() -> None:
+    # guest (1800) fits neither on "mid" (4000) beside store (2500) nor on "new" (1000). "side" (4000), where it is, has
+    # room for one more of it.
+    guest = deployment("guest", 1, cpu=1800, kind="StatefulSet")
+    plan, given = plan_around_store_on_mid(guest, "side")
+    full = [replace(n, allocatable=resources(1000, 16, 110)) if n.name == "new" else n for n in plan.nodes]
+    large = tuple(
+        replace(p, requests=resources(2500, 1)) if p.workload == STORE.key else p for p in given.snapshot.pods
+    )
+    given = replace(given, snapshot=replace(given.snapshot, pods=large))
+    found = mended(replace(plan, nodes=tuple(full)), WHY, given)
+    assert found is not None
+    assert {n.name: (n.state, dict(n.pods)) for n in found.nodes} == {
+        "mid": ("keep", {STORE.key: 1}),
+        "side": ("keep", {guest.key: 1}),
+    }
+    assert (found.workloads[guest.key].strategy, found.moves) == ("stay", 0)
+    assert found.objective.moves_nanousd_per_hour == 0
+
+
+def test_whom_a_stuck_pod_needs_beside_it_stays_with_it() -> None:
+    # store must stand beside mate; both were to go from "mid" to "new". mate can, and store cannot.
+    mate = deployment("mate", 1, cpu=500, kind="StatefulSet")
+    beside = PodRules(affinity=(PodTerm(HOSTNAME, None, LabelSelector((Requirement("app", "In", ("mate",)),))),))
+    guest = deployment("guest", 1, cpu=3000, kind="StatefulSet")
+    plan, given = plan_around_store_on_mid(guest, "old", rules=beside)
+    both = [replace(n, pods={STORE.key: 1, mate.key: 1}) if n.name == "new" else n for n in plan.nodes]
+    ways = {STORE.key: moved(STORE, 1, "evict"), mate.key: moved(mate, 1, "evict")}
+    plan = replace(plan, nodes=tuple(both), workloads={**plan.workloads, **ways})
+    cluster = given.snapshot
+    cluster = replace(cluster, workloads=(*cluster.workloads, mate), pods=(*cluster.pods, *pods_of(mate, {"mid": 1})))
+    found = mended(plan, WHY, replace(given, snapshot=cluster))
+    assert found is not None
+    assert {n.name: dict(n.pods) for n in found.nodes} == {
+        "mid": {STORE.key: 1, mate.key: 1},
+        "new": {guest.key: 1},
+        "old": {},
+    }
+    assert found.workloads[mate.key].reason.endswith("others that stay stand beside it")
+
+
+def test_of_several_that_are_stuck_a_rollout_stays_and_others_get_new_nodes() -> None:
+    # store's roll-out has no room; left and right (2 x 2000 each) would have to swap "a" and "b" (4000).
+    left, right = (deployment(name, 2, cpu=2000, kind="StatefulSet", max_unavailable=1) for name in ("left", "right"))
+    plan = record_of(
+        [
+            planned_node("mid", "keep"),
+            planned_node("new", "boot", {STORE.key: 1}),
+            planned_node("a", "keep", {right.key: 2}),
+            planned_node("b", "keep", {left.key: 2}),
+        ],
+        {
+            STORE.key: moved(STORE, 1, "rollout"),
+            left.key: moved(left, 2, "evict"),
+            right.key: moved(right, 2, "evict"),
+        },
+    ).plan
+    pods = pods_of(STORE, {"mid": 1}) + pods_of(left, {"a": 2}) + pods_of(right, {"b": 2})
+    nodes = [pool_node(name) for name in ("mid", "a", "b")]
+    given = planned(snapshot(nodes, [STORE, left, right], pods))
+    found = mended(plan, {**WHY, left.key: "no room"}, given)
+    assert found is not None
+    assert {n.name: dict(n.pods) for n in found.nodes if n.state == "keep"} == {
+        "mid": {STORE.key: 1},
+        "a": {right.key: 2},
+        "b": {},
+    }
+    assert [dict(n.pods) for n in found.nodes if n.state == "boot"] == [{left.key: 2}]
+    assert staged(found, given, lambda: 60.0)[1] == {}
 
 
 def test_a_waiting_pod_without_room_elsewhere_comes_to_a_further_new_node() -> None:
