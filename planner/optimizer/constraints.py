@@ -20,6 +20,7 @@ from planner.model.machines import WHOLE_SHARE_PERMILLE, Catalogue, TotalLimits
 from planner.model.resources import Resources
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
+FloatArray: TypeAlias = npt.NDArray[np.float64]
 ClassRole = Literal["offering", "removable", "kept"]
 _MIB = 1024**2
 _NODES, _CPU, _MEMORY = range(3)

@@ -23,9 +23,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 
-from planner.optimizer.constraints import IntArray
+from planner.optimizer.constraints import FloatArray, IntArray
 from planner.optimizer.master import HIGHEST_PRICE, Columns, Limits, Program, Solver, highest_row_prices
-from planner.optimizer.pricing import FloatArray
 from planner.optimizer.problem import Problem
 
 _LARGEST = 60_000

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from planner.optimizer import constraints
-from planner.optimizer.constraints import IntArray
+from planner.optimizer.constraints import FloatArray, IntArray
 from planner.optimizer.packing import Packing
 from planner.optimizer.problem import Problem
 
-FloatArray: TypeAlias = npt.NDArray[np.float64]
 Fit = Literal["first", "best"]
 Largest = Literal["most", "all"]
 # So many nodes are looked at by all trials to remove one of the emptiest, each of which looks at all the others; and so

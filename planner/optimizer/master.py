@@ -20,8 +20,7 @@ from cvxpy.reductions.solvers.defines import INSTALLED_MI_SOLVERS
 
 from planner.errors import BadSettings, SolverError
 from planner.optimizer import constraints
-from planner.optimizer.constraints import IntArray
-from planner.optimizer.pricing import FloatArray
+from planner.optimizer.constraints import FloatArray, IntArray
 from planner.optimizer.problem import BoolArray, Problem
 
 _FEASIBILITY = 1e-5

@@ -3,9 +3,8 @@
     V_k = max  sum_g profit_kg(x_g)   over integers 0 <= x_g <= cap_kg with sum_g requests_g x_g <= room_k,
     profit_kg(x) = (price_g - displeasure_kg) x - move_price_g max(0, x - present_kg).
 
-All classes are searched at once. Multipliers of the resources (the dual of the fractional knapsack, by an interior
-point method) give every group a reduced profit and every partial content an upper bound; any multipliers >= 0 give a
-right bound, good ones a small search. Groups whose reduced profit exceeds the distance to the floor are fixed; the
+All classes are searched at once. Multipliers of the resources (`knapsacks`) give every group a reduced profit and every
+partial content an upper bound. Groups whose reduced profit exceeds the distance to the floor are fixed; the
 others (the core) are decided one after the other, the largest first, for all surviving partial contents in one step
 of array arithmetic. A surrogate knapsack (all resources added up at their multipliers) bounds what a partial content
 can still gain by whole pods, where fractional ones are too hopeful. Values are exact integers; a bound is a float with
@@ -27,13 +26,9 @@ import numpy.typing as npt
 
 from planner.model.effort import never
 from planner.optimizer import constraints
-from planner.optimizer.constraints import IntArray
-from planner.optimizer.problem import Problem
+from planner.optimizer.constraints import FloatArray, IntArray
+from planner.optimizer.knapsacks import MARGIN, Knapsacks, multipliers_of, outbid
 
-FloatArray = npt.NDArray[np.float64]
-
-_INTERIOR_STEPS = 14
-_MARGIN = 0.5
 # Of all classes together, so many partial contents are kept and so many made from them in one step: bounds the memory
 # (about 100 bytes each) as well as the time.
 _MOST_KEPT = 8_000
@@ -49,77 +44,6 @@ _FEWEST_BUCKETS = 100
 _CROWD = 4
 # More than one content of a class at once saves rounds of the master program.
 _CONTENTS_EACH = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Knapsacks:
-    """What stays the same from one pricing to the next: one knapsack per class.
-
-    `requests` (groups, resources), `sides` (groups), `room` (classes, resources), `caps`, `present` and `displeasure`
-    (classes, groups). The first `whole` resources are no shares of a node and have multipliers; a share of which no
-    class admits two groups is in the caps already and left out.
-    """
-
-    requests: IntArray
-    sides: IntArray
-    room: IntArray
-    caps: IntArray
-    present: IntArray
-    displeasure: IntArray
-    move_prices: IntArray
-    whole: int
-
-    @classmethod
-    def of(cls, problem: Problem) -> Knapsacks:
-        caps = problem.caps
-        shared = [
-            r < problem.whole or bool(((caps[:, problem.requests[:, r] > 0] > 0).sum(axis=1) > 1).any())
-            for r in range(len(problem.resources))
-        ]
-        return cls(
-            problem.requests[:, shared],
-            problem.sides,
-            np.maximum(problem.room[:, shared], 0),
-            caps,
-            np.minimum(problem.present, caps),
-            problem.displeasure,
-            problem.move_prices,
-            problem.whole,
-        )
-
-    def only(self, classes: IntArray) -> Knapsacks:
-        """Return the knapsacks of some classes."""
-        return replace(
-            self,
-            room=self.room[classes],
-            caps=self.caps[classes],
-            present=self.present[classes],
-            displeasure=self.displeasure[classes],
-        )
-
-    def of_groups(self, groups: IntArray) -> Knapsacks:
-        """Return the knapsacks of some groups of pods."""
-        return replace(
-            self,
-            requests=self.requests[groups],
-            sides=self.sides[groups],
-            caps=self.caps[:, groups],
-            present=self.present[:, groups],
-            displeasure=self.displeasure[:, groups],
-            move_prices=self.move_prices[groups],
-        )
-
-    def worth(self, classes: IntArray, contents: IntArray, prices: IntArray) -> IntArray:
-        """Return what contents of these classes are worth at prices of pods (groups), (contents,)."""
-        arriving = np.maximum(contents - self.present[classes], 0)
-        displeased = (self.displeasure[classes] * contents).sum(axis=1)
-        worth: IntArray = contents @ prices - displeased - arriving @ self.move_prices
-        return worth
-
-    def capped(self, counts: IntArray) -> Knapsacks:
-        """Return the knapsacks where no more than `counts` pods of each group are left."""
-        caps = np.minimum(self.caps, counts[None, :])
-        return replace(self, caps=caps, present=np.minimum(self.present, caps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,38 +79,6 @@ class Depth:
         return replace(self, width=width, buckets=buckets if buckets >= _FEWEST_BUCKETS else 0)
 
 
-def outbid(sacks: Knapsacks, prices: IntArray, floor: IntArray, whole: FloatArray) -> tuple[IntArray, _Roots]:
-    """Return for each class the greater of its floor and of what these multipliers (classes, whole resources) bound."""
-    multipliers = np.zeros(sacks.room.shape)
-    multipliers[:, : sacks.whole] = whole
-    weight = multipliers @ sacks.requests.T
-    stay = prices[None, :] - sacks.displeasure - weight
-    arrive = stay - sacks.move_prices
-    best = np.maximum(stay, 0) * sacks.present + np.maximum(arrive, 0) * (sacks.caps - sacks.present)
-    root = (multipliers * sacks.room).sum(axis=1) + best.sum(axis=1)
-    upper: IntArray = np.where(root > floor + _MARGIN, np.ceil(root + _MARGIN), floor).astype(np.int64)
-    return upper, _Roots(multipliers, stay, arrive, best, root)
-
-
-def fractional(sacks: Knapsacks, prices: IntArray) -> FloatArray:
-    """Return what a node of each class can be worth at most where pods may be cut, (classes)."""
-    nothing = np.zeros(sacks.caps.shape[0], dtype=np.int64)
-    return outbid(sacks, prices, nothing, _multipliers(sacks, prices))[1].root
-
-
-@dataclass(frozen=True, slots=True)
-class _Roots:
-    """The fractional knapsacks at some multipliers: reduced profits of pods that stay and arrive, `best` of both
-    (classes, groups), and the bound `root` (classes).
-    """
-
-    multipliers: FloatArray
-    stay: FloatArray
-    arrive: FloatArray
-    best: FloatArray
-    root: FloatArray
-
-
 def price_contents(
     sacks: Knapsacks, prices: IntArray, floor: IntArray, depth: Depth, guess: FloatArray | None = None
 ) -> Priced:
@@ -204,10 +96,10 @@ def price_contents(
         return nothing
     doubtful = np.arange(count)
     if guess is not None:
-        doubtful = np.flatnonzero(outbid(sacks, prices, floor, guess)[1].root > floor + _MARGIN)
-    multipliers[doubtful] = _multipliers(sacks.only(doubtful), prices)
+        doubtful = np.flatnonzero(outbid(sacks, prices, floor, guess)[1].root > floor + MARGIN)
+    multipliers[doubtful] = multipliers_of(sacks.only(doubtful), prices)
     _, roots = outbid(sacks, prices, floor, multipliers)
-    active = np.flatnonzero(roots.root > floor + _MARGIN)
+    active = np.flatnonzero(roots.root > floor + MARGIN)
     if not active.size:
         return nothing
     upper = floor.copy()
@@ -221,67 +113,6 @@ def price_contents(
         parts.append((some[found.classes], found.contents))
     classes, contents = np.concatenate([k for k, _ in parts]), np.vstack([found for _, found in parts])
     return Priced(upper, classes, contents, multipliers)
-
-
-def _multipliers(sacks: Knapsacks, prices: IntArray) -> FloatArray:
-    """Approximate the optimal dual of each fractional knapsack, (classes, whole resources), in price per unit.
-
-    Primal: max p.x, A x + w = 1, x + t = u. Where pods are there now, a group is two items: those and arriving ones.
-    """
-    net = prices[None, :] - sacks.displeasure
-    room = np.maximum(sacks.room[:, : sacks.whole], 1).astype(np.float64)
-    share = sacks.requests[None, :, : sacks.whole] / room[:, None, :]
-    share = np.where((sacks.caps > 0)[:, :, None], share, 0.0)
-    coming = (sacks.caps - sacks.present).astype(np.float64)
-    if sacks.present.any():
-        a, u = np.concatenate([share, share], axis=1), np.concatenate([sacks.present, coming], axis=1)
-        p = np.concatenate([net, net - sacks.move_prices], axis=1).astype(np.float64)
-    else:
-        a, u, p = share, coming, (net - sacks.move_prices).astype(np.float64)
-    scale = max(1.0, float(np.abs(p).max(initial=0.0)))
-    p = np.where(u > 0, p / scale, -1.0)
-    u = np.where(u > 0, u, 1.0)
-    a = np.where((u > 0)[:, :, None], a, 0.0)
-    load = a.sum(axis=1).max(axis=1, keepdims=True)
-    x = np.minimum(u, 1.0 / np.maximum(load, 1e-9)) * 0.5
-    t = u - x
-    w = np.maximum(1.0 - (a * x[:, :, None]).sum(axis=1), 0.1)
-    y = np.full((a.shape[0], a.shape[2]), 0.5)
-    s, z = np.full_like(x, 0.5), np.full_like(x, 0.5)
-    eye = np.eye(a.shape[2])[None]
-    size = x.shape[1] * 2 + w.shape[1]
-    with np.errstate(all="ignore"):
-        for _ in range(_INTERIOR_STEPS):
-            mu = 0.15 * ((x * z).sum(axis=1) + (t * s).sum(axis=1) + (w * y).sum(axis=1))[:, None] / size
-            rb = 1.0 - (a * x[:, :, None]).sum(axis=1) - w
-            rd = p - (a * y[:, None, :]).sum(axis=2) - s + z
-            theta = s / t + z / x
-            q = (rd - (mu - t * s - s * (u - x - t)) / t + (mu - x * z) / x) / theta
-            normal = np.einsum("cgr,cgq->crq", a / theta[:, :, None], a) + eye * (w / y + 1e-12)[:, :, None]
-            right = (a * q[:, :, None]).sum(axis=1) + (mu - w * y) / y - rb
-            try:
-                dy = np.linalg.solve(normal, right[:, :, None])[:, :, 0]
-            except np.linalg.LinAlgError:
-                # Any multipliers bound; those so far are as good as the steps that led to them.
-                break
-            dx = q - (a * dy[:, None, :]).sum(axis=2) / theta
-            dt = u - x - t - dx
-            dw = (mu - w * y - w * dy) / y
-            dz = (mu - x * z - z * dx) / x
-            ds = (mu - t * s - s * dt) / t
-            primal = np.minimum(_step(x, dx), np.minimum(_step(t, dt), _step(w, dw)))
-            dual = np.minimum(_step(z, dz), np.minimum(_step(s, ds), _step(y, dy)))
-            x, t, w = x + primal * dx, t + primal * dt, w + primal * dw
-            y, s, z = y + dual * dy, s + dual * ds, z + dual * dz
-    y = np.where(np.isfinite(y) & (y > 1e-9), y, 0.0)
-    multipliers: FloatArray = y * scale / room
-    return multipliers
-
-
-def _step(x: FloatArray, dx: FloatArray) -> FloatArray:
-    ratio = np.where(dx < 0, -x / np.where(dx < 0, dx, -1.0), np.inf).min(axis=1, keepdims=True)
-    step: FloatArray = np.minimum(1.0, 0.95 * ratio)
-    return step
 
 
 class _Tree:
@@ -302,7 +133,7 @@ class _Tree:
         usual: IntArray = np.where(self.arrive > 0, sacks.caps, np.where(self.stay > 0, sacks.present, 0))
         low = np.where(self.arrive > 0, self.arrive, np.where(self.stay > 0, self.stay, np.inf))
         high = np.where(usual >= sacks.present, -self.arrive, -self.stay)
-        slack = (root - floor - _MARGIN)[:, None]
+        slack = (root - floor - MARGIN)[:, None]
         fixed = ((usual == 0) | (low > slack)) & ((usual == sacks.caps) | (high > slack))
         contents: IntArray = np.where(fixed, usual, 0)
         share = (sacks.requests[None] / np.maximum(sacks.room[:, None], 1)).max(axis=2)
@@ -330,7 +161,7 @@ class _Tree:
             open_ = ~fixed[owner, g]
             # What a pod more or less than usual costs is known of the fractional bound only.
             fractional, bound = self._bounds(owner, worth, rem, suffix[:, stage], grain[:, stage], surrogate, stage)
-            spare = np.maximum(fractional - floor[owner] - _MARGIN, 0.0)
+            spare = np.maximum(fractional - floor[owner] - MARGIN, 0.0)
             asks = sacks.requests[g]
             fits = np.where(asks > 0, rem // np.maximum(asks, 1), np.iinfo(np.int64).max).min(axis=1)
             top = np.minimum(sacks.caps[owner, g], fits)
@@ -359,7 +190,7 @@ class _Tree:
                 owner_next, worth_next, rem_next, suffix[:, after], grain[:, after], surrogate, after
             )
             marks_next = marks[parent] | np.where(take > 0, sacks.sides[g], 0)
-            keep = np.flatnonzero((bound > floor[owner_next] + _MARGIN) & ~constraints.opposed(marks_next))
+            keep = np.flatnonzero((bound > floor[owner_next] + MARGIN) & ~constraints.opposed(marks_next))
             keep = _narrow(keep, owner_next, worth_next, _state(rem_next, marks_next), bound, lost, width)
             trail.append((base[parent[keep]], take[keep]))
             owner, worth, rem, marks = owner_next[keep], worth_next[keep], rem_next[keep], marks_next[keep]
@@ -375,7 +206,7 @@ class _Tree:
             g = order[rows, stage - 1]
             found[np.arange(rows.size), g] += np.where(fixed[rows, g], 0, takes[at])
             at = parents[at]
-        upper = np.maximum(floor, np.where(np.isfinite(lost), np.floor(lost + _MARGIN), -1).astype(np.int64))
+        upper = np.maximum(floor, np.where(np.isfinite(lost), np.floor(lost + MARGIN), -1).astype(np.int64))
         np.maximum.at(upper, rows, worth[winners])
         return Priced(upper, rows, found, self.multipliers)
 

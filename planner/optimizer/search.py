@@ -10,11 +10,12 @@ import numpy as np
 
 from planner.optimizer import constraints, heuristics
 from planner.optimizer.certificate import Bound, bound
-from planner.optimizer.constraints import IntArray
+from planner.optimizer.constraints import FloatArray, IntArray
 from planner.optimizer.fluid import Fluid
+from planner.optimizer.knapsacks import Knapsacks, outbid
 from planner.optimizer.master import Columns, Master, Relaxed, Remainder, Solver
 from planner.optimizer.packing import Packing, packing_of
-from planner.optimizer.pricing import Depth, FloatArray, Knapsacks, Priced, outbid, price_contents
+from planner.optimizer.pricing import Depth, Priced, price_contents
 from planner.optimizer.problem import BoolArray, Problem
 from planner.optimizer.sequential import corrected, sequence
 

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.optimizer.constraints import IntArray
-from planner.optimizer.pricing import Depth, FloatArray, Knapsacks, fractional, price_contents
+from planner.optimizer.constraints import FloatArray, IntArray
+from planner.optimizer.knapsacks import Knapsacks, fractional
+from planner.optimizer.pricing import Depth, price_contents
 
 _QUICK = Depth(24, 0)
 # Classes whose fractional knapsack is worth less than this share of what a node of them costs are not asked.

@@ -16,14 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from planner.optimizer.constraints import IntArray, use_of
+from planner.optimizer.constraints import FloatArray, IntArray, use_of
 from planner.optimizer.heuristics import repelled, with_cheapest_offerings
 from planner.optimizer.packing import Packing
 from planner.optimizer.problem import BoolArray, Problem
-
-FloatArray = npt.NDArray[np.float64]
 
 # A node whose free shares of the two scarcest resources differ by less is balanced, and an exchange that makes less of
 # the difference between two nodes, or as little for each pod more that moves, is none.

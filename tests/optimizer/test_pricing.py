@@ -9,7 +9,8 @@ import pytest
 
 from planner.optimizer import pricing
 from planner.optimizer.constraints import IntArray
-from planner.optimizer.pricing import Depth, Knapsacks, price_contents
+from planner.optimizer.knapsacks import Knapsacks
+from planner.optimizer.pricing import Depth, price_contents
 
 
 def some_knapsacks(seed: int) -> tuple[Knapsacks, IntArray]:

@@ -15,10 +15,10 @@ from planner.model.inputs import PlanningInputs
 from planner.optimizer import heuristics, search
 from planner.optimizer.certificate import Bound
 from planner.optimizer.constraints import IntArray
+from planner.optimizer.knapsacks import Knapsacks
 from planner.optimizer.master import Columns, Remainder
 from planner.optimizer.packing import Packing
 from planner.optimizer.planning import _prove
-from planner.optimizer.pricing import Knapsacks
 from planner.optimizer.race import Race
 from planner.optimizer.search import Search
 from planner.optimizer.sequential import corrected, sequence
