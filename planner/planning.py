@@ -17,7 +17,7 @@ from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan
 from planner.model.resources import Resources
 from planner.model.utilization import excess_millicores
-from planner.rescheduler import left_standing, mended, staged
+from planner.rescheduler import Ending, left_standing, mended, staged
 from planner.settings import Settings
 from planner.solving import Child, solve
 from planner.verifier import Examination
@@ -55,11 +55,11 @@ UNLIMITED_SHARE = 0.5
 MOST_PRICES, MOST_CEILINGS = 3, 3
 """How many prices of a move, and ceilings on the nodes that change, are tried until as many pods move as may."""
 
-MOST_RETREATS = 3
+MOST_RETREATS = 5
 """How often more of a plan is left where it is, or comes to more new nodes, before it is made again."""
 
-_Remedy = Callable[[Plan, Mapping[str, str], PlanningInputs], Plan | None]
-"""Changes a plan for workloads that are stuck, each with its reason."""
+_Remedy = Callable[[Plan, PlanningInputs, Ending], Plan | None]
+"""Changes a plan for workloads that are stuck where its moves end."""
 
 
 def make_plan(
@@ -224,18 +224,18 @@ def _staged_plan(inputs: PlanningInputs, settings: Settings, watch: Watch, child
     fallback: list[Plan] = []
     for attempt in range(MOST_REHEARSALS):
         left = left_until(max(end, now() + REHEARSAL_SHARE * limit))
-        plan, stuck, problems = _in_stages(_with_bound_of(plan, first), examined, left)
+        plan, ending, problems = _in_stages(_with_bound_of(plan, first), examined, left)
         if problems:
             raise WrongPlan(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
-        if not stuck:
+        if not (stuck := ending.stuck):
             return min([plan, *fallback], key=_merit)
         over = watch.hurried() or now() + shortest >= end
         still = dict.fromkeys((k for k, w in plan.workloads.items() if w.moves), "others stood in its way") | stuck
         accepted = _worth(plan) * (1.0 + settings.optimizer.target_gap)
-        for remedy, what in ((mended, stuck), (left_standing, stuck), (left_standing, still)):
+        for remedy, what in ((mended, stuck), (_standing, stuck), (_standing, still)):
             if what is still and not over:
                 break
-            if (retreat := _remedied(remedy, plan, what, examined, left)) is not None:
+            if (retreat := _remedied(remedy, plan, replace(ending, stuck=what), examined, left)) is not None:
                 fallback.append(retreat)
             if fallback and (over or _worth(fallback[-1]) <= accepted):
                 return min(fallback, key=_merit)
@@ -278,38 +278,42 @@ def _worth(plan: Plan) -> int:
     return plan.objective.value_nanousd_per_hour
 
 
+def _standing(plan: Plan, inputs: PlanningInputs, ending: Ending) -> Plan | None:
+    return left_standing(plan, ending.stuck, inputs)
+
+
 def _remedied(
-    remedy: _Remedy, plan: Plan, stuck: Mapping[str, str], examined: Examination, left: Callable[[], float]
+    remedy: _Remedy, plan: Plan, ending: Ending, examined: Examination, left: Callable[[], float]
 ) -> Plan | None:
     """Return the plan in which nothing is stuck any more, checked and with its stages; None where that is no plan."""
     for _ in range(MOST_RETREATS):
-        changed = remedy(plan, stuck, examined.inputs)
+        changed = remedy(plan, examined.inputs, ending)
         if changed is None:
             return None
-        plan, stuck, problems = _in_stages(changed, examined, left, checked=False)
+        plan, ending, problems = _in_stages(changed, examined, left, checked=False)
         if problems:
-            _log.debug("a plan changed for %s is wrong: %s", ", ".join(sorted(stuck)), problems[0])
+            _log.debug("a plan changed for others that were stuck is wrong: %s", problems[0])
             return None
-        if not stuck:
+        if not ending.stuck:
             return plan
     return None
 
 
 def _in_stages(
     plan: Plan, examined: Examination, left: Callable[[], float], *, checked: bool = True
-) -> tuple[Plan, dict[str, str], tuple[str, ...]]:
-    """Return the plan with its stages, what is stuck, and what is wrong with it where nothing is stuck.
+) -> tuple[Plan, Ending, tuple[str, ...]]:
+    """Return the plan with its stages, where its moves end, and what is wrong with it where nothing is stuck there.
 
     What was `checked` before is not checked again where only its stages changed.
     A pod that goes elsewhere because it is stuck may meet what stages know nothing of; then it is stuck after all.
     """
-    found, stuck = staged(plan, examined.inputs, left)
-    problems = () if stuck or (checked and _only_ordered(found, plan)) else examined.problems(found)
+    found, ending = staged(plan, examined.inputs, left)
+    problems = () if ending.stuck or (checked and _only_ordered(found, plan)) else examined.problems(found)
     if problems and found.nodes != plan.nodes:
         _log.debug("a plan with diversions is wrong: %s", problems[0])
-        found, stuck = staged(plan, examined.inputs, left, diverting=False)
-        problems = () if stuck else examined.problems(found)
-    return found, stuck, problems
+        found, ending = staged(plan, examined.inputs, left, diverting=False)
+        problems = () if ending.stuck else examined.problems(found)
+    return found, ending, problems
 
 
 def _only_ordered(found: Plan, plan: Plan) -> bool:

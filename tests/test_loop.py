@@ -31,7 +31,7 @@ from planner.model.resources import Resources
 from planner.model.scheduling import LabelSelector, PodRules, Requirement, Spread
 from planner.planning import make_plan
 from planner.ports import CONFIGMAPS, DEPLOYMENTS
-from planner.rescheduler import CARRIED_OUT, divergence, staged
+from planner.rescheduler import CARRIED_OUT, Ending, divergence, staged
 from planner.settings import MoveSettings, ObjectiveSettings, OptimizerSettings, Settings, WindowSettings
 from planner.solving import solve
 from planner.verifier import Examination, verify
@@ -79,11 +79,11 @@ def test_a_roll_out_for_which_there_is_no_room_and_no_new_node_stays_where_it_is
 def test_a_plan_that_only_diversions_make_wrong_is_made_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
     def diverting_too_far(
         plan: Plan, given: PlanningInputs, left: Callable[[], float], diverting: bool = True
-    ) -> tuple[Plan, dict[str, str]]:
-        found, stuck = staged(plan, given, left, diverting)
+    ) -> tuple[Plan, Ending]:
+        found, ending = staged(plan, given, left, diverting)
         if diverting:
             found = replace(found, nodes=tuple(replace(n, pods={web.key: 99}) for n in found.nodes))
-        return found, stuck
+        return found, ending
 
     monkeypatch.setattr("planner.planning.staged", diverting_too_far)
     web = deployment("web", 2, max_unavailable=1)

@@ -107,6 +107,7 @@ def _goals(trace: str | None) -> Iterator[Instance]:
 def _further(trace: str | None) -> Iterator[Instance]:
     for pods in (8152, 1000, 100):
         yield _trace_instance(trace, pods, ("e2",), None)
+    yield from _clusters("large", (5_000, 150_000, 1_000), None)
 
 
 def _clusters(group: str, size: tuple[int, int, int], goals: Goals | None) -> Iterator[Instance]:

@@ -69,10 +69,6 @@ class Rehearsal:
         """Say whether the workload's strategy and budgets allow evictions."""
         return key in self.allowed and self.allowed[key].evictable > 0
 
-    def stuck(self, plan: Plan) -> dict[str, str]:
-        """Return the workloads that cannot move when the plan's moves are played, with a reason."""
-        return self.play(plan).stuck
-
     def play(self, plan: Plan) -> Ending:
         """Play the plan's moves in the order of its stages, until nothing moves any more.
 

@@ -96,8 +96,9 @@ class Room:
         if pod.node in self.free:
             self.free[pod.node] = self.free[pod.node] + pod.requests
 
-    def copy(self) -> Room:
-        """Return the same room, without claims, to be changed on its own."""
+    def copy(self, *, with_claims: bool = False) -> Room:
+        """Return the same room, to be changed on its own; without claims unless it is to have them too."""
         other = copy.copy(self)
-        other.free, other.claimed = dict(self.free), dict.fromkeys(self.free, Resources())
+        other.free = dict(self.free)
+        other.claimed = dict(self.claimed) if with_claims else dict.fromkeys(self.free, Resources())
         return other

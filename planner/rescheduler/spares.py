@@ -12,21 +12,22 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from planner.model.cluster import Node, Pod
-from planner.model.companions import needs_company
+from planner.model.companions import needs_company, sought_by_workload
 from planner.model.inputs import PlanningInputs, offering_room
 from planner.model.machines import Offering
 from planner.model.naming import node_name
 from planner.model.plan import Plan, PlannedNode
 from planner.model.resources import Resources
 from planner.model.scheduling import PodRules
-from planner.rescheduler.rehearsal import Rehearsal, with_booted
+from planner.rescheduler.rehearsal import Ending, with_booted
 
 Domains = tuple[tuple[str, str | None], ...]
 
 
-def with_spare_nodes(plan: Plan, stuck: Collection[str], inputs: PlanningInputs) -> Plan | None:
+def with_spare_nodes(plan: Plan, stuck: Collection[str], inputs: PlanningInputs, ending: Ending) -> Plan | None:
     """Return the plan in which those pods of these workloads that cannot move in any order come to new nodes.
 
+    Its moves come to this `ending`.
     None where that cannot be said so simply: one of them is rolled out or needs others beside it, or waits for a node
     and takes no part in the rehearsal, the objective caps what nodes use, or nothing is on offer that holds its pods.
     """
@@ -38,9 +39,7 @@ def with_spare_nodes(plan: Plan, stuck: Collection[str], inputs: PlanningInputs)
             pods[pod.workload].append(pod)
     if any(needs_company(pod.rules) for own in pods.values() for pod in own):
         return None
-    here: dict[str, Mapping[str, int]] = {
-        m.key: m.here for m in Rehearsal.of(plan, inputs).play(plan).movers if m.key in pods
-    }
+    here: dict[str, Mapping[str, int]] = {m.key: m.here for m in ending.movers if m.key in pods}
     for key in pods.keys() - here.keys():
         if any(pod.node is None for pod in pods[key]):
             return None
@@ -52,6 +51,46 @@ def with_spare_nodes(plan: Plan, stuck: Collection[str], inputs: PlanningInputs)
             if not yard.seat(key, own[0], homeless, many):
                 return None
     return yard.plan()
+
+
+def with_room_for(plan: Plan, inputs: PlanningInputs, ending: Ending) -> Plan | None:
+    """Return the plan in which new nodes take what else was to come where those find no room that are stuck in the end.
+
+    It is for pods that cannot come to new nodes themselves: roll-outs, which replace all of them, and those that need
+    others beside them. None where the objective caps what nodes use, nothing else is to come there that could as well
+    come elsewhere, or nothing is on offer that holds it.
+    """
+    if inputs.cap is not None:
+        return None
+    samples: dict[str, Pod] = {}
+    here: dict[str, Counter[str]] = {}
+    for pod in inputs.snapshot.planned:
+        samples.setdefault(pod.workload, pod)
+        if pod.node is not None:
+            here.setdefault(pod.workload, Counter())[pod.node] += 1
+    sought = sought_by_workload(inputs.snapshot.pods)
+    bound = {*ending.stuck, *sought, *(other for others in sought.values() for other in others)}
+    room, yard, homeless = ending.room.copy(), Yard(plan, inputs), Counter[tuple[str, Domains]]()
+    for mover in (m for m in ending.movers if m.key in ending.stuck):
+        for node, wanted in sorted(mover.wanted.items()):
+            need = mover.planned.requests * (wanted - mover.standing.get(node, 0))
+            arrived = {
+                key: pods - here.get(key, Counter())[node]
+                for key, pods in yard.contents(node).items()
+                if key not in bound and plan.workloads[key].moves
+            }
+            # The largest first, so that few go elsewhere.
+            for key in sorted(arrived, key=lambda key: (-samples[key].requests.cpu_millicores, key)):
+                for _ in range(arrived[key]):
+                    if room.would_hold(node, need):
+                        break
+                    room.free[node] = room.free[node] + yard.each(key, samples[key])
+                    homeless[key, yard.take(key, samples[key], node)] += 1
+            room.promise(node, need)
+    if not homeless:
+        return None
+    seated = (yard.seat(key, samples[key], domains, many) for (key, domains), many in sorted(homeless.items()))
+    return yard.plan() if all(seated) else None
 
 
 def domains_kept(sample: Pod, node: Node) -> Domains:
@@ -94,12 +133,25 @@ class Yard:
                 found[domains_kept(sample, self._nodes[name])] += more
         return dict(found)
 
+    def contents(self, node: str) -> Mapping[str, int]:
+        """Return what the node holds in the plan by now."""
+        return self._contents[node]
+
+    def each(self, key: str, sample: Pod) -> Resources:
+        """Return what one pod of the workload takes as the plan has it."""
+        return self._plan.workloads[key].requests.with_shares(sample.requests.shares)
+
+    def take(self, key: str, sample: Pod, node: str) -> Domains:
+        """Take one pod of the workload from the node; return the domains that it keeps."""
+        self._contents[node][key] -= 1
+        return domains_kept(sample, self._nodes[node])
+
     def seat(self, key: str, sample: Pod, domains: Domains, many: int) -> bool:
         """Boot the cheapest nodes of one kind that hold so many of these pods, or what new nodes leave of them.
 
         Returns whether there are any.
         """
-        requests = self._plan.workloads[key].requests.with_shares(sample.requests.shares)
+        requests = self.each(key, sample)
         admitting = tuple(self._admitting(sample, domains))
         plain = sample.rules == PodRules()
         for spare in self._spares:

@@ -18,7 +18,7 @@ from planner.model.inputs import ChangePrices, PlanningInputs
 from planner.model.plan import Plan, PlannedWorkload
 from planner.model.utilization import excess_millicores
 from planner.rescheduler.diversion import diversions, diverted
-from planner.rescheduler.rehearsal import Rehearsal
+from planner.rescheduler.rehearsal import Ending, Rehearsal
 
 MOST_ORDERS = 40
 """How many orders are rehearsed at the most; on the demo's clusters (60 nodes) up to 11 led to one that fits."""
@@ -36,8 +36,8 @@ VAIN_ORDERS = 10
 
 def staged(
     plan: Plan, inputs: PlanningInputs, left: Callable[[], float], diverting: bool = True
-) -> tuple[Plan, dict[str, str]]:
-    """Return the plan with its stages, and the workloads that no order found can move, each with a reason.
+) -> tuple[Plan, Ending]:
+    """Return the plan with its stages, and where its moves end: nothing is stuck there, or no order found moves it.
 
     A quarter of the workloads that are stuck go before all others in the next trial. A roll-out that is stuck even so
     becomes evictions, where its strategy and its budgets allow them, and goes last: they need no room beside old pods.
@@ -58,18 +58,18 @@ def staged(
     following = {mover.key for mover in rehearsal.movers if mover.follows}
     order = sorted(plan.workloads, key=lambda key: (key in following, turns[key], -plan.workloads[key].moves, key))
     tries: Counter[str] = Counter()
-    best, least, vain = (plan, dict[str, str]()), -1, 0
+    best: tuple[Plan, Ending] | None = None
+    vain = 0
     for _ in range(max(1, min(MOST_ORDERS, MOST_MOVES // max(1, plan.moves)))):
         trial = _in_order(plan, order)
-        stuck = rehearsal.stuck(trial)
-        pods = _stuck_pods(trial, stuck)
+        ending = rehearsal.play(trial)
         vain += 1
-        if least < 0 or pods < least:
-            best, least, vain = (trial, stuck), pods, 0
-        if not stuck or vain == VAIN_ORDERS or left() <= 0:
+        if best is None or _stuck_pods(trial, ending) < _stuck_pods(*best):
+            best, vain = (trial, ending), 0
+        if not ending.stuck or vain == VAIN_ORDERS or left() <= 0:
             break
         rank = {key: position for position, key in enumerate(order)}
-        urgent = sorted(stuck, key=lambda key: (tries[key], rank[key]))[: max(1, len(stuck) // 4)]
+        urgent = sorted(ending.stuck, key=lambda key: (tries[key], rank[key]))[: max(1, len(ending.stuck) // 4)]
         for key in reversed(urgent):
             tries[key] += 1
             order.remove(key)
@@ -78,52 +78,52 @@ def staged(
                 evicted = _evicting(plan, key, here[key], inputs.prices)
             order.insert(0 if evicted is plan else len(order), key)
             plan = evicted
-    mended, stuck = _with_diversions(*best, rehearsal, here, inputs, left) if diverting else best
-    preferences = preferences_nanousd_per_hour(mended, inputs)
-    return replace(mended, objective=replace(mended.objective, preferences_nanousd_per_hour=preferences)), stuck
+    assert best is not None
+    found, ending = _with_diversions(*best, rehearsal, here, inputs, left) if diverting else best
+    preferences = preferences_nanousd_per_hour(found, inputs)
+    return replace(found, objective=replace(found.objective, preferences_nanousd_per_hour=preferences)), ending
 
 
 def _with_diversions(
     plan: Plan,
-    stuck: dict[str, str],
+    ending: Ending,
     rehearsal: Rehearsal,
     here: Mapping[str, Counter[str]],
     inputs: PlanningInputs,
     left: Callable[[], float],
-) -> tuple[Plan, dict[str, str]]:
+) -> tuple[Plan, Ending]:
     """Let pods that are stuck stay, or go to other nodes of the plan, until all that still move can."""
-    best, trial = (plan, stuck), plan
+    best, trial = (plan, ending), plan
     on_spot = {node.name for node in plan.nodes if node.capacity_type == "spot"}
 
     def admits(pod: Pod, node: str) -> bool:
         return node not in on_spot or not inputs.catalogue.spot.bars(pod)
 
-    ending = None
     for turn in range(MOST_DIVERSIONS):
-        if not best[1] or (turn >= LATE_DIVERSIONS and left() <= 0):
+        if not best[1].stuck or (turn >= LATE_DIVERSIONS and left() <= 0):
             break
         evicted = trial
-        for key in stuck:
+        for key in ending.stuck:
             if rehearsal.evictable(key):
                 evicted = _evicting(evicted, key, here[key], inputs.prices)
-        if ending is None or evicted is not trial:
+        if evicted is not trial:
             trial, ending = evicted, rehearsal.play(evicted)
         if ending.stuck:
-            wanted = diversions((mover for mover in ending.movers if mover.key in ending.stuck), ending.room, admits)
+            room = ending.room.copy(with_claims=True)
+            wanted = diversions((mover for mover in ending.movers if mover.key in ending.stuck), room, admits)
             if not wanted:
                 break
             trial, rehearsal = diverted(trial, wanted, here, inputs.prices), rehearsal.wanting(wanted)
             ending = rehearsal.play(trial)
-        stuck = ending.stuck
         # Where pods go elsewhere for the sake of their order, no node may come to be above the cap.
         within_cap = not excess_millicores(trial, allowed=True)
-        if within_cap and _stuck_pods(trial, stuck) < _stuck_pods(*best):
-            best = (trial, stuck)
+        if within_cap and _stuck_pods(trial, ending) < _stuck_pods(*best):
+            best = (trial, ending)
     return best
 
 
-def _stuck_pods(plan: Plan, stuck: Mapping[str, str]) -> int:
-    return sum(plan.workloads[key].moves for key in stuck)
+def _stuck_pods(plan: Plan, ending: Ending) -> int:
+    return sum(plan.workloads[key].moves for key in ending.stuck)
 
 
 def _turn(planned: PlannedWorkload, lands: Collection[str], here: Counter[str]) -> int:

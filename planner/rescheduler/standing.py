@@ -15,30 +15,29 @@ from planner.model.companions import needs_company, sought_by_workload
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan, PlannedNode, PlannedWorkload
 from planner.model.resources import Resources
-from planner.rescheduler.rehearsal import with_booted
-from planner.rescheduler.spares import Domains, Yard, domains_kept, with_spare_nodes
+from planner.rescheduler.rehearsal import Ending, with_booted
+from planner.rescheduler.spares import Domains, Yard, domains_kept, with_room_for, with_spare_nodes
 
 MOST_FOLLOWERS = 50
 """Of so many more workloads at the most the moves are given up because those that stay are in their way."""
 
 
-def mended(plan: Plan, stuck: Mapping[str, str], inputs: PlanningInputs) -> Plan | None:
-    """Return the plan with further new nodes for what is stuck: for its own pods, or for those of others.
+def mended(plan: Plan, inputs: PlanningInputs, ending: Ending) -> Plan | None:
+    """Return the plan with further new nodes for what is stuck where its moves end: for its own pods, or for others'.
 
-    A roll-out replaces all pods at once, and pods that need others beside them go nowhere alone: these stay where they
-    are, with whom they stand beside, and what was to come there goes to other nodes. Of other workloads those pods come
-    to new nodes that can move in no order. None where there is no such plan.
+    Where pods are evicted that can move in no order, those come to new nodes, and others may find room then. A roll-out
+    replaces all pods at once, and pods that need others beside them go nowhere alone. Where nothing else is stuck these
+    get room on their planned nodes, and what else was to come there comes to new ones; or else they stay where they
+    are, with whom they stand beside. None where there is no such plan.
     """
-    standing = _with_company(stuck, plan, inputs)
-    changed = left_standing(plan, standing, inputs, apart=True) if standing else plan
-    if changed is None:
-        return None
-    others = [key for key in stuck if changed.workloads[key].moves]
-    return with_spare_nodes(changed, others, inputs) if others else changed
+    standing = _with_company(ending.stuck, plan, inputs)
+    if alone := [key for key in ending.stuck if key not in standing]:
+        return with_spare_nodes(plan, alone, inputs, ending)
+    return with_room_for(plan, inputs, ending) or left_standing(plan, standing, inputs, apart=True)
 
 
 def _with_company(stuck: Mapping[str, str], plan: Plan, inputs: PlanningInputs) -> dict[str, str]:
-    """Return those of the stuck workloads that new nodes are no help for, and all that move with them, with reasons."""
+    """Return those of the stuck workloads whose pods cannot go alone, and all that move with them, with reasons."""
     sought = sought_by_workload(inputs.snapshot.pods)
     found = {key: why for key, why in stuck.items() if plan.workloads[key].strategy == "rollout" or key in sought}
     while True:

@@ -104,18 +104,18 @@ def test_rehearsal_refuses_to_let_a_pending_pod_wait_until_others_have_left() ->
     pods = pods_of(store, {"mid": 1}) + pods_of(late, pending=1)
     cluster = snapshot([pool_node("mid")], [store, late], pods)
     given = replace(inputs(cluster, catalogue(offering(pool="pool-a"))), rules=DisruptionRules(1.0))
-    stuck = Rehearsal.of(plan, given).stuck(plan)
+    stuck = Rehearsal.of(plan, given).play(plan).stuck
     assert stuck == {store.key: "pods that wait for a node have no room on mid before it moves"}
     # Beside 4000 - 2000 a pod of 2000 has room at once.
     small = replace(late, requests=resources(2000, 1, 1))
     plan = replace(plan, workloads={store.key: moved(store, 1, "evict"), late.key: moved(small, 0, "stay")})
     pods = pods_of(store, {"mid": 1}) + pods_of(small, pending=1)
     given = replace(given, snapshot=replace(cluster, workloads=(store, small), pods=tuple(pods)))
-    assert Rehearsal.of(plan, given).stuck(plan) == {}
+    assert Rehearsal.of(plan, given).play(plan).stuck == {}
 
 
 def stuck_of(plan: Plan, cluster: Snapshot, offers: Catalogue) -> dict[str, str]:
-    return Rehearsal.of(plan, inputs(cluster, offers)).stuck(plan)
+    return Rehearsal.of(plan, inputs(cluster, offers)).play(plan).stuck
 
 
 def plan_inputs(cluster: Snapshot) -> PlanningInputs:
@@ -137,8 +137,8 @@ def test_a_roll_out_beside_its_old_pods_goes_before_those_that_only_arrive() -> 
     pods = pods_of(web, {"mid": 1, "old": 1}) + pods_of(guest, {"old": 1})
     cluster = snapshot([pool_node("mid"), pool_node("old", cpu=8000)], [web, guest], pods)
     assert web.key in stuck_of(plan, cluster, catalogue(offering(pool="pool-a")))  # in the order of names
-    found, stuck = staged(plan, plan_inputs(cluster), lambda: 60.0)
-    assert stuck == {}
+    found, ending = staged(plan, plan_inputs(cluster), lambda: 60.0)
+    assert ending.stuck == {}
     assert found.workloads[web.key].stage < found.workloads[guest.key].stage
 
 
@@ -174,14 +174,14 @@ def test_a_roll_out_without_room_is_evicted_where_its_strategy_allows_it() -> No
         {web.key: moved(web, 6)},
     ).plan
     cluster = snapshot([pool_node("mid"), pool_node("old")], [web], pods_of(web, {"mid": 4, "old": 2}))
-    found, stuck = staged(plan, plan_inputs(cluster), lambda: 60.0)
-    assert stuck == {}
+    found, ending = staged(plan, plan_inputs(cluster), lambda: 60.0)
+    assert ending.stuck == {}
     assert (found.workloads[web.key].strategy, found.workloads[web.key].moves) == ("evict", 2)
     # 2 moves x 0.001 $ / 24 h
     assert found.objective.moves_nanousd_per_hour == 2_000_000 // 24
     careful = replace(web, max_unavailable=0)
-    found, stuck = staged(plan, plan_inputs(replace(cluster, workloads=(careful,))), lambda: 60.0)
-    assert list(stuck) == [web.key]
+    found, ending = staged(plan, plan_inputs(replace(cluster, workloads=(careful,))), lambda: 60.0)
+    assert list(ending.stuck) == [web.key]
     assert found.workloads[web.key].strategy == "rollout"
 
 
@@ -193,8 +193,8 @@ def test_pods_that_would_have_to_swap_places_stay_where_they_are() -> None:
         {w.key: moved(w, 2, "evict") for w in (a, b)},
     ).plan
     pods = pods_of(a, {"x": 2}) + pods_of(b, {"y": 2})
-    found, stuck = staged(plan, plan_inputs(snapshot([pool_node("x"), pool_node("y")], [a, b], pods)), lambda: 60.0)
-    assert stuck == {}
+    found, ending = staged(plan, plan_inputs(snapshot([pool_node("x"), pool_node("y")], [a, b], pods)), lambda: 60.0)
+    assert ending.stuck == {}
     # Once the pods of one node stay, so do those of the other.
     assert [dict(n.pods) for n in found.nodes] == [{a.key: 2}, {b.key: 2}]
     assert [(w.strategy, w.moves) for w in found.workloads.values()] == [("stay", 0)] * 2
@@ -216,8 +216,8 @@ def test_a_pod_that_must_leave_and_finds_its_place_taken_goes_where_there_is_roo
     ).plan
     pods = pods_of(a, {"x": 2}) + pods_of(b, {"old": 1, "side": 1}) + pods_of(c, {"y": 2})
     nodes = [pool_node("x"), pool_node("y"), pool_node("side", cpu=8000), pool_node("old")]
-    found, stuck = staged(plan, plan_inputs(snapshot(nodes, [a, b, c], pods)), lambda: 60.0)
-    assert stuck == {}
+    found, ending = staged(plan, plan_inputs(snapshot(nodes, [a, b, c], pods)), lambda: 60.0)
+    assert ending.stuck == {}
     assert [dict(n.pods) for n in found.nodes if n.name in ("x", "side")] == [{a.key: 2}, {b.key: 2, c.key: 1}]
     assert (found.workloads[a.key].moves, found.workloads[b.key].moves) == (0, 1)
 
@@ -231,8 +231,8 @@ def test_new_pods_of_a_roll_out_that_do_not_fit_beside_the_old_ones_go_where_the
     ).plan
     nodes = [pool_node("mid"), pool_node("side"), pool_node("old")]
     cluster = snapshot(nodes, [web], pods_of(web, {"mid": 2, "old": 1}))
-    found, stuck = staged(plan, plan_inputs(cluster), lambda: 60.0)
-    assert stuck == {}
+    found, ending = staged(plan, plan_inputs(cluster), lambda: 60.0)
+    assert ending.stuck == {}
     assert [dict(n.pods) for n in found.nodes] == [{web.key: 2}, {web.key: 1}, {}]
 
 
@@ -316,8 +316,8 @@ def shuffled_clusters(draw: st.DrawFn) -> tuple[Plan, Snapshot]:
 @given(shuffled_clusters(), st.randoms(use_true_random=False))
 def test_a_staged_plan_never_gets_stuck_whatever_moves_first(made: tuple[Plan, Snapshot], chance: Any) -> None:
     plan, cluster = made
-    plan, stuck = staged(plan, plan_inputs(cluster), lambda: 60.0)
-    if stuck:
+    plan, ending = staged(plan, plan_inputs(cluster), lambda: 60.0)
+    if ending.stuck:
         return
     record = PlanRecord(plan, "carrying-out", ACCEPTED_AT)
     booted = with_booted(plan, cluster, catalogue(offering(pool="pool-a")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from planner.model.plan import Plan, Unplaced
 from planner.model.resources import Resources
 from planner.model.scheduling import LabelSelector, PodRules, PodTerm, Requirement
 from planner.rescheduler import left_standing, mended, staged
+from planner.rescheduler.rehearsal import Ending, Rehearsal
 from tests.building import catalogue, deployment, inputs, offering, pods_of, resources, snapshot
 from tests.rescheduler.test_steps import moved, planned_node, pool_node, record_of
 
@@ -25,7 +27,7 @@ OVERLAP = 10**8 * 15 // (60 * 24)
 def test_a_waiting_pod_that_was_to_have_the_room_of_what_stays_goes_to_another_node_of_the_plan() -> None:
     # store (2000) stays on "mid" (4000), where late (3000) has no room beside it; "new" is empty then.
     plan, given = plan_for_late_on_mid()
-    assert list(staged(plan, given, lambda: 60.0)[1]) == [STORE.key]
+    assert list(staged(plan, given, lambda: 60.0)[1].stuck) == [STORE.key]
     found = left_standing(plan, WHY, given)
     assert found is not None
     assert {n.name: (n.state, dict(n.pods)) for n in found.nodes} == {
@@ -34,7 +36,7 @@ def test_a_waiting_pod_that_was_to_have_the_room_of_what_stays_goes_to_another_n
     }
     assert found.workloads[STORE.key].reason == "no order of stages could move it: no room"
     assert (found.workloads[STORE.key].strategy, found.moves) == ("stay", 0)
-    assert staged(found, given, lambda: 60.0)[1] == {}
+    assert staged(found, given, lambda: 60.0)[1].stuck == {}
 
 
 def test_a_waiting_pod_takes_no_room_that_others_have_to_leave_first() -> None:
@@ -95,6 +97,11 @@ def test_what_was_to_come_to_a_node_that_stays_full_stays_as_well() -> None:
     assert found.workloads[guest.key].reason.endswith("others that stay stand in its way")
 
 
+def ending_in(stuck: Mapping[str, str], plan: Plan, given: PlanningInputs) -> Ending:
+    """Return where the plan's moves end, with these workloads as those that are stuck."""
+    return replace(Rehearsal.of(plan, given).play(plan), stuck=dict(stuck))
+
+
 def plan_around_store_on_mid(guest: Workload, start: str, **fields: Any) -> tuple[Plan, PlanningInputs]:
     """Return a plan in which store is rolled out from "mid" to "new", and guest moves from `start` to "mid"."""
     states: dict[str, Literal["keep", "remove"]] = {"old": "remove", "side": "keep"}
@@ -114,7 +121,7 @@ def test_what_was_to_come_beside_a_stuck_rollout_comes_to_another_node() -> None
     # guest (3000) has no room on "mid" (4000) beside store (2000); "new" (4000) is empty now, and "old" goes.
     guest = deployment("guest", 1, cpu=3000, kind="StatefulSet")
     plan, given = plan_around_store_on_mid(guest, "old")
-    found = mended(plan, WHY, given)
+    found = mended(plan, given, ending_in(WHY, plan, given))
     assert found is not None
     assert {n.name: (n.state, dict(n.pods)) for n in found.nodes} == {
         "mid": ("keep", {STORE.key: 1}),
@@ -130,11 +137,12 @@ def test_what_finds_room_where_it_is_does_not_move() -> None:
     guest = deployment("guest", 1, cpu=1800, kind="StatefulSet")
     plan, given = plan_around_store_on_mid(guest, "side")
     full = [replace(n, allocatable=resources(1000, 16, 110)) if n.name == "new" else n for n in plan.nodes]
+    plan = replace(plan, nodes=tuple(full))
     large = tuple(
         replace(p, requests=resources(2500, 1)) if p.workload == STORE.key else p for p in given.snapshot.pods
     )
     given = replace(given, snapshot=replace(given.snapshot, pods=large))
-    found = mended(replace(plan, nodes=tuple(full)), WHY, given)
+    found = mended(plan, given, ending_in(WHY, plan, given))
     assert found is not None
     assert {n.name: (n.state, dict(n.pods)) for n in found.nodes} == {
         "mid": ("keep", {STORE.key: 1}),
@@ -155,7 +163,8 @@ def test_whom_a_stuck_pod_needs_beside_it_stays_with_it() -> None:
     plan = replace(plan, nodes=tuple(both), workloads={**plan.workloads, **ways})
     cluster = given.snapshot
     cluster = replace(cluster, workloads=(*cluster.workloads, mate), pods=(*cluster.pods, *pods_of(mate, {"mid": 1})))
-    found = mended(plan, WHY, replace(given, snapshot=cluster))
+    given = replace(given, snapshot=cluster)
+    found = mended(plan, given, ending_in(WHY, plan, given))
     assert found is not None
     assert {n.name: dict(n.pods) for n in found.nodes} == {
         "mid": {STORE.key: 1, mate.key: 1},
@@ -184,7 +193,10 @@ def test_of_several_that_are_stuck_a_rollout_stays_and_others_get_new_nodes() ->
     pods = pods_of(STORE, {"mid": 1}) + pods_of(left, {"a": 2}) + pods_of(right, {"b": 2})
     nodes = [pool_node(name) for name in ("mid", "a", "b")]
     given = planned(snapshot(nodes, [STORE, left, right], pods))
-    found = mended(plan, {**WHY, left.key: "no room"}, given)
+    both = {**WHY, left.key: "no room"}
+    spared = mended(plan, given, ending_in(both, plan, given))
+    assert spared is not None
+    found = mended(spared, given, ending_in(WHY, spared, given))
     assert found is not None
     assert {n.name: dict(n.pods) for n in found.nodes if n.state == "keep"} == {
         "mid": {STORE.key: 1},
@@ -192,7 +204,7 @@ def test_of_several_that_are_stuck_a_rollout_stays_and_others_get_new_nodes() ->
         "b": {},
     }
     assert [dict(n.pods) for n in found.nodes if n.state == "boot"] == [{left.key: 2}]
-    assert staged(found, given, lambda: 60.0)[1] == {}
+    assert staged(found, given, lambda: 60.0)[1].stuck == {}
 
 
 def test_a_waiting_pod_without_room_elsewhere_comes_to_a_further_new_node() -> None:
@@ -204,7 +216,7 @@ def test_a_waiting_pod_without_room_elsewhere_comes_to_a_further_new_node() -> N
     assert [(n.state, n.machine_type, n.zone) for n in further] == [("boot", "m4", "zone-a")]
     assert {n.name: dict(n.pods) for n in found.nodes}["mid"] == {STORE.key: 1}
     assert found.cost_nanousd_per_hour == sum(n.price_nanousd_per_hour or 0 for n in found.nodes)
-    assert staged(found, given, lambda: 60.0)[1] == {}
+    assert staged(found, given, lambda: 60.0)[1].stuck == {}
 
 
 def test_nothing_is_left_standing_where_a_waiting_pod_would_have_no_place() -> None:
