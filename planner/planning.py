@@ -233,12 +233,17 @@ def _staged_plan(inputs: PlanningInputs, settings: Settings, watch: Watch, child
         still = dict.fromkeys((k for k, w in plan.workloads.items() if w.moves), "others stood in its way") | stuck
         accepted = _worth(plan) * (1.0 + settings.optimizer.target_gap)
         for remedy, what in ((mended, stuck), (_standing, stuck), (_standing, still)):
-            if what is still and not over:
+            if what is still and (fallback or not over):
                 break
+            asked = now()
             if (retreat := _remedied(remedy, plan, replace(ending, stuck=what), examined, left)) is not None:
                 fallback.append(retreat)
-            if fallback and (over or _worth(fallback[-1]) <= accepted):
+            # Which of them costs less nobody knows before, and another one takes about as long.
+            late = watch.hurried() or (over and now() + (now() - asked) >= end)
+            if fallback and (late or _worth(fallback[-1]) <= accepted):
                 return min(fallback, key=_merit)
+        if fallback and over:
+            return min(fallback, key=_merit)
         trials: list[tuple[Plan, Examination]] = []
         overdue += over
         if attempt < MOST_REHEARSALS - 2 and overdue <= MOST_OVERDUE:

@@ -77,6 +77,12 @@ def sought_by_workload(pods: Sequence[Pod]) -> dict[str, frozenset[str]]:
     return found
 
 
+def in_company(pods: Sequence[Pod]) -> frozenset[str]:
+    """Name the workloads whose pods must stand on a node with others, and those of these others."""
+    sought = sought_by_workload(pods)
+    return frozenset(sought).union(*sought.values())
+
+
 def _asks(pod: Pod) -> bool:
     """Say whether this is a waiting pod for which company is to be found."""
     return pod.node is None and pod.live and not pod.unmodelled and not pod.beside and needs_company(pod.rules)

@@ -133,7 +133,7 @@ class _Nodes:
         self._problem, self._count = problem, start.classes.size
         self._typical = problem.typical_room
         self._classes = start.classes.copy()
-        self._held = np.ascontiguousarray(start.contents.T)
+        self._held = start.contents.T.copy(order="C")
         self._rem = problem.room[start.classes] - constraints.use_of(problem.requests, start.contents)
         self._spare = self._shares(self._rem)
 

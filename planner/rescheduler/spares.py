@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from planner.model.cluster import Node, Pod
-from planner.model.companions import needs_company, sought_by_workload
+from planner.model.companions import in_company, needs_company
 from planner.model.inputs import PlanningInputs, offering_room
 from planner.model.machines import Offering
 from planner.model.naming import node_name
@@ -68,25 +68,28 @@ def with_room_for(plan: Plan, inputs: PlanningInputs, ending: Ending) -> Plan | 
         samples.setdefault(pod.workload, pod)
         if pod.node is not None:
             here.setdefault(pod.workload, Counter())[pod.node] += 1
-    sought = sought_by_workload(inputs.snapshot.pods)
-    bound = {*ending.stuck, *sought, *(other for others in sought.values() for other in others)}
+    bound = {*ending.stuck, *in_company(inputs.snapshot.pods)}
     room, yard, homeless = ending.room.copy(), Yard(plan, inputs), Counter[tuple[str, Domains]]()
     for mover in (m for m in ending.movers if m.key in ending.stuck):
         for node, wanted in sorted(mover.wanted.items()):
-            need = mover.planned.requests * (wanted - mover.standing.get(node, 0))
-            arrived = {
-                key: pods - here.get(key, Counter())[node]
-                for key, pods in yard.contents(node).items()
-                if key not in bound and plan.workloads[key].moves
-            }
+            need = mover.planned.requests * max(0, wanted - mover.standing.get(node, 0))
+            arrived = Counter(
+                {
+                    key: pods - here.get(key, Counter())[node]
+                    for key, pods in yard.contents(node).items()
+                    if key not in bound and plan.workloads[key].moves
+                }
+            )
             # The largest first, so that few go elsewhere.
-            for key in sorted(arrived, key=lambda key: (-samples[key].requests.cpu_millicores, key)):
-                for _ in range(arrived[key]):
-                    if room.would_hold(node, need):
-                        break
-                    room.free[node] = room.free[node] + yard.each(key, samples[key])
+            others = sorted(arrived.elements(), key=lambda key: (-samples[key].requests.cpu_millicores, key))
+            free, leaving = room.free.get(node, Resources()), list[str]()
+            while others and not need.fits_in(free):
+                leaving.append(others.pop(0))
+                free = free + yard.each(leaving[-1], samples[leaving[-1]])
+            if need.fits_in(free):
+                room.free[node] = free - need
+                for key in leaving:
                     homeless[key, yard.take(key, samples[key], node)] += 1
-            room.promise(node, need)
     if not homeless:
         return None
     seated = (yard.seat(key, samples[key], domains, many) for (key, domains), many in sorted(homeless.items()))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from planner.model.cluster import Node, Pod
-from planner.model.companions import needs_company, sought_by_workload
+from planner.model.companions import in_company, needs_company, sought_by_workload
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan, PlannedNode, PlannedWorkload
 from planner.model.resources import Resources
@@ -38,8 +38,8 @@ def mended(plan: Plan, inputs: PlanningInputs, ending: Ending) -> Plan | None:
 
 def _with_company(stuck: Mapping[str, str], plan: Plan, inputs: PlanningInputs) -> dict[str, str]:
     """Return those of the stuck workloads whose pods cannot go alone, and all that move with them, with reasons."""
-    sought = sought_by_workload(inputs.snapshot.pods)
-    found = {key: why for key, why in stuck.items() if plan.workloads[key].strategy == "rollout" or key in sought}
+    sought, bound = sought_by_workload(inputs.snapshot.pods), in_company(inputs.snapshot.pods)
+    found = {key: why for key, why in stuck.items() if plan.workloads[key].strategy == "rollout" or key in bound}
     while True:
         beside = {other for key, others in sought.items() for other in (key, *others) if {key, *others} & found.keys()}
         more = {key for key in beside - found.keys() if key in plan.workloads and plan.workloads[key].moves}

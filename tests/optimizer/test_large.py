@@ -66,17 +66,36 @@ def test_the_bound_where_pods_may_be_cut_is_below_every_plan(seed: int) -> None:
     assert before < search.proof.value <= planned(given).objective.value_nanousd_per_hour
 
 
-def test_nodes_that_no_whole_pods_fill_are_not_cut_in_the_bound() -> None:
-    # Pods of 3 CPU: two fit into an m8, one into an m4, and m8 costs 1.9 times as much. Cut, 8 pods fill three m8
-    # (8 x 3 / 8), 3 x 0.38 = 1.14 $/h; whole, two to an m8, they need four, 4 x 0.38 = 1.52 $/h. The third is too dear.
+def pods_that_fill_no_node() -> Problem:
+    """Pods of 3 CPU: two fit into an m8, one into an m4, and m8 costs 1.9 times as much; the third is too dear."""
     web = deployment("web", 8, cpu=3000, memory_gib=1)
     offers = catalogue(offering(), offering("m8", 0.38, cpu=8000), offering("dear", 2.0, cpu=8000, memory_gib=64))
-    problem = problem_of(inputs(snapshot([], [web], pods_of(web, pending=8)), offers))
+    return problem_of(inputs(snapshot([], [web], pods_of(web, pending=8)), offers))
+
+
+def test_nodes_that_no_whole_pods_fill_are_not_cut_in_the_bound() -> None:
+    # Cut, 8 pods fill three m8 (8 x 3 / 8), 3 x 0.38 = 1.14 $/h; whole, two to an m8, they need four, 4 x 0.38 = 1.52.
+    problem = pods_that_fill_no_node()
     assert float(8 * cut_plan(problem).pods[0]) == pytest.approx(1_140_000_000 + 8 * 41_666, rel=1e-6)
     search = Search(problem, SOLVER, lambda: 10.0)
     search.start_at(relaxation(problem))
     # What pods pay that come anew is no part of the bound.
     assert search.proof.value == pytest.approx(1_520_000_000, rel=1e-3)
+
+
+def test_no_further_relaxation_is_solved_that_would_take_most_of_what_is_left() -> None:
+    # Each takes a second: after the first of four the next three would be all that is left.
+    problem, asked = pods_that_fill_no_node(), list[float]()
+    solve = relaxation(problem)
+
+    def slow(cut: IntArray, whole: Columns) -> Fluid | None:
+        asked.append(1.0)
+        return solve(cut, whole)
+
+    search = Search(problem, SOLVER, lambda: 4.0 - sum(asked))
+    search.start_at(slow)
+    assert len(asked) == 1
+    assert search.proof.value == pytest.approx(1_140_000_000, rel=1e-3)
 
 
 def test_the_bound_gives_nodes_with_less_room_no_more_than_their_own_worth() -> None:
@@ -125,6 +144,19 @@ def test_nodes_that_stay_are_filled_up_and_keep_what_they_hold(seed: int) -> Non
         assert packing.faults(problem) == []
         kept = [k for k in packing.classes.tolist() if problem.classes[k].role == "kept"]
         assert sorted(kept) == sorted(k for k, c in enumerate(problem.classes) for _ in c.nodes if c.role == "kept")
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_what_is_filled_up_is_left_as_it_was(nodes: int) -> None:
+    # Each m4 has 4 CPU and one pod of 1; four more wait.
+    names = [f"n{i}" for i in range(nodes)]
+    web = deployment("web", nodes + 4, cpu=1000, memory_gib=0)
+    pods = pods_of(web, dict.fromkeys(names, 1), pending=4)
+    problem = problem_of(inputs(snapshot([node(n) for n in names], [web], pods), catalogue(offering())))
+    start = present_state(problem)
+    filled = fill(problem, start, "best")
+    assert int(filled.contents.sum()) == nodes + 4
+    assert start.contents.sum(axis=1).tolist() == [1] * nodes
 
 
 def test_one_plan_of_nodes_that_stay_is_made_however_little_time_there_is() -> None:
