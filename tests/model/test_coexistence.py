@@ -8,10 +8,19 @@ from typing import Any
 import pytest
 
 from planner.model.cluster import HOSTNAME, ZONE, Node, Pod
-from planner.model.coexistence import excess, interpreted, surge_hindrances
+from planner.model.coexistence import Views, excess, interpreted, surge_hindrances
 from planner.model.domains import Crowding, find_homes, upset_by_minimums
 from planner.model.resources import BEARER, TARGET, WHOLE_NODE
-from planner.model.scheduling import LabelSelector, NodeConstraints, PodRules, PodTerm, Requirement, Spread, Taint
+from planner.model.scheduling import (
+    LabelSelector,
+    NodeConstraints,
+    PodRules,
+    PodTerm,
+    Requirement,
+    Spread,
+    Taint,
+    Toleration,
+)
 from tests.building import deployment, node, offering, pod, pods_of
 
 NODES = [node("a1", zone="a"), node("a2", zone="a"), node("b1", zone="b")]
@@ -316,3 +325,19 @@ class TestSurge:
 def test_a_pod_that_is_gone_counts_for_nothing() -> None:
     gone = pod(deployment("db", 1), 0, "a1", rules=apart("db"), phase="Succeeded")
     assert told(gone)["db-0"].requests.shares == ()
+
+
+def test_pods_that_a_spread_shows_other_nodes_do_not_share_what_they_see() -> None:
+    # "tainted" counts only for who tolerates it, where the spread asks for taints, and "b" only for who selects it.
+    tainted = replace(node("tainted", zone="zone-b"), taints=(Taint("old", "", "NoSchedule"),))
+    views = Views([node("a"), node("b", zone="zone-b", labels={"disk": "ssd"}), tainted])
+    honest = Spread(ZONE, 1, LabelSelector(), honors_taints=True)
+    tolerant = NodeConstraints(tolerations=(Toleration(operator="Exists"),))
+    on_ssd = NodeConstraints(node_selector=(("disk", "ssd"),))
+    seen = [views.domains(spread, who) for spread, who in (
+        (honest, NodeConstraints()), (honest, tolerant), (replace(honest, honors_taints=False), NodeConstraints()),
+        (honest, on_ssd), (replace(honest, honors_affinity=False), on_ssd), (replace(honest, max_skew=3), on_ssd),
+    )]  # fmt: skip
+    everywhere, untainted = {"a", "b", "tainted"}, {"a", "b"}
+    assert [set(found) for found in seen] == [untainted, everywhere, everywhere, {"b"}, untainted, {"b"}]
+    assert seen[3] is seen[5]
