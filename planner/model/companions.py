@@ -77,9 +77,8 @@ def sought_by_workload(pods: Sequence[Pod]) -> dict[str, frozenset[str]]:
     return found
 
 
-def in_company(pods: Sequence[Pod]) -> frozenset[str]:
-    """Name the workloads whose pods must stand on a node with others, and those of these others."""
-    sought = sought_by_workload(pods)
+def in_company(sought: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """Name the workloads whose pods must stand on a node with others, and those of these others (`sought`)."""
     return frozenset(sought).union(*sought.values())
 
 

@@ -38,7 +38,8 @@ def mended(plan: Plan, inputs: PlanningInputs, ending: Ending) -> Plan | None:
 
 def _with_company(stuck: Mapping[str, str], plan: Plan, inputs: PlanningInputs) -> dict[str, str]:
     """Return those of the stuck workloads whose pods cannot go alone, and all that move with them, with reasons."""
-    sought, bound = sought_by_workload(inputs.snapshot.pods), in_company(inputs.snapshot.pods)
+    sought = sought_by_workload(inputs.snapshot.pods)
+    bound = in_company(sought)
     found = {key: why for key, why in stuck.items() if plan.workloads[key].strategy == "rollout" or key in bound}
     while True:
         beside = {other for key, others in sought.items() for other in (key, *others) if {key, *others} & found.keys()}
