@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.controlplane.build import build
 from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.fidelity.beside import PATIENT_TIMEOUT
 from tests.controlplane.fidelity.field import Field
 from tests.controlplane.fidelity.rollout import Size
 from tests.controlplane.fidelity.scenarios import SCENARIOS, played, without_extender
@@ -21,6 +22,11 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=200, help="nodes, of which the plan keeps half (default: 200)")
     parser.add_argument("--pods", type=int, default=2000, help="pods of ten Deployments (default: 2000)")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="SCENARIO", help=", ".join(names))
+    parser.add_argument(
+        "--http-timeout",
+        help=f"how long a scheduler waits for the extender, such as 5s; {PATIENT_TIMEOUT} in the tests (default: as "
+        "the manifests say)",
+    )
     arguments = parser.parse_args()
     size = Size(arguments.nodes, arguments.pods)
     failed = 0
@@ -28,6 +34,7 @@ def main() -> int:
         folder = Path(scratch)
         with ControlPlane(build(), folder / "control-plane") as cluster:
             ground = Field(cluster, folder / "field", "extender")
+            ground.http_timeout = arguments.http_timeout
             ground.install()
             baseline = without_extender(ground, size)
             _say(f"{size.nodes} nodes, {size.pods} pods\nwithout an extender: {baseline}")

@@ -29,7 +29,7 @@ SKIPPED: Final = "Skipping extender as it returned error and has ignorable flag 
 
 BASE: Final = ROOT / "manifests" / "base"
 
-HTTP_TIMEOUT: Final = "5s"
+PATIENT_TIMEOUT: Final = "5s"
 """On a busy test machine a slow answer must not look like a lost one."""
 
 
@@ -125,8 +125,13 @@ class Extender:
 
 
 @contextmanager
-def running(cluster: ControlPlane, name: str, extender: Extender | None) -> Iterator[Process]:
-    """Run a scheduler of this name as the manifests configure it, with the extender or without any."""
+def running(
+    cluster: ControlPlane, name: str, extender: Extender | None, http_timeout: str | None = PATIENT_TIMEOUT
+) -> Iterator[Process]:
+    """Run a scheduler of this name as the manifests configure it, with the extender or without any.
+
+    Without an `http_timeout` that of the manifests holds.
+    """
     configuration: Json = yaml.safe_load((BASE / "scheduler-configuration.yaml").read_text())
     del configuration["leaderElection"]
     configuration["profiles"] = [{"schedulerName": name}]
@@ -136,7 +141,7 @@ def running(cluster: ControlPlane, name: str, extender: Extender | None) -> Iter
         extender.start()
         (entry,) = configuration["extenders"]
         entry["urlPrefix"] = f"http://127.0.0.1:{extender.port}"
-        entry["httpTimeout"] = HTTP_TIMEOUT
+        entry["httpTimeout"] = http_timeout or entry["httpTimeout"]
     scheduler = cluster.start_scheduler(configuration)
     try:
         yield scheduler

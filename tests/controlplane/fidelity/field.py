@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 from planner.kube import record as records
 from planner.model.plan import Plan, PlanRecord
 from tests.controlplane.admin import ApiError
-from tests.controlplane.fidelity.beside import SKIPPED, Extender, running
+from tests.controlplane.fidelity.beside import PATIENT_TIMEOUT, SKIPPED, Extender, running
 from tests.controlplane.fidelity.history import History, Life
 from tests.controlplane.fidelity.rollout import (
     MACHINE_TYPE,
@@ -64,6 +65,9 @@ class Arm:
 class Field(Installation):
     """A control plane with Kinema's rights, on which nothing runs yet."""
 
+    http_timeout: str | None = PATIENT_TIMEOUT
+    """How long a scheduler waits for the extender's answer; None as the manifests say."""
+
     def install(self) -> None:
         """Authorize the parts; schedulers and extenders come with each roll-out."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -83,8 +87,8 @@ class Field(Installation):
             extenders = [Extender(identity, arm.skew_seconds) for _ in arm.schedulers if arm.extended]
             self.cluster.add_node(*(_node(name, size) for name in size.node_names))
             schedulers = [
-                stack.enter_context(running(self.cluster, name, extenders[number] if arm.extended else None))
-                for number, name in enumerate(arm.schedulers)
+                stack.enter_context(running(self.cluster, name, extender, self.http_timeout))
+                for name, extender in zip_longest(arm.schedulers, extenders)
             ]
             uids = {
                 body["metadata"]["name"]: self.cluster.request("POST", DEPLOYMENTS, body)["metadata"]["uid"]
