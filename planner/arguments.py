@@ -7,6 +7,7 @@ import hashlib
 import os
 import sys
 import time
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,7 +98,7 @@ def planning_inputs(arguments: argparse.Namespace, settings: Settings) -> Planni
     snapshot = _snapshot(arguments, settings)
     catalogue = _catalogue(arguments, settings, snapshot)
     # Not of the dump's bytes: the order of its objects, and what Kinema does not read of them, change no plan.
-    digest = hashlib.sha256(repr(snapshot).encode())
+    digest = hashlib.sha256(_told(snapshot))
     for part in (arguments.machines, arguments.pools):
         digest.update(Path(part).read_bytes() if part else b"\0")
     digest.update(
@@ -108,6 +109,14 @@ def planning_inputs(arguments: argparse.Namespace, settings: Settings) -> Planni
         digest.update(repr(cap).encode())
     iteration = f"p{digest.hexdigest()[:12]}"
     return PlanningInputs(snapshot, catalogue, iteration, rules=rules, prices=prices, preferences=preferences, cap=cap)
+
+
+def _told(snapshot: Snapshot) -> bytes:
+    """Return all that the snapshot was made from; msgspec writes it in a quarter of the time that `repr` takes."""
+    import msgspec
+
+    own = [getattr(snapshot, field.name) for field in fields(snapshot) if field.init]
+    return msgspec.json.encode(own, enc_hook=repr)
 
 
 def read_start(arguments: argparse.Namespace) -> Plan | None:
