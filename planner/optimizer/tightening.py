@@ -53,6 +53,8 @@ def balanced(problem: Problem, packing: Packing, over: Callable[[], bool]) -> Pa
     scarce = np.argsort(-used.sum(axis=0) / np.maximum(room.sum(axis=0), 1), kind="stable")[:2]
     exchange = _Exchange(state, scarce, room[:, scarce].astype(np.float64))
     for one in np.argsort(-exchange.tilts, kind="stable").tolist():
+        if exchange.tilts[one] < _BALANCED:
+            continue
         vain = 0
         for other in np.argsort(exchange.tilts, kind="stable").tolist():
             if (
@@ -194,7 +196,7 @@ class _Exchange:
         self._admits = state.problem.admissible[state.classes]
         # Whoever stands apart from others is left alone.
         self._free = state.problem.sides == 0
-        self.tilts = self._tilt(slice(None), state.rem)
+        self.tilts = self._tilt(slice(None), state.rem[:, scarce])
 
     def between(self, one: int, other: int) -> bool:
         """Exchange the two pods of these nodes that balance them most; say whether there are any."""
@@ -204,11 +206,16 @@ class _Exchange:
         come = np.flatnonzero((there > 0) & self._admits[one] & self._free)
         if not go.size or not come.size:
             return False
-        change = requests[go][:, None, :] - requests[come][None]
-        left, left_there = state.rem[one] + change, state.rem[other] - change
-        possible = (left >= np.minimum(state.rem[one], 0)).all(axis=2)
-        possible &= (left_there >= np.minimum(state.rem[other], 0)).all(axis=2)
-        tilts, tilts_there = self._tilt(one, left), self._tilt(other, left_there)
+        # Of some 200 resources and shares few are asked for by any of them.
+        asked = np.flatnonzero(requests[go].any(axis=0) | requests[come].any(axis=0))
+        change = requests[np.ix_(go, asked)][:, None, :] - requests[np.ix_(come, asked)][None]
+        has, has_there = state.rem[one, asked], state.rem[other, asked]
+        left, left_there = has + change, has_there - change
+        possible = (left >= np.minimum(has, 0)).all(axis=2)
+        possible &= (left_there >= np.minimum(has_there, 0)).all(axis=2)
+        shift = requests[np.ix_(go, self._scarce)][:, None, :] - requests[np.ix_(come, self._scarce)][None]
+        tilts = self._tilt(one, state.rem[one, self._scarce] + shift)
+        tilts_there = self._tilt(other, state.rem[other, self._scarce] - shift)
         gain = abs(self.tilts[one]) + abs(self.tilts[other]) - np.abs(tilts) - np.abs(tilts_there)
         gain -= _GAIN_EACH_MOVE * self._moves(one, other, go, come)
         gain = np.where(possible, gain, -np.inf)
@@ -217,12 +224,13 @@ class _Exchange:
             return False
         here[[go[i], come[j]]] += (-1, 1)
         there[[go[i], come[j]]] += (1, -1)
-        state.rem[one], state.rem[other] = left[i, j], left_there[i, j]
+        state.rem[one, asked], state.rem[other, asked] = left[i, j], left_there[i, j]
         self.tilts[one], self.tilts[other] = tilts[i, j], tilts_there[i, j]
         return True
 
     def _tilt(self, n: int | slice, left: IntArray) -> FloatArray:
-        shares: FloatArray = left[..., self._scarce] / self._room[n]
+        """Return by how much more is left of the first of the two, (...), of these amounts of both, (..., 2)."""
+        shares: FloatArray = left / self._room[n]
         tilt: FloatArray = shares[..., 0] - shares[..., 1]
         return tilt
 
