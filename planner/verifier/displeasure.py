@@ -22,6 +22,7 @@ def displeasure_range(plan: Plan, facts: Facts) -> tuple[int, int]:
     for group in facts.groups:
         for workload in group.workloads:
             kinds[workload].append(group.key)
+    minding = {key: own for key, own in kinds.items() if any(facts.tastes.minds(kind.wishes) for kind in own)}
     for node in plan.nodes:
         if node.state == "remove":
             continue
@@ -29,7 +30,8 @@ def displeasure_range(plan: Plan, facts: Facts) -> tuple[int, int]:
         pinned = facts.pinned.get(node.name, {})
         for workload, count in node.pods.items():
             free = count - pinned.get(workload, 0)
-            if free > 0 and (costs := _costs(kinds[workload], spot, facts)):
+            if free > 0 and workload in minding:
+                costs = _costs(minding[workload], spot, facts)
                 least += free * min(costs)
                 most += free * max(costs)
     return least, most
@@ -54,11 +56,9 @@ def surroundings(spot: Spot) -> Surroundings:
 def _of_running(pods: Iterable[Pod], facts: Facts) -> int:
     tastes = facts.tastes
     return sum(
-        tastes.cost_nanousd_per_hour(
-            tastes.telling(pod.wishes), pod.constraints, surroundings(facts.spots[str(pod.node)])
-        )
+        tastes.cost_nanousd_per_hour(wishes, pod.constraints, surroundings(facts.spots[str(pod.node)]))
         for pod in pods
-        if facts.running(pod)
+        if tastes.minds(wishes := tastes.telling(pod.wishes)) and facts.running(pod)
     )
 
 

@@ -36,9 +36,13 @@ class Tastes:
             self._alike[wishes] = all(unmet(wishes, place) == first for place in self.places)
         return () if self._alike[wishes] else wishes
 
+    def minds(self, wishes: Wishes) -> bool:
+        """Say whether a pod of these (telling) wishes may cost something anywhere."""
+        return self.price != 0 and (not self.indifferent or bool(wishes))
+
     def cost_nanousd_per_hour(self, wishes: Wishes, constraints: NodeConstraints, place: Surroundings) -> int:
         """Return what one pod of these (telling) wishes costs in this place."""
-        if self.price == 0 or (self.indifferent and not wishes):
+        if not self.minds(wishes):
             return 0
         best = self._best.get((wishes, constraints))
         if best is None:
