@@ -111,7 +111,7 @@ def assess(
             roles[node.name] = "removable"
     for name in _overdrawn(snapshot):
         roles[name], reasons[name] = "frozen", "holds pods that request more than it can allocate"
-    nodes = {node.name: node for node in snapshot.nodes}
+    nodes = {node.name: (node, foreign_taints(node)) for node in snapshot.nodes}
     pins: dict[str, str] = {}
     for pod in pods:
         if pod.node is None or pod.node not in nodes:
@@ -124,8 +124,8 @@ def assess(
             reason = mobility[pod.workload].reason
         if not reason and roles.get(pod.node) == "frozen":
             reason = f"its node {reasons[pod.node]}"
-        node = nodes[pod.node]
-        if not reason and not pod.constraints.admit(node.labels, node.name, foreign_taints(node)):
+        node, taints = nodes[pod.node]
+        if not reason and not pod.constraints.admit(node.labels, node.name, taints):
             reason = "runs on a node that its own constraints exclude"
         if reason:
             pins[pod_key(pod)] = reason
@@ -264,6 +264,8 @@ def pin_reason(pod: Pod, workload: Workload | None, rules: DisruptionRules) -> s
 
 
 def _opted_out(annotations: Mapping[str, str]) -> str:
+    if not annotations:
+        return ""
     if annotations.get(keys.DO_NOT_DISRUPT) == "true":
         return f'is annotated {keys.DO_NOT_DISRUPT}: "true"'
     karpenter = annotations.get("karpenter.sh/do-not-disrupt", "")

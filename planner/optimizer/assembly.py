@@ -163,7 +163,8 @@ def _spots(census: Census, problem: Problem, packing: Packing) -> dict[str, _Spo
     for n in order:
         k = int(packing.classes[n])
         c = problem.classes[k]
-        wanted = {g: int(packing.contents[n, g]) for g in np.flatnonzero(packing.contents[n]).tolist()}
+        some = np.flatnonzero(packing.contents[n])
+        wanted = dict(zip(some.tolist(), packing.contents[n, some].tolist(), strict=True))
         if c.offering is None:
             spots[c.nodes[taken[k]]].wanted = wanted
             spots[c.nodes[taken[k]]].row = n

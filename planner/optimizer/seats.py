@@ -40,6 +40,8 @@ def seated_together(problem: Problem, packing: Packing) -> Packing:
     Who finds none stays.
     """
     at_once = np.array([group.key.at_once for group in problem.groups], dtype=np.bool_)
+    if not at_once.any():
+        return packing
     contents, asks, classes = packing.contents.copy(), problem.requests, packing.classes
     new = np.array([problem.classes[k].role == "offering" for k in classes], dtype=np.bool_)
     left = problem.room[classes] - contents @ asks
