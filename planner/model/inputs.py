@@ -8,6 +8,7 @@ from functools import cached_property
 
 from planner.model.cap import CpuCap
 from planner.model.cluster import Pod, Snapshot, Workload
+from planner.model.companions import sought_by_workload
 from planner.model.disruption import (
     Assessment,
     DisruptionRules,
@@ -87,6 +88,11 @@ class PlanningInputs:
         """What the rules of disruption, and `held`, let be moved and removed."""
         found = assess(self.snapshot, self.catalogue, self.rules, self.mobility)
         return with_held(found, self.snapshot, self.held) if self.held else found
+
+    @cached_property
+    def sought(self) -> Mapping[str, frozenset[str]]:
+        """Which others the pods of a workload must stand on a node with, by its key (`sought_by_workload`)."""
+        return sought_by_workload(self.snapshot.pods)
 
     def under_cap(self) -> PlanningInputs:
         """Return the inputs with the predicted CPU as a resource; themselves where nothing caps it.

@@ -124,6 +124,8 @@ class Resources:
 
     def many_in(self, room: Resources, most: int) -> int:
         """Return how many times, at most so many, these requests fit into the room together."""
+        if most > 0 and (self * most).fits_in(room):
+            return most
         return next((n for n in range(most) if not (self * (n + 1)).fits_in(room)), max(0, most))
 
     def _shares_fit(self, taken: Mapping[str, int]) -> bool:

@@ -64,10 +64,13 @@ class Mover:
         return max(0, self.workload.replicas - sum(self.here.values()))
 
 
-def movers_of(record: PlanRecord, snapshot: Snapshot) -> list[Mover]:
+def movers_of(
+    record: PlanRecord, snapshot: Snapshot, sought: Mapping[str, frozenset[str]] | None = None
+) -> list[Mover]:
     """Return the workloads that the plan moves or brings to a node, by stage.
 
-    Left out are those that are no longer the ones that it was made for.
+    Left out are those that are no longer the ones that it was made for. `sought` is what `sought_by_workload` says of
+    the snapshot's pods, where that is known.
     """
     plan = record.plan
     pods: dict[str, list[Pod]] = {key: [] for key in plan.workloads}
@@ -86,7 +89,7 @@ def movers_of(record: PlanRecord, snapshot: Snapshot) -> list[Mover]:
         else _gone_ahead(plan.workloads[key], own, wanted[key], find_misplaced)
         for key, own in pods.items()
     }
-    sought = sought_by_workload(snapshot.pods)
+    sought = sought_by_workload(snapshot.pods) if sought is None else sought
     movers = [
         Mover(
             key=w.key,

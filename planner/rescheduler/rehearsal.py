@@ -42,7 +42,7 @@ class Rehearsal:
         booted = with_booted(plan, inputs.snapshot, inputs.catalogue)
         # Where pods are changes nothing about how many of them may be unavailable.
         allowed = dict(inputs.mobility)
-        room, movers = Room(plan, booted), movers_of(record, booted)
+        room, movers = Room(plan, booted), movers_of(record, booted, inputs.sought)
         free, arriving = dict(room.free), {name: Resources() for name in room.free}
         arrived = []
         for mover in movers:
@@ -128,7 +128,12 @@ def _unpaced(mobility: Mobility, mover: Mover, disrupted: Mapping[str, int]) -> 
 
 
 def _arrived(mover: Mover, coming: Mapping[str, int]) -> Mover:
-    """Return the mover once so many of its pods that wait for a node have come to each, and run there."""
+    """Return the mover once so many of its pods that wait for a node have come to each, and run there.
+
+    Of a workload that has none elsewhere and moves none, nothing is asked after that.
+    """
+    if not mover.planned.moves and not mover.here:
+        return mover
     places = [node for node, count in coming.items() for _ in range(count)]
     pods = []
     for pod in mover.pods:

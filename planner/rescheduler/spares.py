@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from planner.model.cluster import Node, Pod
-from planner.model.companions import in_company, needs_company, sought_by_workload
+from planner.model.companions import in_company, needs_company
 from planner.model.inputs import PlanningInputs, offering_room
 from planner.model.machines import Offering
 from planner.model.naming import node_name
@@ -68,7 +68,7 @@ def with_room_for(plan: Plan, inputs: PlanningInputs, ending: Ending) -> Plan | 
         samples.setdefault(pod.workload, pod)
         if pod.node is not None:
             here.setdefault(pod.workload, Counter())[pod.node] += 1
-    bound = {*ending.stuck, *in_company(sought_by_workload(inputs.snapshot.pods))}
+    bound = {*ending.stuck, *in_company(inputs.sought)}
     room, yard, homeless = ending.room.copy(), Yard(plan, inputs), Counter[tuple[str, Domains]]()
     for mover in (m for m in ending.movers if m.key in ending.stuck):
         for node, wanted in sorted(mover.wanted.items()):

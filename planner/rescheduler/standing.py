@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from planner.model.cluster import Node, Pod
-from planner.model.companions import in_company, needs_company, sought_by_workload
+from planner.model.companions import in_company, needs_company
 from planner.model.inputs import PlanningInputs
 from planner.model.plan import Plan, PlannedNode, PlannedWorkload
 from planner.model.resources import Resources
@@ -38,7 +38,7 @@ def mended(plan: Plan, inputs: PlanningInputs, ending: Ending) -> Plan | None:
 
 def _with_company(stuck: Mapping[str, str], plan: Plan, inputs: PlanningInputs) -> dict[str, str]:
     """Return those of the stuck workloads whose pods cannot go alone, and all that move with them, with reasons."""
-    sought = sought_by_workload(inputs.snapshot.pods)
+    sought = inputs.sought
     bound = in_company(sought)
     found = {key: why for key, why in stuck.items() if plan.workloads[key].strategy == "rollout" or key in bound}
     while True:
