@@ -36,10 +36,14 @@ LATER_SHARE = 0.35
 REHEARSAL_SHARE = 0.1
 """Share of the time limit that each search for an order of stages gets in any case: all else is worth less."""
 
+ORDERS_SHARE = 0.4
+"""Share of the time that is left which the search for an order of stages gets where it finds none: remedies for what is
+stuck take about as long."""
+
 LEAST_SECONDS = 1.0
 """What each solve gets in any case."""
 
-LAST_SECONDS, LAST_SECONDS_PER_POD, LATE_SHARE = 0.1, 0.00002, 0.005
+LAST_SECONDS, LAST_SECONDS_PER_POD, LATE_SHARE = 0.1, 0.00001, 0.005
 """What the check and the search for an order of stages take of the time limit after the last solve, and the share of
 the limit by which that ends late: the steps of a long one are longer."""
 
@@ -223,8 +227,10 @@ def _staged_plan(inputs: PlanningInputs, settings: Settings, watch: Watch, child
     shortest = min(now() - began, 1.5 * first.timings_seconds.get("prepare", 0.0))
     fallback: list[Plan] = []
     for attempt in range(MOST_REHEARSALS):
-        left = left_until(max(end, now() + REHEARSAL_SHARE * limit))
-        plan, ending, problems = _in_stages(_with_bound_of(plan, first), examined, left)
+        least = now() + REHEARSAL_SHARE * limit
+        left = left_until(max(end, least))
+        orders = left_until(max(now() + ORDERS_SHARE * (end - now()), least))
+        plan, ending, problems = _in_stages(_with_bound_of(plan, first), examined, orders)
         if problems:
             raise WrongPlan(f"the plan is wrong after it was put into stages: {'; '.join(problems[:3])}")
         if not (stuck := ending.stuck):

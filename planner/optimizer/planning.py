@@ -53,6 +53,9 @@ _LEAST_SECONDS = 1.0
 # So long may the first relaxation take that the plan of a running cluster is dealt from, which of 5,000 nodes takes
 # five seconds: what is known besides may be no better than the present state.
 _FIRST_DEALING_SECONDS = 15.0
+# Where the plan is made for a part of what is possible, there is no search in that part unless what is left is so many
+# times what it took so far: its relaxation, the plan that is dealt and the proof of the whole take that long.
+_SEARCHING_SHARE = 3.0
 # So many plans are made node by node, in so much of the time, fewer where so many in a row are no better.
 _SEQUENCES, _SEQUENCES_SHARE, _VAIN_SEQUENCES = 12, 0.2, 4
 # Column generation goes on only while, in so many rounds, it proves more or is worth a dive.
@@ -120,7 +123,7 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
         return replace(plan, timings_seconds=_timings(prepared, prepared, watch.now() - start))
     solved, became = _at_size(problem)
     search = Search(solved, solver, race.left)
-    if race.left() > 0 or not race.narrow:
+    if not race.narrow or race.left() > _SEARCHING_SHARE * (watch.now() - start):
         search.start_at(_relaxation(solved, solver, race.left))
     if inputs.start is not None and race.left() > 0:
         search.propose(prices_as(inputs.start, solved, search.proof.pod_prices))
@@ -160,14 +163,16 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
         search = (
             early if early is not None and not race.leaves_more_out() else _whole(solver, inputs, settled, race, cap)
         )
-        solved = search.problem
+        solved, before = search.problem, race.all_left()
         if search is not early:
             search.start_at(_relaxation(solved, solver, race.all_left))
-        if known_prices and race.all_left() > 0:
+        # Other prices take about as long as the first ones, and so does each round of column generation.
+        took = before - race.all_left()
+        if known_prices and race.all_left() > took:
             search.propose(_together(solved, apart, search.proof.pod_prices))
         if inputs.start is not None and search is not early:
             search.propose(prices_as(inputs.start, solved, search.proof.pod_prices))
-        if not race.settled_by(search.proof):
+        if not race.settled_by(search.proof) and race.all_left() > took:
             search.generate(
                 lambda proof, relaxed: race.settled_by(proof) or relaxed - proof.value <= race.worth_proving(relaxed)
             )
@@ -242,12 +247,13 @@ def _relaxation(
 def _dealt(problem: Problem, solver: Solver, race: Race) -> list[Packing]:
     """Enter and return the plans near the relaxation in which pods and nodes may be cut, each with other reserves."""
     found: list[Packing] = []
-    leaders = np.unique(problem.dominators())
+    leaders, took = np.unique(problem.dominators()), 0.0
     # Where every node is new, dives lead to better plans than more of these.
     running = any(c.role != "offering" for c in problem.classes)
     for filled in _FILLED if running else _FILLED_NEW:
         # Of a running cluster the first is made whatever the time: all that is known so far may be its present state.
-        over = race.hurried() or ((found or not running) and race.left(_DEALING_SHARE if found else 1.0) <= 0)
+        before = race.left()
+        over = race.hurried() or ((found or not running) and race.left(_DEALING_SHARE if found else 1.0) <= took)
         if race.won() or over:
             break
         least = _FIRST_DEALING_SECONDS if running and not found else _LEAST_SECONDS
@@ -261,6 +267,7 @@ def _dealt(problem: Problem, solver: Solver, race: Race) -> list[Packing]:
             first = len(found) == 1
             found.append(tightened(problem, found[-1], race.hurried if first else lambda: race.left() <= 0))
             race.enter(found[-1])
+        took = before - race.left()
     return found
 
 
