@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from planner.optimizer.constraints import IntArray
 from planner.optimizer.continuing import packing_as, prices_as
 from planner.optimizer.fluid import Fluid, fluid
 from planner.optimizer.heuristics import deal, fill, present_state, repaired, topped_up
-from planner.optimizer.master import Answer, Columns, CvxpySolver, Limits, Program
+from planner.optimizer.master import Answer, Columns, CvxpySolver, Limits, Program, Solver
 from planner.optimizer.movement import movement_of
 from planner.optimizer.packing import Packing
 from planner.optimizer.planning import plan_with
@@ -96,6 +98,26 @@ def test_no_further_relaxation_is_solved_that_would_take_most_of_what_is_left() 
     search.start_at(slow)
     assert len(asked) == 1
     assert search.proof.value == pytest.approx(1_140_000_000, rel=1e-3)
+
+
+@pytest.mark.parametrize(("seconds_each", "dealt"), [(1.0, 5), (4.0, 1)])
+def test_no_further_plan_is_dealt_that_would_take_more_than_is_left(
+    seconds_each: float, dealt: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Six of ten seconds are for dealing. Five plans of a second each end in time; after one of four, two seconds are
+    # left.
+    ticks = itertools.count()
+    fills: list[float] = []
+
+    def slow(problem: Problem, cut: IntArray, solver: Solver, seconds: float, filled: float = 1.0, **more: Any) -> Any:
+        if filled < 1.0:
+            fills.append(filled)
+        return fluid(problem, cut, solver, seconds, filled, **more)
+
+    monkeypatch.setattr(planning, "fluid", slow)
+    watch = Watch(lambda: next(ticks) * 1e-4 + seconds_each * len(fills), lambda _: None)
+    plan_with(SOLVER, mixed_cluster(3), Effort("HIGHS", 10.0, 0.0), watch)
+    assert len(fills) == dealt
 
 
 def test_the_bound_gives_nodes_with_less_room_no_more_than_their_own_worth() -> None:
