@@ -28,18 +28,33 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Journal:
-    """A watcher of the loop that logs; what is waited for is said once, not at every look."""
+    """A watcher of the loop that logs; what is waited for is said once, not at every look.
 
+    Where a solve stands is said when something changes, not more often than every `pause_seconds`.
+    """
+
+    pause_seconds: float = 10.0
     _waiting: tuple[str, ...] = ()
+    _told_at_seconds: float = 0.0
 
     def __call__(self, report: Report) -> None:
         """Log what is reported, but for details and repetitions."""
+        if isinstance(report, Progress):
+            self._tell(report)
+            return
         reasons = report.reasons if isinstance(report, Waiting | Wait) else ()
         if reasons and reasons == self._waiting:
             return
         self._waiting = reasons
         if text := line_of(report):
             _log.info("%s", text)
+
+    def _tell(self, progress: Progress) -> None:
+        # Each solve counts its own seconds.
+        before = self._told_at_seconds if self._told_at_seconds <= progress.elapsed_seconds else 0.0
+        if progress.elapsed_seconds - before >= self.pause_seconds:
+            self._told_at_seconds = progress.elapsed_seconds
+            _log.info("solving for %.0f s: %s", progress.elapsed_seconds, progress.text)
 
 
 def line_of(report: Report) -> str:

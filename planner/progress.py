@@ -13,7 +13,6 @@ from rich.text import Text
 
 from planner.model.effort import Progress
 
-_NANO = 10**9
 _REDRAWS_PER_SECOND = 4
 
 
@@ -86,11 +85,5 @@ class ProgressDisplay:
         return Text(wish + self._state(), no_wrap=True, overflow="ellipsis")
 
     def _state(self) -> str:
-        elapsed, seen = f"{self._now() - self._opened:.1f} s", self._seen
-        value, bound = (seen.value_nanousd_per_hour, seen.lower_bound_nanousd_per_hour) if seen else (None, None)
-        if value is None:
-            return f"{elapsed}: no plan yet"
-        if bound is None:
-            return f"{elapsed}: best plan {value / _NANO:.4f} $/h, no bound yet"
-        gap = (value - bound) / value if value else 0.0
-        return f"{elapsed}: best plan {value / _NANO:.4f} $/h, bound {bound / _NANO:.4f} $/h, gap {gap:.2%}"
+        seen = self._seen or Progress("", 0.0)
+        return f"{self._now() - self._opened:.1f} s: {seen.text}"

@@ -47,6 +47,27 @@ def test_each_step_is_a_line_in_words(report: Report, line: str) -> None:
     assert line_of(report) == line
 
 
+def test_where_a_solve_stands_is_said_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    journal = Journal(pause_seconds=10.0)
+    with caplog.at_level(logging.INFO):
+        for seconds, value, bound in (
+            (0.5, 250_000_000, None),
+            (10.2, 220_000_000, None),
+            (19.0, 215_000_000, 190_000_000),
+            (20.4, 200_000_000, 190_000_000),
+            # The next solve.
+            (4.0, 210_000_000, None),
+            (12.0, None, None),
+        ):
+            journal(Progress("plan", seconds, value, bound))
+    assert caplog.messages == [
+        "solving for 10 s: best plan 0.2200 $/h, no bound yet",
+        # 1 - 190 / 200
+        "solving for 20 s: best plan 0.2000 $/h, bound 0.1900 $/h, gap 5.00%",
+        "solving for 12 s: no plan yet",
+    ]
+
+
 def test_what_is_waited_for_is_said_again_only_after_something_else(caplog: pytest.LogCaptureFixture) -> None:
     journal = Journal()
     with caplog.at_level(logging.INFO):

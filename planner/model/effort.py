@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+_NANO = 10**9
+
 
 def never() -> bool:
     """Say that nobody is in a hurry."""
@@ -28,6 +30,17 @@ class Progress:
     elapsed_seconds: float
     value_nanousd_per_hour: int | None = None
     lower_bound_nanousd_per_hour: int | None = None
+
+    @property
+    def text(self) -> str:
+        """What is known so far, in words."""
+        value, bound = self.value_nanousd_per_hour, self.lower_bound_nanousd_per_hour
+        if value is None:
+            return "no plan yet"
+        if bound is None:
+            return f"best plan {value / _NANO:.4f} $/h, no bound yet"
+        gap = (value - bound) / value if value else 0.0
+        return f"best plan {value / _NANO:.4f} $/h, bound {bound / _NANO:.4f} $/h, gap {gap:.2%}"
 
 
 @dataclass(frozen=True, slots=True)
