@@ -6,7 +6,8 @@ import base64
 import os
 import secrets
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -61,6 +62,7 @@ class ControlPlane(Admin):
         self.logs = folder / "logs"
         self._processes: list[Process] = []
         self._schedulers: list[Process] = []
+        self._arguments_of: dict[str, tuple[str, ...]] = {}
 
     def __enter__(self) -> Self:
         """Start everything but schedulers and return once all of it is healthy."""
@@ -95,6 +97,17 @@ class ControlPlane(Admin):
         for process in controllers:
             process.stop()
             self._processes.remove(process)
+
+    @contextmanager
+    def without_apiserver(self) -> Iterator[None]:
+        """Kill the API server, and start it again on its port and with its data at the end."""
+        (gone,) = (process for process in self._processes if process.name == "kube-apiserver")
+        self._processes.remove(gone)
+        os.killpg(gone.popen.pid, signal.SIGKILL)
+        gone.popen.wait()
+        yield
+        again = self._launch(gone.name, *self._arguments_of[gone.name])
+        self._healthy(again, f"{self.server}/readyz", token=self._tokens["admin"])
 
     def process_ids(self) -> tuple[int, ...]:
         """Return the ids of all programs that run."""
@@ -256,6 +269,7 @@ class ControlPlane(Admin):
     def _launch(self, program: str, *arguments: str) -> Process:
         process = self._spawn(program, program, *arguments)
         self._processes.append(process)
+        self._arguments_of[program] = arguments
         return process
 
     def _spawn(self, name: str, program: str, *arguments: str) -> Process:

@@ -16,9 +16,11 @@ import pytest
 import yaml
 
 from planner.labels import OPTIMAL, PLACEMENT, Placement, Target, encode_placement
+from tests.controlplane.build import Binaries
 from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.kwok import FakeNode
 from tests.controlplane.processes import Process
+from tests.extender.building import pod
 from tests.extender.certificates import Authority
 from tests.extender.serving import launch, listening, listening_port, serve
 
@@ -224,6 +226,47 @@ def test_an_extender_that_is_restarted_under_load_fails_no_call_that_reached_it(
             if process is not None:
                 process.terminate()
                 process.wait(20)
+
+
+@pytest.mark.soak
+def test_while_the_api_server_is_away_for_a_minute_what_is_known_counts_up_to_the_limit(
+    control_plane_binaries: Binaries, tmp_path: Path
+) -> None:
+    with ControlPlane(control_plane_binaries, tmp_path) as cluster:
+        cluster.add_node(*(FakeNode(name=name) for name in NODES))
+        namespace = cluster.create_namespace("away")
+        uid = create(cluster, namespace, "web", 0)
+        want(cluster, "node-1", Target(f"{namespace}/StatefulSet/web", uid, 3, "all"))
+        owner = {"kind": "StatefulSet", "name": "web", "uid": uid, "controller": True}
+        waiting = pod("waiting", owner="", namespace=namespace)
+        waiting["metadata"]["ownerReferences"] = [owner]
+        environment = identity(cluster)
+        with serve(environment) as patient, serve({**environment, "EXTENDER_STALE_SECONDS": "5"}) as strict:
+            for extender in (patient, strict):
+                cluster.eventually(lambda e=extender: e.metric("kinema_extender_open_targets") == 3, "the plan")
+                assert extender.filter(waiting, *NODES) == ["node-1"]
+            with cluster.without_apiserver():
+                gone_at = time.monotonic()
+                while time.monotonic() < gone_at + 60:
+                    # A limit of two minutes is not reached, whatever the age was when it went.
+                    assert patient.ask("GET", "/readyz")[0] == 200
+                    assert patient.filter(waiting, *NODES) == ["node-1"]
+                    late = time.monotonic() > gone_at + 10
+                    assert strict.ask("GET", "/readyz")[0] == 503 or not late
+                    assert strict.filter(waiting, *NODES) == list(NODES) or not late
+                    time.sleep(0.5)
+                assert strict.metric('kinema_extender_fail_open_total{reason="stale_cache"}') > 50
+                assert patient.metric('kinema_extender_fail_open_total{reason="stale_cache"}') == 0
+            back_at = time.monotonic()
+            # The feeds try again every five seconds.
+            cluster.eventually(lambda: strict.ask("GET", "/readyz")[0] == 200, "the watches to be resumed")
+            assert time.monotonic() - back_at < 10
+            assert strict.filter(waiting, *NODES) == ["node-1"]
+            # What happens from then on is seen by both.
+            want(cluster, "node-2", Target(f"{namespace}/StatefulSet/web", uid, 4, "all"))
+            for extender in (patient, strict):
+                # Seven, less the place that is reserved.
+                cluster.eventually(lambda e=extender: e.metric("kinema_extender_open_targets") >= 6, "the second plan")
 
 
 def test_preemption_finds_a_node_without_asking_and_the_planned_pod_is_bound_there(
