@@ -159,7 +159,7 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
         cap = replace(cap, allowed_millicores=above_cap(cap, best.nodes))
     if race.leaves_more_out() or race.narrow:
         apart = dict(zip((g.key for g in problem.groups), search.proof.pod_prices.tolist(), strict=True))
-        known_prices = search.proof.pod_prices.any()
+        known_prices = (search.proof.pod_prices > problem.move_prices).any()
         search = (
             early if early is not None and not race.leaves_more_out() else _whole(solver, inputs, settled, race, cap)
         )

@@ -84,7 +84,8 @@ class Search:
         self.problem = problem
         self.columns = Columns(problem)
         self.relaxed: Relaxed | None = None
-        nothing = np.zeros(len(problem.groups), dtype=np.int64)
+        # What a pod that waits pays to come somewhere is sure, and no content is worth anything at that price.
+        certain = np.where(problem.pending == problem.counts, problem.move_prices, 0)
         # A dominated offering is in no best plan: it is not priced, and its proof is its dominator's.
         self._leaders = problem.dominators()
         self.asked = np.unique(self._leaders)
@@ -104,7 +105,7 @@ class Search:
         self._thorough = thorough
         self.proof = bound(
             problem,
-            nothing,
+            certain,
             np.zeros(len(problem.rows), dtype=np.int64),
             np.zeros(len(problem.classes), dtype=np.int64),
         )

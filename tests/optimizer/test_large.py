@@ -75,6 +75,15 @@ def pods_that_fill_no_node() -> Problem:
     return problem_of(inputs(snapshot([], [web], pods_of(web, pending=8)), offers))
 
 
+def test_before_anything_is_priced_pods_that_wait_are_known_to_cost_no_less_than_nothing() -> None:
+    # To come somewhere costs each of the ten 41,666 nanodollars per hour, which count as no move.
+    web = deployment("web", 10, cpu=1000, memory_gib=0)
+    given = inputs(snapshot([], [web], pods_of(web, pending=10)), catalogue(offering(price_usd=0.2)))
+    proof = Search(problem_of(given), SOLVER, lambda: 10.0).proof
+    assert proof.pod_prices.tolist() == [41_666]
+    assert proof.value == 0
+
+
 def test_nodes_that_no_whole_pods_fill_are_not_cut_in_the_bound() -> None:
     # Cut, 8 pods fill three m8 (8 x 3 / 8), 3 x 0.38 = 1.14 $/h; whole, two to an m8, they need four, 4 x 0.38 = 1.52.
     problem = pods_that_fill_no_node()
