@@ -50,9 +50,10 @@ class Journal:
             _log.info("%s", text)
 
     def _tell(self, progress: Progress) -> None:
-        # Each solve counts its own seconds.
-        before = self._told_at_seconds if self._told_at_seconds <= progress.elapsed_seconds else 0.0
-        if progress.elapsed_seconds - before >= self.pause_seconds:
+        if progress.elapsed_seconds < self._told_at_seconds:
+            # Each solve counts its own seconds.
+            self._told_at_seconds = 0.0
+        if progress.elapsed_seconds - self._told_at_seconds >= self.pause_seconds:
             self._told_at_seconds = progress.elapsed_seconds
             _log.info("solving for %.0f s: %s", progress.elapsed_seconds, progress.text)
 

@@ -37,8 +37,8 @@ REHEARSAL_SHARE = 0.1
 """Share of the time limit that each search for an order of stages gets in any case: all else is worth less."""
 
 ORDERS_SHARE = 0.4
-"""Share of the time that is left which the search for an order of stages gets where it finds none: remedies for what is
-stuck take about as long."""
+"""Share of the time that is left which the search for an order of stages gets at most: where it finds none, remedies
+for what is stuck take about as long."""
 
 LEAST_SECONDS = 1.0
 """What each solve gets in any case."""

@@ -58,6 +58,9 @@ def test_where_a_solve_stands_is_said_now_and_then(caplog: pytest.LogCaptureFixt
             # The next solve.
             (4.0, 210_000_000, None),
             (12.0, None, None),
+            # One in which nothing changed for long.
+            (1.0, 210_000_000, None),
+            (15.0, 205_000_000, None),
         ):
             journal(Progress("plan", seconds, value, bound))
     assert caplog.messages == [
@@ -65,6 +68,7 @@ def test_where_a_solve_stands_is_said_now_and_then(caplog: pytest.LogCaptureFixt
         # 1 - 190 / 200
         "solving for 20 s: best plan 0.2000 $/h, bound 0.1900 $/h, gap 5.00%",
         "solving for 12 s: no plan yet",
+        "solving for 15 s: best plan 0.2050 $/h, no bound yet",
     ]
 
 
