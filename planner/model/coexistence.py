@@ -376,7 +376,8 @@ def surge_hindrances(nodes: Sequence[Node], pods: Sequence[Pod]) -> dict[str, st
     """Return for each workload whose new pods could not stand beside its old ones, in their own domains, the reason.
 
     A spread holds on the way of a roll-out if there is always a domain with an open target that admits a new pod:
-    max(n + w) - min n <= maxSkew over its domains, with n counted pods in each, w of them the workload's own.
+    max(n + w) - min n <= maxSkew over its domains, with n counted pods in each, w of them the workload's own; the
+    fewest are 0 where there are fewer than minDomains domains.
     """
     found: dict[str, str] = {}
     kinds, views = kinds_of(pods), Views(nodes)
@@ -392,7 +393,8 @@ def surge_hindrances(nodes: Sequence[Node], pods: Sequence[Pod]) -> dict[str, st
                 continue
             counted = domain_counts(spread, sample, views, counted_on(spread, kind.namespace, kinds))
             own = domain_counts(spread, sample, views, Counter(p.node for p in kind.pods if p.node and p.live))
-            if counted and max(counted[d] + own[d] for d in counted) - min(counted.values()) > spread.max_skew:
+            fewest = min(counted.values(), default=0) if len(counted) >= spread.min_domains else 0
+            if counted and max(counted[d] + own[d] for d in counted) - fewest > spread.max_skew:
                 why = f"its spread over {spread.topology_key} does not hold beside its old pods"
         if why:
             found.update(dict.fromkeys((pod.workload for pod in kind.pods), why))

@@ -312,6 +312,7 @@ class TestSurge:
                 *app("disk", PodRules(holds_volume=True), {"a1": 1}),
                 *app("even", spread("even"), {"a1": 1, "b1": 1}),  # 1 + 1 - 1 <= 1
                 *app("uneven", spread("uneven"), {"a1": 1}),  # 1 + 1 - 0 > 1
+                *app("wide", PodRules(spreads=(Spread(ZONE, 1, of("wide"), 3),)), {"a1": 1, "b1": 1}),  # 2 zones of 3
                 *app("web", near("db"), {"a1": 1}),
             ],
         )
@@ -319,6 +320,7 @@ class TestSurge:
             "default/Deployment/db": f"its pods must stand apart by {ZONE}",
             "default/Deployment/disk": "a volume of its pods can be attached to one node only",
             "default/Deployment/uneven": f"its spread over {ZONE} does not hold beside its old pods",
+            "default/Deployment/wide": f"its spread over {ZONE} does not hold beside its old pods",
         }
 
 
