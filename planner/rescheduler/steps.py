@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from planner.model.cluster import NODE_POOL, Node, Snapshot
 from planner.model.disruption import mobilities, planned_pods
-from planner.model.plan import BootNodes, Mending, Plan, PlanRecord, SavePlan, Step, Wait
+from planner.model.plan import BootNodes, EvictPod, Mending, Plan, PlanRecord, SavePlan, Step, Wait
 from planner.rescheduler.disruption import rules_of
 from planner.rescheduler.exchange import exchanged
 from planner.rescheduler.marks import mark
@@ -67,14 +67,18 @@ def next_steps(record: PlanRecord, snapshot: Snapshot, now: float, settings: Mov
     removal = remove(record.plan, snapshot, settings, allowed if settled else None)
     steps = (*starts(record.plan, snapshot, moves), *removal)
     working = tuple(step for step in steps if not isinstance(step, Wait))
-    if working:
+    overdue = idle_seconds > settings.standstill_timeout_seconds
+    # An evicted pod is made anew within moments: where none was for so long, evictions are refused again and again.
+    refused = [step for step in working if isinstance(step, EvictPod)] if overdue else []
+    if len(refused) < len(working):
         return working
-    if settled and not removal:
+    if settled and not removal and not refused:
         # Every node is as planned. Where pods find no room to change places on them, that costs nothing.
         done = SavePlan(replace(record, phase="done", reason=CARRIED_OUT))
         return _mend(record, snapshot, now, settings) or (done,)
     waiting = (*moves.waiting, *(reason for step in steps if isinstance(step, Wait) for reason in step.reasons))
-    if idle_seconds > settings.standstill_timeout_seconds:
+    waiting = (*(f"{step.namespace}/{step.name}: its eviction is refused" for step in refused), *waiting)
+    if overdue:
         reason = f"nothing has moved for {idle_seconds:.0f} s: {'; '.join(waiting[:_MOST_REASONS])}"
         return (SavePlan(replace(record, phase="abandoning", reason=reason)),)
     return (Wait(waiting),)

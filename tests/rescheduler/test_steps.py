@@ -205,17 +205,22 @@ def evicting(replicas: int, ready: int, **fields: Any) -> tuple[PlanRecord, Snap
     return record, all_marked(record, cluster)
 
 
-def test_a_stateful_set_is_evicted_one_pod_after_the_other() -> None:
-    record, cluster = evicting(replicas=3, ready=3)
-    # Its target on "new" is opened first, so that the extender knows of it before the pod comes.
+def with_open_target(record: PlanRecord, cluster: Snapshot) -> Snapshot:
+    """Return the cluster once the first target on "new" is open, so that the extender knows of it before the pod."""
     [opening] = next_steps(record, cluster, ACCEPTED_AT, SETTINGS)
     assert isinstance(opening, MarkNode)
     text = opening.annotations[keys.PLACEMENT]
     assert text is not None
     assert [target.want for target in keys.decode_placement(text).targets] == [1]
     notes = {keys.PLACEMENT: text}
-    opened = [replace(n, annotations=notes) if n.name == "new" else n for n in cluster.nodes]
-    [step] = next_steps(record, replace(cluster, nodes=tuple(opened)), ACCEPTED_AT, SETTINGS)
+    return replace(
+        cluster, nodes=tuple(replace(n, annotations=notes) if n.name == "new" else n for n in cluster.nodes)
+    )
+
+
+def test_a_stateful_set_is_evicted_one_pod_after_the_other() -> None:
+    record, cluster = evicting(replicas=3, ready=3)
+    [step] = next_steps(record, with_open_target(record, cluster), ACCEPTED_AT, SETTINGS)
     assert isinstance(step, EvictPod)
     assert (step.node, step.uid, step.reason) == ("old", f"uid-{step.name}", "the plan puts it on new")
     record, cluster = evicting(replicas=3, ready=2)
@@ -642,6 +647,18 @@ def test_a_plan_of_which_nothing_moves_any_more_is_abandoned_with_what_it_waited
     # A pod that was made since is progress: the patience starts anew.
     younger = replace(cluster, pods=(replace(pods[0], created_at=ACCEPTED_AT + 100), *pods[1:]))
     assert next_steps(record, younger, ACCEPTED_AT + 301, SETTINGS) == (Wait((why,)),)
+
+
+def test_a_plan_whose_evictions_are_refused_for_as_long_is_abandoned() -> None:
+    # Nothing forbids the eviction, yet for 301 s no pod was made anew: the API server refuses each attempt.
+    record, cluster = evicting(replicas=3, ready=3)
+    cluster = with_open_target(record, cluster)
+    [eviction] = next_steps(record, cluster, ACCEPTED_AT + 300, SETTINGS)
+    assert isinstance(eviction, EvictPod)
+    [step] = next_steps(record, cluster, ACCEPTED_AT + 301, SETTINGS)
+    assert isinstance(step, SavePlan)
+    refused = f"{eviction.namespace}/{eviction.name}: its eviction is refused"
+    assert (step.record.phase, step.record.reason) == ("abandoning", f"nothing has moved for 301 s: {refused}")
 
 
 def test_resources_of_a_plan_are_never_negative_in_the_headroom() -> None:
