@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from planner import labels as keys
+from planner.model.cluster import Pod
 from planner.model.plan import PlanRecord
 from planner.rescheduler.movers import Mover
 from planner.rescheduler.room import Room
@@ -66,15 +68,42 @@ def evicted_and_open(mover: Mover, room: Room) -> dict[str, int]:
 
 
 def _filling(mover: Mover, room: Room) -> dict[str, int]:
+    """Fill the nodes that lack pods with those that come, each where its volumes let it be.
+
+    Pods that fewer nodes suit go first. What volumes bind pods to lies apart or within one another (nodes, zones), so
+    that none is left over then that has a place in any other order.
+    """
     if not (coming := mover.coming):
         return {}
     here, requests = Counter(mover.here), mover.planned.requests
+    lacking = {node: count for node, count in mover.wanted.items() if count > here[node]}
     fitting = {
-        node: here[node] + room.many(node, requests, min(coming, count - here[node]))
-        for node, count in mover.wanted.items()
+        node: here[node] + room.many(node, requests, min(coming, count - here[node])) for node, count in lacking.items()
     }
-    shares = Counter(_shared_out(coming, fitting, here))
-    return dict(shares + Counter(_shared_out(coming - shares.total(), mover.wanted, here + shares)))
+    left = _by_suiting_nodes(mover, lacking, room)
+    shares: Counter[str] = Counter()
+    for places in (fitting, lacking):
+        for suiting in sorted(left, key=len):
+            more = _shared_out(left[suiting], {node: places[node] for node in suiting}, here)
+            left[suiting] -= sum(more.values())
+            shares.update(more)
+            here.update(more)
+    return dict(shares)
+
+
+def _by_suiting_nodes(mover: Mover, nodes: Collection[str], room: Room) -> Counter[tuple[str, ...]]:
+    """Count the pods that come by those of the nodes that suit them; all suit those that are not made yet."""
+    waiting = [pod for pod in mover.pods if pod.node is None][: mover.coming]
+    kinds: dict[tuple[object, ...], list[Pod]] = {}
+    for pod in waiting:
+        # In which domain it comes to be was decided when it was given one.
+        anywhere = replace(pod, keeps=()) if pod.keeps else pod
+        kinds.setdefault(room.kind_of(anywhere), []).append(anywhere)
+    found: Counter[tuple[str, ...]] = Counter()
+    for kind, pods in kinds.items():
+        found[tuple(node for node in nodes if room.suit(kind, pods[0], node))] += len(pods)
+    found[tuple(nodes)] += mover.coming - len(waiting)
+    return found
 
 
 def _shared_out(pods: int, wanted: Mapping[str, int], here: Mapping[str, int]) -> dict[str, int]:

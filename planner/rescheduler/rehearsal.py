@@ -20,13 +20,16 @@ from planner.rescheduler.room import Room
 _AT_ONCE = 10**9
 """More pods than any disruption budget covers."""
 
+_SHUT_OUT = "no free place of the plan suits a pod of it that waits for a node"
+
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
     """The cluster in which a plan's moves are played, before the first of them.
 
     Plans that differ only in stages and strategies share one; one that wants other nodes of some is `wanting`. On the
-    `tight` nodes others must leave before the pods have room that wait for any node and are to come there.
+    `tight` nodes others must leave before the pods have room that wait for any node and are to come there. Of the
+    workloads that are `shut_out` a pod waits for a place that another one of them would have to leave first.
     """
 
     movers: tuple[Mover, ...]
@@ -34,6 +37,7 @@ class Rehearsal:
     allowed: dict[str, Mobility]
     find_misplaced: MisplacedPods
     tight: frozenset[str]
+    shut_out: frozenset[str]
 
     @classmethod
     def of(cls, plan: Plan, inputs: PlanningInputs) -> Rehearsal:
@@ -44,16 +48,18 @@ class Rehearsal:
         allowed = dict(inputs.mobility)
         room, movers = Room(plan, booted), movers_of(record, booted, inputs.sought)
         free, arriving = dict(room.free), {name: Resources() for name in room.free}
-        arrived = []
+        arrived, shut_out = [], set()
         for mover in movers:
             coming = promise_what_comes(record, mover, room)
             arrived.append(_arrived(mover, coming))
+            if _waits(arrived[-1]):
+                shut_out.add(mover.key)
             for node in coming.keys() & arriving.keys():
                 arriving[node] = arriving[node] + mover.planned.requests * coming[node]
         tight = frozenset(node for node, requests in arriving.items() if not requests.fits_in(free[node]))
         disrupted = _disrupted_for_good(plan, allowed)
         unpaced = {m.key: _unpaced(allowed[m.key], m, disrupted) for m in arrived if m.key in allowed}
-        return cls(tuple(arrived), room, allowed | unpaced, MisplacedPods(record), tight)
+        return cls(tuple(arrived), room, allowed | unpaced, MisplacedPods(record), tight, frozenset(shut_out))
 
     def wanting(self, wanted: Mapping[str, dict[str, int]]) -> Rehearsal:
         """Return the rehearsal of a plan that wants these workloads' pods on other nodes."""
@@ -74,12 +80,15 @@ class Rehearsal:
 
         A move is possible where every new pod of a roll-out fits beside all pods that still stand, and every evicted
         pod finds its planned node with room at that moment. Nothing moves of which the plan leaves pods without a
-        place: they would take the places of those that move, and are unavailable already. Nor does what would have to
-        leave a node before pods can come there that wait for any: those take what they find, whoever it is meant for.
+        place: they would take the places of those that move, and are unavailable already. Nor does that of which a
+        pod waits for a place that no other has left: by their numbers none of those is to leave it, and while it waits
+        none may. Nor does what would have to leave a node before pods can come there that wait for any: those take
+        what they find, whoever it is meant for.
         """
         planned = plan.workloads
         movers = by_stage(m.as_planned(planned[m.key]) for m in self.movers if planned[m.key].moves)
-        left_out = {m.key: "the plan has no place for some of its pods" for m in movers if m.key in plan.unplaced}
+        left_out = {m.key: _SHUT_OUT for m in movers if m.key in self.shut_out}
+        left_out |= {m.key: "the plan has no place for some of its pods" for m in movers if m.key in plan.unplaced}
         room = self.room.copy()
         for mover in movers:
             leaving = mover.pods if mover.planned.strategy == "rollout" else mover.misplaced
@@ -139,6 +148,11 @@ def _arrived(mover: Mover, coming: Mapping[str, int]) -> Mover:
     for pod in mover.pods:
         pods.append(replace(pod, node=places.pop(), ready=True) if pod.node is None and places else pod)
     return replace(mover, pods=tuple(pods))
+
+
+def _waits(mover: Mover) -> bool:
+    """Say whether a pod of the workload waits for a node that is not replaced by a roll-out before."""
+    return mover.planned.strategy != "rollout" and mover.coming > 0 and any(pod.node is None for pod in mover.pods)
 
 
 def _after(moves: Moves, movers: list[Mover], room: Room) -> list[Mover]:

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner import labels as keys
-from planner.model.cluster import Snapshot, Workload
+from planner.model.cluster import HOSTNAME, Snapshot, Workload
 from planner.model.disruption import DisruptionRules, mobilities
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import Catalogue
 from planner.model.plan import Plan, PlannedNode, PlannedWorkload, PlanRecord, Strategy, Unplaced
+from planner.model.scheduling import NodeConstraints, NodeSelectorTerm, Requirement
 from planner.rescheduler import rules_of, staged
 from planner.rescheduler.moves import Moves, find_moves
 from planner.rescheduler.rehearsal import Rehearsal, with_booted
@@ -112,6 +113,67 @@ def test_rehearsal_refuses_to_let_a_pending_pod_wait_until_others_have_left() ->
     pods = pods_of(store, {"mid": 1}) + pods_of(small, pending=1)
     given = replace(given, snapshot=replace(cluster, workloads=(store, small), pods=tuple(pods)))
     assert Rehearsal.of(plan, given).play(plan).stuck == {}
+
+
+def test_rehearsal_refuses_to_let_a_pending_pod_wait_for_the_place_of_another_pod_of_its_workload() -> None:
+    # store-1 waits for its volume's node "a", where store-0 is that the plan wants on "new": one of them on each node.
+    # By their numbers "a" has its pod and "new" lacks one, but store-1 cannot come there, and while one of two is
+    # unavailable store-0 is not evicted.
+    store = deployment("store", 2, kind="StatefulSet")
+    plan = record_of(
+        [planned_node("a", "keep", {store.key: 1}), planned_node("new", "boot", {store.key: 1})],
+        {store.key: moved(store, 1, "evict")},
+    ).plan
+    first, late = pods_of(store, {"a": 1}, pending=1)
+    cluster = snapshot([pool_node("a")], [store], [first, replace(late, constraints=bound_to("a"))])
+    offers = catalogue(offering(pool="pool-a"))
+    reason = "no free place of the plan suits a pod of it that waits for a node"
+    assert stuck_of(plan, cluster, offers) == {store.key: reason}
+    # With the volume of store-0 there, and that of store-1 anywhere, "new" is the place of store-1.
+    cluster = replace(cluster, pods=(replace(first, constraints=bound_to("a")), late))
+    assert stuck_of(plan, cluster, offers) == {}
+
+
+def test_rehearsal_lets_a_pending_pod_come_where_its_volume_is_and_another_one_elsewhere() -> None:
+    # store-1, first by name, may come to "a", "b" or "c", store-2 to "a" alone. With these two on "a" and "b" store-0
+    # finds "c", to which its volume is bound.
+    store = deployment("store", 3, kind="StatefulSet")
+    names = ("a", "b", "c")
+    plan = record_of(
+        [*(planned_node(name, "keep", {store.key: 1}) for name in names), planned_node("old", "remove")],
+        {store.key: moved(store, 1, "evict")},
+    ).plan
+    moving, either, late = pods_of(store, {"old": 1}, pending=2)
+    pods = [replace(moving, constraints=bound_to("c", "old")), either, replace(late, constraints=bound_to("a"))]
+    cluster = snapshot([pool_node(name) for name in (*names, "old")], [store], pods)
+    given = replace(inputs(cluster, catalogue()), rules=DisruptionRules(1.0))
+    ending = Rehearsal.of(plan, given).play(plan)
+    assert ending.stuck == {}
+    assert [dict(mover.here) for mover in ending.movers] == [{"a": 1, "b": 1, "c": 1, "old": 0}]
+
+
+def test_rehearsal_lets_a_pending_pod_wait_for_the_room_of_its_volumes_node_only() -> None:
+    # store-1 waits for "mid" (4000), where web (3000) is that shall leave: "new", which has room, is no place for it.
+    store, web = deployment("store", 2, cpu=2000, kind="StatefulSet"), deployment("web", 1, cpu=3000)
+    plan = record_of(
+        [
+            planned_node("mid", "keep", {store.key: 1}),
+            planned_node("new", "boot", {store.key: 1}),
+            planned_node("old", "remove"),
+            planned_node("side", "keep", {web.key: 1}),
+        ],
+        {store.key: moved(store, 1, "evict"), web.key: moved(web, 1)},
+    ).plan
+    first, late = pods_of(store, {"old": 1}, pending=1)
+    pods = [first, replace(late, constraints=bound_to("mid")), *pods_of(web, {"mid": 1})]
+    cluster = snapshot([pool_node(name) for name in ("mid", "old", "side")], [store, web], pods)
+    stuck = stuck_of(plan, cluster, catalogue(offering(pool="pool-a")))
+    assert stuck == {web.key: "pods that wait for a node have no room on mid before it moves"}
+
+
+def bound_to(*nodes: str) -> NodeConstraints:
+    """Return the constraints of a pod whose volume is bound to these nodes."""
+    return NodeConstraints(required_terms=(NodeSelectorTerm((Requirement(HOSTNAME, "In", nodes),)),))
 
 
 def stuck_of(plan: Plan, cluster: Snapshot, offers: Catalogue) -> dict[str, str]:
