@@ -101,8 +101,19 @@ class Population:
         except ControlPlaneError as error:
             raise ControlPlaneError(f"{error}: {self._unrest()}") from None
 
+    def _touch(self, budget: Json) -> None:
+        """Change the budget, so that it is counted anew.
+
+        Of several budgets over a pod the controller counts only one anew when the pod comes or goes, and it chooses
+        that one arbitrarily (`getPdbForPod` in kubernetes/pkg/controller/disruption/disruption.go).
+        """
+        meta = budget["metadata"]
+        path = f"/apis/policy/v1/namespaces/{meta['namespace']}/poddisruptionbudgets/{meta['name']}"
+        note = {"metadata": {"annotations": {"tests.kinema.io/touched-at": meta["resourceVersion"]}}}
+        self._cluster.request("PATCH", path, note)
+
     def _unrest(self) -> str:
-        """Name something that is still under way."""
+        """Name something that is still under way; a budget that is not counted is touched."""
         pods = self._cluster.items("/api/v1/pods")
         live_pods = [pod for pod in pods if pod["status"]["phase"] not in ("Succeeded", "Failed")]
         owned: Counter[str] = Counter()
@@ -118,6 +129,8 @@ class Population:
         for kind in _KINDS:
             for body in self._cluster.items(f"/apis/{_GROUPS.get(kind, 'apps/v1')}/{kind}"):
                 if not _is_counted(kind, body, owned, ready, live_pods):
+                    if kind == "poddisruptionbudgets":
+                        self._touch(body)
                     return f"{kind} {body['metadata']['name']}: {body.get('status')}"
         return ""
 
