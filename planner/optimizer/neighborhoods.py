@@ -35,9 +35,10 @@ _CHANCE = 0.2
 _LEAST_ALIKE = 0.05
 # The continuous optimum of a neighborhood need not be proven: its contents are what is wanted.
 _ROUNDS = 10
-# After as many neighborhoods in vain as there are nodes, or so many, the plan is taken for as good as it gets: each
-# node was then in several of them.
-_MOST_IN_VAIN = 40
+# After so many neighborhoods in vain the plan is taken for as good as it gets, or once each node was in so many of
+# them. One that saves less than this share of what its nodes cost, a preference or a move, is as good as in vain.
+_MOST_IN_VAIN, _EACH_IN_VAIN = 40, 3
+_LEAST_SAVING = 5e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +113,8 @@ def improved(
     leaders = np.unique(problem.dominators())
     leaders = leaders[[problem.classes[k].role == "offering" for k in leaders]]
     tried: set[tuple[bytes, ...]] = set()
-    vain, turn = 0, 0
-    while left() > 0 and vain < min(_MOST_IN_VAIN, packing.classes.size):
+    vain, seen, turn = 0, 0, 0
+    while left() > 0 and vain < _MOST_IN_VAIN and seen < _EACH_IN_VAIN * packing.classes.size:
         nodes, pods = _SIZES[turn % len(_SIZES)]
         turn += 1
         chosen = _drawn(problem, packing, prices, draw, nodes, pods)
@@ -129,11 +130,13 @@ def improved(
                 whole = part.in_whole(rest, placed)
                 if _less(problem, whole, packing if better is None else better):
                     better = whole
-        if better is None:
-            vain += 1
-            continue
-        packing, vain = better, 0
-        yield packing
+        if better is None or _hardly_less(problem, part, packing, better):
+            vain, seen = vain + 1, seen + int(chosen.sum())
+        else:
+            vain, seen = 0, 0
+        if better is not None:
+            packing = better
+            yield packing
 
 
 def _less(problem: Problem, one: Packing, other: Packing) -> bool:
@@ -141,6 +144,14 @@ def _less(problem: Problem, one: Packing, other: Packing) -> bool:
         return False
     ranks = [(int(p.unplaced(problem).sum()), p.displaced_value(problem)) for p in (one, other)]
     return ranks[0] < ranks[1]
+
+
+def _hardly_less(problem: Problem, part: Neighborhood, before: Packing, after: Packing) -> bool:
+    """Say whether a packing places no more pods and saves hardly anything of what the nodes of the part cost."""
+    if after.unplaced(problem).sum() < before.unplaced(problem).sum():
+        return False
+    saved = before.displaced_value(problem) - after.displaced_value(problem)
+    return saved < _LEAST_SAVING * part.now.displaced_value(part.problem)
 
 
 def _drawn(

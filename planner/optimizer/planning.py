@@ -36,8 +36,9 @@ from planner.optimizer.tightening import tightened
 
 # Of the time, at most this share goes to the bound before the plan gets the rest; less where rounding decides.
 _BOUND_SHARE, _FIRST_BOUND_SHARE = 0.5, 0.25
-# A dive that takes more than this share of what is left leaves too little for what betters its plan.
-_DIVES, _DIVE_SHARE = 12, 0.6
+# So many dives are made, fewer where so many in a row are no better. One that takes more than this share of what is
+# left leaves too little for what betters its plan.
+_DIVES, _VAIN_DIVES, _DIVE_SHARE = 12, 4, 0.6
 # So much of the time goes to dives before the best of their plans is improved: near the continuous optimum each rounds
 # to another plan, and of fifty large nodes the best of five is cheaper than what neighborhoods make of the first.
 _DIVING_SHARE = 0.8
@@ -57,7 +58,7 @@ _FIRST_DEALING_SECONDS = 15.0
 # times what it took so far: its relaxation, the plan that is dealt and the proof of the whole take that long.
 _SEARCHING_SHARE = 3.0
 # So many plans are made node by node, in so much of the time, fewer where so many in a row are no better.
-_SEQUENCES, _SEQUENCES_SHARE, _VAIN_SEQUENCES = 12, 0.2, 4
+_SEQUENCES, _SEQUENCES_SHARE, _VAIN_SEQUENCES = 12, 0.2, 3
 # Column generation goes on only while, in so many rounds, it proves more or is worth a dive.
 _VAIN_ROUNDS = 5
 # This share of the time goes to best fit with each offering as the one that is opened, and so many seconds where none
@@ -173,11 +174,22 @@ def _plan_once(solver: Solver, inputs: PlanningInputs, effort: Effort, watch: Wa
         if inputs.start is not None and search is not early:
             search.propose(prices_as(inputs.start, solved, search.proof.pod_prices))
         if not race.settled_by(search.proof) and race.all_left() > took:
-            search.generate(
-                lambda proof, relaxed: race.settled_by(proof) or relaxed - proof.value <= race.worth_proving(relaxed)
-            )
+            search.generate(_proven(race))
     plan = finish(movement, best, search.proof.value, certificate(search.problem, search.proof), cap)
     return replace(plan, timings_seconds=_timings(prepared, proven, watch.now() - start))
+
+
+def _proven(race: Race) -> Callable[[Bound, float], bool]:
+    """Return what ends the last proof: the best plan is proven, or little is left, or many rounds proved no more."""
+    proofs: list[int] = []
+
+    def enough(proof: Bound, relaxed: float) -> bool:
+        proofs.append(proof.value)
+        if len(proofs) > _VAIN_ROUNDS and proofs[-1] == proofs[-1 - _VAIN_ROUNDS]:
+            return True
+        return race.settled_by(proof) or relaxed - proof.value <= race.worth_proving(relaxed)
+
+    return enough
 
 
 def _settled(inputs: PlanningInputs) -> Settled:
@@ -374,11 +386,14 @@ def _round(problem: Problem, became: IntArray, search: Search, solver: Solver, r
         if going_on():
             pick(among_all=True)
         race.tighten()
+    vain = 0
     for turn in range(1, _DIVES):
-        if not going_on(_DIVING_SHARE):
+        if not going_on(_DIVING_SHARE) or vain >= _VAIN_DIVES:
             break
+        before = race.to_beat()
         dive(turn)
         race.tighten()
+        vain = 0 if race.to_beat() < before else vain + 1
     if going_on():
         pick(among_all=False)
     race.improve(search, solver, _IMPROVED_SHARE)

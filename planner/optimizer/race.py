@@ -50,6 +50,7 @@ class Race:
         self.best: Draft | None = None
         self._packing: Packing | None = None
         self._tightened: Packing | None = None
+        self._improved: Packing | None = None
         self._census, self._problem, self._unplaceable = settled.census, problem, settled.unplaceable
         # Where others may be rests on where these are, so that without a place for all of them a plan is none. Who
         # leads a party has a place alone.
@@ -131,14 +132,19 @@ class Race:
             self.best = assemble(self._census, self._problem, packing, self._unplaceable, in_company=in_company)
 
     def improve(self, search: Search, solver: Solver, share: float = 1.0) -> None:
-        """Place the pods of a few nodes of the best candidate anew, again and again, while that makes it better."""
-        if self._packing is None or search.relaxed is None or self.won():
+        """Place the pods of a few nodes of the best candidate anew, again and again, while that makes it better.
+
+        A candidate of which that came to an end is not tried again.
+        """
+        if self._packing is None or self._packing is self._improved or search.relaxed is None or self.won():
             return
         prices = search.relaxed.pod_prices.astype(np.int64)
         for packing in improved(self._problem, self._packing, prices, solver, lambda: self.left(share)):
             self.enter(packing)
             if self.won():
-                break
+                return
+        if self.left(share) > 0:
+            self._improved = self._packing
 
     def bound(self, proof: Bound) -> None:
         """Take note of a bound."""

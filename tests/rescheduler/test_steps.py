@@ -214,9 +214,7 @@ def with_open_target(record: PlanRecord, cluster: Snapshot) -> Snapshot:
     assert text is not None
     assert [target.want for target in keys.decode_placement(text).targets] == [1]
     notes = {keys.PLACEMENT: text}
-    return replace(
-        cluster, nodes=tuple(replace(n, annotations=notes) if n.name == "new" else n for n in cluster.nodes)
-    )
+    return replace(cluster, nodes=tuple(replace(n, annotations=notes) if n.name == "new" else n for n in cluster.nodes))
 
 
 def test_a_stateful_set_is_evicted_one_pod_after_the_other() -> None:
