@@ -228,8 +228,8 @@ class MoveSettings:
     """When machines that are not Ready by then are given up, and the plan with them."""
 
     standstill_timeout_seconds: float = 1800.0
-    """When a plan of which nothing moves any more is given up: no pod made, no node joined for so long. 30 min:
-    longer than a termination grace of 10 min and a slow start after it."""
+    """When a plan of which nothing moves any more is given up: no pod made, no node joined for so long, be it that each
+    eviction is refused. 30 min: longer than a termination grace of 10 min and a slow start after it."""
 
     iteration_timeout_seconds: float = 7200.0
     """When an iteration that has not ended is given up: marks are taken back, unused machines deleted."""
