@@ -10,6 +10,10 @@ from planner.kube.objects import BudgetObject
 from planner.model.cluster import DisruptionBudget, LabelTally, Pod
 from planner.model.scheduling import LabelSelector
 
+# The controller cannot count, such as where maxUnavailable covers pods of a Job, which has no scale. Then the Eviction
+# API refuses every pod. Source: pkg/controller/disruption/disruption.go, failSafe.
+_NOT_COUNTED = "SyncFailed"
+
 
 def budgets(objects: Objects, pods: list[Pod]) -> list[DisruptionBudget]:
     """Return the budgets that have a selector, an empty one included.
@@ -35,6 +39,8 @@ def budgets(objects: Objects, pods: list[Pod]) -> list[DisruptionBudget]:
 def _budget(item: BudgetObject, selector: LabelSelector, covered: int, healthy: int) -> DisruptionBudget:
     meta, spec, status = item.metadata, item.spec, item.status
     budget = DisruptionBudget(meta.namespace, meta.name, selector, desired_healthy=0, disruptions_allowed=0)
+    if status is not None and any(condition.reason == _NOT_COUNTED for condition in status.conditions or ()):
+        return replace(budget, desired_healthy=covered)
     if status is not None and status.desired_healthy is not None:
         return replace(
             budget, desired_healthy=status.desired_healthy, disruptions_allowed=status.disruptions_allowed or 0

@@ -73,7 +73,7 @@ class TemplateMeta(Object):
 
 
 class Condition(Object):
-    """A condition of a node or a pod."""
+    """A condition of a node, a pod or a PodDisruptionBudget."""
 
     type: str
     status: str
@@ -396,6 +396,7 @@ class BudgetStatus(Object):
 
     desired_healthy: int | None = None
     disruptions_allowed: int | None = None
+    conditions: tuple[Condition, ...] | None = None
 
 
 class BudgetObject(Object):

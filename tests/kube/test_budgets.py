@@ -32,6 +32,15 @@ def test_without_status_a_budget_is_computed_from_its_pods(spec: Json, desired: 
     assert (found.desired_healthy, found.disruptions_allowed) == (desired, allowed)
 
 
+def test_a_budget_that_its_controller_cannot_count_lets_no_pod_go() -> None:
+    # As for maxUnavailable over pods of a Job: the status says that none need be healthy, and no eviction is granted.
+    failed = {"type": "DisruptionAllowed", "status": "False", "reason": "SyncFailed"}
+    status = {"desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0, "conditions": [failed]}
+    pods = [pod(f"p{i}", labels={"app": "x"}, on="n") for i in range(3)]
+    (found,) = read(budget("b", "x", status, maxUnavailable=1), *pods).budgets
+    assert (found.desired_healthy, found.disruptions_allowed) == (3, 0)
+
+
 def test_an_empty_selector_covers_the_namespace_and_none_covers_nothing() -> None:
     everything, nothing = budget("all", "x"), budget("none", "x")
     everything["spec"]["selector"] = {}
