@@ -57,10 +57,10 @@ def _on_their_way(record: PlanRecord, mover: Mover, room: Room) -> dict[str, int
 def evicted_and_open(mover: Mover, room: Room) -> dict[str, int]:
     """Return the targets of evicted pods that are not there yet, and those that are open for pods to be evicted.
 
-    Where no placement is published nothing is open, and what is open from the start has no room set aside. There pods
-    that come are taken to fill the plan's nodes in order, those first that have room for them now.
+    Where no placement is published nothing is open, and pods that come are taken to fill the plan's nodes in order,
+    those first that have room for them now.
     """
-    if mover.open_from_the_start or not any(node in room.opened for node in mover.wanted):
+    if not any(node in room.opened for node in mover.wanted):
         return _filling(mover, room)
     asked = {node: min(count, room.opened.get(node, {}).get(mover.key, 0)) for node, count in mover.wanted.items()}
     # No more than will ever come: without an exact steering a pod may have taken another node's room.

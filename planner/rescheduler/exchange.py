@@ -1,17 +1,15 @@
-"""New nodes of one kind, or single pods, change places in the plan, where pods that waited came to the wrong node."""
+"""New nodes of one kind change places in the plan, where pods that waited came to the wrong one of them."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from planner import labels as keys
 from planner.model.cluster import Snapshot
 from planner.model.disruption import planned_pods
 from planner.model.plan import PlannedNode, PlanRecord
-from planner.model.utilization import excess_millicores, holding
-from planner.rescheduler.movers import movers_of
 from planner.rescheduler.placement import opened
 
 
@@ -45,34 +43,6 @@ def exchanged(record: PlanRecord, snapshot: Snapshot) -> PlanRecord | None:
         return None
     plan = replace(record.plan, nodes=tuple(changed.get(node.name, node) for node in record.plan.nodes))
     return replace(record, plan=plan)
-
-
-def left_where_they_came(record: PlanRecord, snapshot: Snapshot, waiting: Collection[str]) -> PlanRecord | None:
-    """Return the record in which pods that waited for a node, and came to each other's, are wanted where they are.
-
-    Nothing moves any more but for these workloads, which are `waiting` for room. None where some of them move for the
-    sake of the plan, where pods have yet to come or to be ready or are on a node that goes, or where a node would be
-    above the cap.
-    """
-    plan = record.plan
-    staying = {node.name for node in plan.nodes if node.state != "remove" and not node.frozen}
-    contents = {node.name: Counter(node.pods) for node in plan.nodes}
-    for mover in movers_of(record, snapshot):
-        if mover.key not in waiting:
-            continue
-        if not mover.open_from_the_start or mover.unavailable or not mover.misplaced:
-            return None
-        if not staying.issuperset(pod.node for pod in mover.misplaced):
-            return None
-        missing = (Counter(mover.wanted) - Counter(mover.here)).elements()
-        for pod, given_up in zip(mover.misplaced, missing, strict=False):
-            contents[pod.node or ""][mover.key] += 1
-            contents[given_up][mover.key] -= 1
-    nodes = (holding(node, dict(sorted((+contents[node.name]).items())), plan.objective.cap) for node in plan.nodes)
-    found = replace(plan, nodes=tuple(nodes))
-    if found == plan or excess_millicores(found, allowed=True):
-        return None
-    return replace(record, plan=found)
 
 
 def _gains(

@@ -36,14 +36,6 @@ class Mover:
         """Whether any of its pods have yet to move or to come."""
         return bool(self.planned.strategy == "rollout" or self.misplaced or self.coming)
 
-    @property
-    def open_from_the_start(self) -> bool:
-        """Whether its targets are open to pods that wait for any node, be there room now or not.
-
-        An eviction towards one asks for room at that moment; the targets of evicted workloads open with it.
-        """
-        return self.planned.strategy != "evict"
-
     def as_planned(self, planned: PlannedWorkload) -> Mover:
         """Return the mover under this plan, with the shares of a node that its pods take and no plan's format has."""
         shares = next((pod.requests.shares for pod in self.pods), ())

@@ -173,8 +173,7 @@ def _choose_evictions(mover: Mover, mobility: Mobility, room: Room, found: _Foun
     taken = Counter(evicted_and_open(mover, room))
     here += taken
     coming = _targets_of_coming(mover, here, taken, room)
-    closed = Counter[str]() if mover.open_from_the_start else coming - taken
-    _open_for_coming(mover, closed, here, room, found)
+    _open_for_coming(mover, coming - taken, here, room, found)
     # Whoever comes takes an open target, be it another's; only what they leave over is open for evictions.
     open_ = list((taken - coming).elements())[: max(0, taken.total() - mover.coming)]
     own = max(0, mobility.evictable - mover.unavailable)
@@ -202,7 +201,7 @@ def _choose_evictions(mover: Mover, mobility: Mobility, room: Room, found: _Foun
         target = left[-1]
         room.promise(target, requests)
         here[target] += 1
-        if target in room.opened and not mover.open_from_the_start:
+        if target in room.opened:
             found.openings.append((target, mover.key))
         else:
             found.evictions.append((pod, target))
@@ -217,9 +216,6 @@ def _choose_evictions(mover: Mover, mobility: Mobility, room: Room, found: _Foun
         found.behind.append((mover.key, _BUDGET_SPENT))
     elif not quota and not mover.unavailable:
         found.stuck.append((mover.key, "its disruption budgets allow no eviction now"))
-    elif not quota and mover.open_from_the_start:
-        replicas = mover.workload.replicas
-        found.stuck.append((mover.key, f"{replicas - mover.unavailable} of {replicas} pods ready"))
     elif quota and not begun:
         free = any(here[n] < count and room.would_hold(n, requests) for n, count in mover.wanted.items())
         reason = f"no planned node has room for its pod {misplaced[0].name}"

@@ -12,7 +12,7 @@ from planner.model.cluster import NODE_POOL, Node, Snapshot
 from planner.model.disruption import mobilities, planned_pods
 from planner.model.plan import BootNodes, EvictPod, Mending, Plan, PlanRecord, SavePlan, Step, Wait
 from planner.rescheduler.disruption import rules_of
-from planner.rescheduler.exchange import exchanged, left_where_they_came
+from planner.rescheduler.exchange import exchanged
 from planner.rescheduler.marks import mark
 from planner.rescheduler.mending import is_mendable, mends
 from planner.rescheduler.moves import Moves, find_moves, starts
@@ -58,9 +58,6 @@ def next_steps(record: PlanRecord, snapshot: Snapshot, now: float, settings: Mov
             return stage
     allowed = mobilities(snapshot, rules_of(settings))
     moves = find_moves(record, snapshot, allowed)
-    waiting_for_room = {key for key, _ in (*moves.stuck, *moves.behind)}
-    if moves.at_rest and (better := left_where_they_came(record, snapshot, waiting_for_room)) is not None:
-        return (SavePlan(better),)
     idle_seconds = now - _last_moved(record, snapshot)
     if moves.at_rest and moves.behind and idle_seconds > _PATIENCE_SECONDS:
         # The cluster is not what was rehearsed: those ahead may wait for room that only those behind them can make.

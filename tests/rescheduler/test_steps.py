@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from planner import labels as keys
-from planner.model.cluster import ZONE, DisruptionBudget, Instance, Node, Pod, Snapshot, Workload
+from planner.model.cluster import ZONE, DisruptionBudget, Instance, Node, Snapshot, Workload
 from planner.model.plan import (
     BootNodes,
     DeleteInstances,
@@ -23,7 +23,6 @@ from planner.model.plan import (
     PlanRecord,
     RollOut,
     SavePlan,
-    Step,
     Strategy,
     Wait,
 )
@@ -331,73 +330,6 @@ def test_a_pod_that_took_the_first_node_to_boot_moves_on_to_its_own() -> None:
     steps = next_steps(record, cluster, ACCEPTED_AT, SETTINGS)
     evictions = [(step.workload, step.node, step.reason) for step in steps if isinstance(step, EvictPod)]
     assert evictions == [("default/StatefulSet/store", "first", "the plan puts it on second")]
-
-
-def steps_of_waiting(
-    placed: Mapping[str, Mapping[str, int]], workloads: list[Workload], pods: list[Pod]
-) -> tuple[Step, ...]:
-    """Return what is next where pods waited for new nodes, each in a zone of its own; `placed` is the plan."""
-    zones = {name: f"zone-{name}" for name in placed}
-    planned = [replace(planned_node(name, "boot", placed[name]), zone=zone) for name, zone in zones.items()]
-    record = record_of(planned, {w.key: moved(w, 0, "stay") for w in workloads})
-    nodes = [pool_node(name, zone=zone) for name, zone in zones.items()]
-    cluster = all_marked(record, snapshot(nodes, workloads, pods, instances=running(*placed)))
-    return next_steps(record, cluster, ACCEPTED_AT, replace(SETTINGS, unavailability_ceiling=1.0))
-
-
-def evictions_of_waiting(
-    placed: Mapping[str, Mapping[str, int]], workloads: list[Workload], pods: list[Pod]
-) -> list[tuple[str, str]]:
-    """Return which pods are evicted then, and why."""
-    steps = steps_of_waiting(placed, workloads, pods)
-    return [(step.workload, step.reason) for step in steps if isinstance(step, EvictPod)]
-
-
-def test_a_pod_that_took_another_node_moves_on_only_once_its_own_has_room() -> None:
-    small, big = deployment("small", 1, max_unavailable=1), deployment("big", 1, cpu=3700, max_unavailable=1)
-    placed: dict[str, dict[str, int]] = {"first": {}, "second": {small.key: 1}, "third": {big.key: 1}}
-
-    def evictions(big_on: str) -> list[tuple[str, str]]:
-        pods = [*pods_of(small, {"first": 1}), *pods_of(big, {big_on: 1})]
-        return evictions_of_waiting(placed, [small, big], pods)
-
-    # All targets are open. big leaves 4000 - 3700 = 300m of second, and small needs 500m; third is empty.
-    assert evictions(big_on="second") == [(big.key, "the plan puts it on third")]
-    assert evictions(big_on="third") == [(small.key, "the plan puts it on second")]
-
-
-@pytest.mark.parametrize(("millicores", "evictions"), [(3100, 0), (3000, 1)])
-def test_room_for_a_pod_that_waits_is_not_given_to_one_that_took_another_node(millicores: int, evictions: int) -> None:
-    web, beside = deployment("web", 2, max_unavailable=2), deployment("beside", 1, cpu=millicores)
-    placed: dict[str, dict[str, int]] = {"first": {}, "second": {web.key: 2, beside.key: 1}}
-    pods = [*pods_of(web, {"first": 1}, pending=1), *pods_of(beside, {"second": 1})]
-    # Two pods need 1000m, the one that waits among them: 4000 - 3100 = 900m are too little, 4000 - 3000m are enough.
-    expected = [(web.key, "the plan puts it on second")] * evictions
-    assert evictions_of_waiting(placed, [web, beside], pods) == expected
-
-
-def test_a_plan_has_not_ended_while_a_pod_that_took_another_node_waits_for_others_to_be_ready() -> None:
-    web = deployment("web", 3, max_unavailable=1)
-    placed: dict[str, dict[str, int]] = {"first": {web.key: 1}, "second": {web.key: 2}}
-    [starting, *others] = pods_of(web, {"second": 1, "first": 2})
-    # One of three may be unavailable, and one has just come and is not ready.
-    steps = steps_of_waiting(placed, [web], [replace(starting, ready=False), *others])
-    assert steps == (Wait((f"{web.key}: 2 of 3 pods ready",)),)
-    [step] = steps_of_waiting(placed, [web], [starting, *others])
-    assert isinstance(step, EvictPod)
-
-
-def test_pods_that_took_each_others_nodes_and_find_no_room_to_change_places_stay() -> None:
-    # Of 4000m each pod leaves 300 or 400m, and neither has room beside the other.
-    one, other = deployment("one", 1, cpu=3700, max_unavailable=1), deployment("other", 1, cpu=3600, max_unavailable=1)
-    placed = {"first": {one.key: 1}, "second": {other.key: 1}}
-    [step] = steps_of_waiting(placed, [one, other], [*pods_of(one, {"second": 1}), *pods_of(other, {"first": 1})])
-    assert isinstance(step, SavePlan)
-    assert step.record.phase == "carrying-out"
-    assert {node.name: dict(node.pods) for node in step.record.plan.nodes} == {
-        "first": {other.key: 1},
-        "second": {one.key: 1},
-    }
 
 
 def test_new_nodes_of_one_kind_are_exchanged_for_a_pod_that_took_the_first_of_them() -> None:
