@@ -144,7 +144,7 @@ def iterate(edges: Edges, settings: Settings) -> Outcome:
 
 def carry_on(edges: Edges, record: PlanRecord, settings: Settings) -> Outcome:
     """Do what is next until nothing is left; resumes anywhere, since what is next follows from the snapshot."""
-    executor = _executor(edges, settings)
+    executor, acted_at = _executor(edges, settings), edges.clock.now()
     while True:
         if edges.stopping():
             return "interrupted"
@@ -154,7 +154,7 @@ def carry_on(edges: Edges, record: PlanRecord, settings: Settings) -> Outcome:
         # The cluster's memory is the truth; another planner may have ended or abandoned the plan meanwhile.
         record = snapshot.record or record
         _measure_divergence(edges.metrics, record, snapshot)
-        steps = next_steps(record, snapshot, edges.clock.now(), settings.move)
+        steps = next_steps(record, snapshot, edges.clock.now(), settings.move, acted_at)
         if not steps:
             if record.reason != CARRIED_OUT:
                 return "abandoned"
@@ -167,8 +167,10 @@ def carry_on(edges: Edges, record: PlanRecord, settings: Settings) -> Outcome:
         for step in done:
             edges.report(step)
             edges.metrics.steps.labels(type(step).__name__).inc()
-        if not done or all(isinstance(step, Wait) for step in done):
+        if all(isinstance(step, Wait) for step in done):
             edges.clock.sleep(settings.move.poll_seconds)
+        else:
+            acted_at = edges.clock.now()
 
 
 def _while_steered(edges: Edges, steps: tuple[Step, ...]) -> tuple[Step, ...]:

@@ -16,7 +16,7 @@ import pytest
 
 from planner import labels as keys
 from planner.cloud.gcp.machines import builtin_machines
-from planner.errors import WrongPlan
+from planner.errors import TooManyRequests, WrongPlan
 from planner.kube.reader import read_snapshot
 from planner.kube.record import NAME, encode_record
 from planner.loop import Outcome, Report, iterate
@@ -363,6 +363,33 @@ def test_no_pod_is_moved_while_the_extender_is_away() -> None:
     assert waits == {"the extender does not answer: no pod is moved until it does"}
     moved = json.loads(world.kubernetes.get(DEPLOYMENTS, "default", "web"))
     assert keys.ITERATION in moved["spec"]["template"]["metadata"]["annotations"]
+
+
+class Refusing:
+    """An API server that grants no eviction."""
+
+    def __init__(self, kubernetes: Any) -> None:
+        self.kubernetes = kubernetes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.kubernetes, name)
+
+    def evict(self, namespace: str, name: str, uid: str) -> None:
+        raise TooManyRequests(f"cannot evict Pod {namespace}/{name}")
+
+
+def test_a_plan_whose_evictions_are_all_refused_is_given_up_after_the_time_of_a_standstill() -> None:
+    world = badly_placed()
+    began = world.clock.now()
+    edges = edges_of(world, kubernetes=Refusing(world.kubernetes))
+    assert iterate(edges, APPLY) == "abandoned"
+    record = read_snapshot(world.kubernetes, world.cloud, world.clock).record
+    assert record is not None
+    assert "default/store-" in record.reason
+    assert "could not be evicted" in record.reason
+    # The roll-out of "web" and the marks take less than a minute before, and taking them back after.
+    patience = APPLY.move.standstill_timeout_seconds
+    assert patience < world.clock.now() - began < patience + 120
 
 
 def test_the_metric_of_divergence_follows_the_cluster_after_the_plan_is_carried_out() -> None:

@@ -393,8 +393,10 @@ def surge_hindrances(nodes: Sequence[Node], pods: Sequence[Pod]) -> dict[str, st
                 continue
             counted = domain_counts(spread, sample, views, counted_on(spread, kind.namespace, kinds))
             own = domain_counts(spread, sample, views, Counter(p.node for p in kind.pods if p.node and p.live))
-            fewest = min(counted.values(), default=0) if len(counted) >= spread.min_domains else 0
-            if counted and max(counted[d] + own[d] for d in counted) - fewest > spread.max_skew:
+            if not counted:
+                continue
+            fewest = min(counted.values()) if len(counted) >= spread.min_domains else 0
+            if max(counted[d] + own[d] for d in counted) - fewest > spread.max_skew:
                 why = f"its spread over {spread.topology_key} does not hold beside its old pods"
         if why:
             found.update(dict.fromkeys((pod.workload for pod in kind.pods), why))

@@ -38,12 +38,15 @@ _NOT_YET_USABLE = (
 )
 
 
-def next_steps(record: PlanRecord, snapshot: Snapshot, now: float, settings: MoveSettings) -> tuple[Step, ...]:
+def next_steps(
+    record: PlanRecord, snapshot: Snapshot, now: float, settings: MoveSettings, acted_at: float = 0.0
+) -> tuple[Step, ...]:
     """Return what can be done now, a `Wait` with its reasons while something is under way, () when all is done.
 
-    `now` is in seconds since the epoch. Boots come before marks, marks before moves; a node is removed as soon
-    as nothing that the plan moves is left on it. A new node is marked while it starts: pods that wait for any node
-    take the first that is usable, whoever it is meant for; new nodes of one kind are then exchanged in the plan.
+    `now` is in seconds since the epoch, and so is `acted_at`: since when no step succeeded that was tried. Boots come
+    before marks, marks before moves; a node is removed as soon as nothing that the plan moves is left on it. A new node
+    is marked while it starts: pods that wait for any node take the first that is usable, whoever it is meant for; new
+    nodes of one kind are then exchanged in the plan.
     """
     if record.phase == "done":
         return ()
@@ -67,17 +70,17 @@ def next_steps(record: PlanRecord, snapshot: Snapshot, now: float, settings: Mov
     removal = remove(record.plan, snapshot, settings, allowed if settled else None)
     steps = (*starts(record.plan, snapshot, moves), *removal)
     working = tuple(step for step in steps if not isinstance(step, Wait))
+    # Evictions that are refused again and again are tried again and again, and move nothing.
+    vain = all(isinstance(step, EvictPod) for step in working) and now - acted_at > settings.standstill_timeout_seconds
     overdue = idle_seconds > settings.standstill_timeout_seconds
-    # An evicted pod is made anew within moments: where none was for so long, evictions are refused again and again.
-    refused = [step for step in working if isinstance(step, EvictPod)] if overdue else []
-    if len(refused) < len(working):
+    if working and not (vain and overdue):
         return working
-    if settled and not removal and not refused:
+    if settled and not removal and not working:
         # Every node is as planned. Where pods find no room to change places on them, that costs nothing.
         done = SavePlan(replace(record, phase="done", reason=CARRIED_OUT))
         return _mend(record, snapshot, now, settings) or (done,)
     waiting = (*moves.waiting, *(reason for step in steps if isinstance(step, Wait) for reason in step.reasons))
-    waiting = (*(f"{step.namespace}/{step.name}: its eviction is refused" for step in refused), *waiting)
+    waiting = (*(f"{s.namespace}/{s.name} could not be evicted" for s in working if isinstance(s, EvictPod)), *waiting)
     if overdue:
         reason = f"nothing has moved for {idle_seconds:.0f} s: {'; '.join(waiting[:_MOST_REASONS])}"
         return (SavePlan(replace(record, phase="abandoning", reason=reason)),)

@@ -10,6 +10,7 @@ import pytest
 
 from planner.model.inputs import PlanningInputs
 from planner.model.machines import TotalLimits
+from planner.optimizer import neighborhoods
 from planner.optimizer.heuristics import empty_cluster, fill, present_state
 from planner.optimizer.master import CvxpySolver
 from planner.optimizer.neighborhoods import improved, neighborhood
@@ -92,6 +93,25 @@ def test_every_better_packing_is_right_and_costs_less_than_the_one_before(seed: 
     assert all(packing.faults(problem) == [] for packing in found)
     ranks = [(int(p.unplaced(problem).sum()), p.displaced_value(problem)) for p in found]
     assert all(after < before for before, after in itertools.pairwise(ranks))
+
+
+@pytest.mark.parametrize(("cheaper", "draws"), [(0.0, 3), (0.0004, 3), (0.0006, 4)])
+def test_what_saves_hardly_anything_keeps_the_search_going_no_longer_than_what_saves_nothing(
+    cheaper: float, draws: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every neighborhood has all four nodes, so that each was in three of them after three draws. The first one puts the
+    # pods on machines that are cheaper by this share; from 0.05 % on that is worth three more.
+    given = replace(four_and_four(), catalogue=catalogue(offering("dear", 0.2), offering("cheap", 0.2 * (1 - cheaper))))
+    problem = problem_of(given)
+    dear = next(k for k, c in enumerate(problem.classes) if c.cost == problem.costs.max())
+    packing = Packing(np.full(4, dear), np.ones((4, 2), dtype=np.int64))
+    drawn = []
+    draw = neighborhoods._drawn
+    monkeypatch.setattr(neighborhoods, "_drawn", lambda *given: drawn.append(draw(*given)) or drawn[-1])
+    found = better(problem, packing)
+    assert [int(chosen.sum()) for chosen in drawn] == [4] * draws
+    saved = packing.displaced_value(problem) - (found[-1] if found else packing).displaced_value(problem)
+    assert saved == round(4 * 0.2 * cheaper * 10**9)
 
 
 def test_the_same_neighborhoods_are_drawn_in_every_run() -> None:

@@ -10,8 +10,11 @@ import pytest
 from planner.model.effort import Effort, Watch
 from planner.optimizer.certificate import Bound
 from planner.optimizer.heuristics import fill, present_state
+from planner.optimizer.master import CvxpySolver
 from planner.optimizer.movement import movement_of
+from planner.optimizer.packing import Packing
 from planner.optimizer.race import Race
+from planner.optimizer.search import Search
 from planner.optimizer.settling import settle
 from tests.building import catalogue, deployment, inputs, node, offering, pods_of, snapshot
 from tests.optimizer.plans import planned
@@ -57,3 +60,29 @@ def test_a_plan_that_goes_on_from_another_is_done_when_it_is_proven_nearly_as_we
     assert not race.won()
     race.bound(proof(enough - 1e-6))
     assert race.won()
+
+
+def test_a_candidate_of_which_improving_came_to_an_end_is_not_improved_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    web = deployment("web", 4, cpu=900, memory_gib=1)
+    offers = catalogue(offering("m4", 1.0, pool="pool-a"))
+    given = inputs(snapshot([node("n1", "m4", pool="pool-a")], [web], pods_of(web, {"n1": 4})), offers)
+    settled = settle(movement_of(given))
+    seconds = [0.0]
+    race = Race(settled, Effort("HIGHS", 10.0), Watch(lambda: seconds[0], lambda _: None), 0.0)
+    race.enter(fill(settled.problem, present_state(settled.problem), "best"))
+    solver = CvxpySolver("HIGHS")
+    search = Search(settled.problem, solver, race.left)
+    search.generate(lambda proof, relaxed: True)
+    takes, calls = iter([5.0, 1.0, 1.0]), []
+
+    def improved(*_: object) -> list[Packing]:
+        calls.append(seconds[0])
+        seconds[0] += next(takes)
+        return []
+
+    monkeypatch.setattr("planner.optimizer.race.improved", improved)
+    # The first is ended by its half of the ten seconds, the second comes to an end, and the third is not begun.
+    race.improve(search, solver, 0.5)
+    race.improve(search, solver)
+    race.improve(search, solver)
+    assert calls == [0.0, 5.0]

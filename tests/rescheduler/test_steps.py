@@ -647,16 +647,18 @@ def test_a_plan_of_which_nothing_moves_any_more_is_abandoned_with_what_it_waited
     assert next_steps(record, younger, ACCEPTED_AT + 301, SETTINGS) == (Wait((why,)),)
 
 
-def test_a_plan_whose_evictions_are_refused_for_as_long_is_abandoned() -> None:
+def test_a_plan_whose_evictions_do_not_succeed_for_as_long_is_abandoned() -> None:
     # Nothing forbids the eviction, yet for 301 s no pod was made anew: the API server refuses each attempt.
     record, cluster = evicting(replicas=3, ready=3)
     cluster = with_open_target(record, cluster)
-    [eviction] = next_steps(record, cluster, ACCEPTED_AT + 300, SETTINGS)
+    [eviction] = next_steps(record, cluster, ACCEPTED_AT + 300, SETTINGS, acted_at=ACCEPTED_AT)
     assert isinstance(eviction, EvictPod)
-    [step] = next_steps(record, cluster, ACCEPTED_AT + 301, SETTINGS)
+    [step] = next_steps(record, cluster, ACCEPTED_AT + 301, SETTINGS, acted_at=ACCEPTED_AT)
     assert isinstance(step, SavePlan)
-    refused = f"{eviction.namespace}/{eviction.name}: its eviction is refused"
+    refused = f"{eviction.namespace}/{eviction.name} could not be evicted"
     assert (step.record.phase, step.record.reason) == ("abandoning", f"nothing has moved for 301 s: {refused}")
+    # A planner that was away for as long, or one that has just done something, has yet to try.
+    assert next_steps(record, cluster, ACCEPTED_AT + 301, SETTINGS, acted_at=ACCEPTED_AT + 1) == (eviction,)
 
 
 def test_resources_of_a_plan_are_never_negative_in_the_headroom() -> None:
